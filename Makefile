@@ -1,0 +1,40 @@
+# Every target makes the virtual environment it needs; python3, python3-venv, make and git are enough.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check lint types test fuzz bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## replay the captured SIGBUS traces into the model guest
+	@$(BIN)/python -m vmm_ras.cli replay fixtures/traces/qemu-like.strace --out out/demo
+
+check: lint types test  ## lint, type-check and test (under 2 minutes)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto -q
+
+fuzz: $(STAMP)  ## the property tests with the long profile, mutation tests included
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto -q tests/fuzz tests/laws
+
+bench: $(STAMP)  ## per-structure times beside construct, and a replay of a million events beside its floor loop
+	$(BIN)/python -m tests.bench.run
+
+clean:  ## remove the virtual environment and what runs left behind
+	rm -rf $(VENV) out build .pytest_cache .mypy_cache .ruff_cache .hypothesis

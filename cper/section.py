@@ -1,0 +1,116 @@
+"""Section bodies by their Section Type GUID (UEFI 2.10, N.2.2, Table N.5): classes load when their GUID is met.
+
+A section whose GUID is not in ``MODULES``, and a body that its class cannot read, stay bytes: nothing is lost.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from cper.wire import Struct, TruncatedError
+
+MODULES: dict[UUID, str] = {
+    UUID("a5bc1114-6f64-4ede-b863-3e83ed7c83b1"): "cper.memory:PlatformMemory",
+}
+"""Section Type GUID to ``module:class``.  A section of one's own is added here, before it is met."""
+
+
+class Section(Struct):
+    """Base of every section body.  Subclass it with ``guid=`` and ``size=``; ``sizes=`` adds older, shorter forms."""
+
+    GUID: ClassVar[UUID]
+    """Section Type."""
+    SIZES: ClassVar[tuple[int, ...]]
+    """Every body length, in bytes, that a revision of the specification gives; the last is ``SIZE``."""
+
+    def __init_subclass__(cls, *, guid: str | None = None, sizes: tuple[int, ...] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, guid: str | None = None, sizes: tuple[int, ...] = (), **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if guid is not None:
+            cls.GUID = UUID(guid)
+            cls.SIZES = (*sizes, cls.SIZE)
+
+    @classmethod
+    def of_body(cls, body: bytes) -> Self:
+        """Read a body of any length from the shortest form on; bytes past ``SIZE`` are not looked at.
+
+        A form that an older revision left shorter reads as if zeroes followed.  Raises TruncatedError, DecodeError.
+        """
+        if len(body) >= cls.SIZE:
+            return cls.decode(body)
+        if len(body) < cls.SIZES[0]:
+            raise TruncatedError(
+                f"{cls.SIZES[0]} bytes needed, {len(body)} given", structure=cls.__name__, offset=len(body)
+            )
+        size = max(s for s in cls.SIZES if s <= len(body))
+        return cls.decode(body[:size].ljust(cls.SIZE, b"\0"))
+
+
+def section_class(guid: UUID) -> type[Section] | None:
+    """The class of a Section Type, or None where no class is known."""
+    place = MODULES.get(guid)
+    if place is None:
+        return None
+    module, _, name = place.partition(":")
+    found: type[Section] = getattr(import_module(module), name)
+    return found
+
+
+def section_named(name: str) -> type[Section]:
+    """The class of that name, as ``--type`` of the command line takes it; case does not matter.  Raises KeyError."""
+    for place in MODULES.values():
+        module, _, cls = place.partition(":")
+        if name.lower() in {cls.lower(), module.removeprefix("cper.").lower()}:
+            found: type[Section] = getattr(import_module(module), cls)
+            return found
+    raise KeyError(name)
+
+
+def read_section(guid: UUID, body: bytes) -> Section | bytes:
+    """A section body as its class, or as it is where no class is known.  Raises TruncatedError, DecodeError."""
+    cls = section_class(guid)
+    return body if cls is None else cls.of_body(body)
+
+
+def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
+    """What JSON holds of a section body; always enough to write the same bytes again.
+
+    ``{"section": {...}}`` where the class reads it, with ``tail`` (hex) for bytes past it and ``length`` for a shorter
+    form; ``{"body": hex}`` otherwise, with ``error`` where a class is known but cannot read it.
+    """
+    cls = section_class(guid)
+    if cls is None:
+        return {"body": body.hex()}
+    try:
+        section = cls.of_body(body)
+    except ValueError as error:
+        return {"body": body.hex(), "error": str(error)}
+    out: dict[str, Any] = {"section": section.plain()}
+    if len(body) < cls.SIZE:
+        out["length"] = len(body)
+        if section.encode()[: len(body)] != body:
+            return {"body": body.hex()}
+    elif len(body) > cls.SIZE:
+        out["tail"] = body[cls.SIZE :].hex()
+    return out
+
+
+def body_of_plain(guid: UUID, plain: dict[str, Any]) -> bytes:
+    """The bytes that :func:`plain_body` described.  Raises ValueError (pydantic.ValidationError where a field is wrong)."""
+    if "body" in plain:
+        return bytes.fromhex(plain["body"])
+    cls = section_class(guid)
+    if cls is None:
+        raise ValueError(f"no section type {guid} is known: give its bytes as 'body', in hexadecimal")
+    if not isinstance(plain.get("section"), dict):
+        raise ValueError("'section' or 'body' expected")
+    body = cls.of_plain(plain["section"]).encode() + bytes.fromhex(plain.get("tail", ""))
+    length = plain.get("length", len(body))
+    if not isinstance(length, int) or not 0 <= length <= len(body):
+        raise ValueError(f"length {length!r} is not between 0 and {len(body)}")
+    return body[:length]

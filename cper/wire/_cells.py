@@ -1,0 +1,281 @@
+"""The vocabulary of a declaration: cells, slices, validation bits, open enums and flags."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated, Any, ClassVar, Self
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import core_schema as cs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Room for one value: ``fmt`` is a ``struct`` format, ``load`` and ``dump`` convert to and from the Python value.
+
+    ``exact`` says that ``dump(load(word)) == word`` for every word; where it is False the difference is kept as residue.
+    ``plain`` turns the loaded value into what JSON holds.
+    """
+
+    fmt: str
+    load: Callable[[Any], Any] | None = None
+    dump: Callable[[Any], Any] | None = None
+    exact: bool = True
+    plain: Callable[[Any], Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire."""
+        return struct.calcsize("<" + self.fmt)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
+        dump, size = self.dump, self.size
+        if dump is None and not self.fmt.endswith("s"):
+            if isinstance(source, type) and issubclass(source, OpenEnum | OpenFlags):
+
+                def in_range(value: Any) -> Any:
+                    if value is not None and not 0 <= value < 1 << 8 * size:
+                        raise ValueError(f"{int(value)} does not fit {8 * size} bits")
+                    return value
+
+                return cs.no_info_after_validator_function(in_range, handler(source))
+            return handler(source)  # integers carry their range in U8 ... U64
+
+        def fits(value: Any) -> Any:
+            if value is not None:
+                raw = dump(value) if dump else value
+                if isinstance(raw, bytes) and len(raw) != size and not (dump and len(raw) < size):
+                    raise ValueError(f"{len(raw)} bytes given, the field has {size}")
+            return value
+
+        return cs.no_info_after_validator_function(fits, handler(source))
+
+
+@dataclass(frozen=True)
+class Word(Cell):
+    """Room on the wire that is no field itself but may be sliced by :class:`Bits`."""
+
+
+class Reserved(Word):
+    """``size`` bytes that are no field; whatever they hold is kept as residue."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"{size}s")
+
+
+class ValidationBits(Word):
+    """The word that says which fields are valid; derived from which fields are None."""
+
+
+@dataclass(frozen=True)
+class Valid:
+    """The field is None exactly when validation bit ``bit`` is clear."""
+
+    bit: int
+
+
+@dataclass(frozen=True)
+class Bits:
+    """The field is bits ``lo`` up to, not including, ``hi`` of ``word``, which is declared above it."""
+
+    word: str
+    lo: int
+    hi: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
+        limit = 1 << (self.hi - self.lo)
+
+        def fits(value: Any) -> Any:
+            if value is not None and not 0 <= value < limit:
+                raise ValueError(f"{value!r} does not fit {self.hi - self.lo} bits")
+            return value
+
+        return cs.no_info_after_validator_function(fits, handler(source))
+
+
+def _number(value: Any) -> Any:
+    """JSON written by people may give numbers as ``"0x1000"``; a bool or a float is no number here."""
+    if isinstance(value, str) and value[:2].lower() == "0x":
+        return int(value, 16)
+    return value
+
+
+def _text_dump(size: int) -> Callable[[str], bytes]:
+    def dump(value: str) -> bytes:
+        raw = value.encode("latin-1")
+        if len(raw) > size:
+            raise ValueError(f"{len(raw)} bytes given, the field has {size}")  # struct would cut it off in silence
+        return raw.ljust(size, b"\0")
+
+    return dump
+
+
+def _blob_dump(size: int) -> Callable[[bytes], bytes]:
+    def dump(value: bytes) -> bytes:
+        if len(value) != size:
+            raise ValueError(f"{len(value)} bytes given, the field has {size}")
+        return value
+
+    return dump
+
+
+u8, u16, u32, u64 = Cell("B"), Cell("H"), Cell("I"), Cell("Q")
+guid = Cell("16s", load=lambda raw: UUID(bytes_le=raw), dump=lambda value: value.bytes_le, plain=str)
+bcd = Cell(
+    "B",
+    load=lambda raw: (raw >> 4) * 10 + (raw & 15),
+    dump=lambda value: (tens := min(value // 10, 15)) << 4 | value - tens * 10,
+    exact=False,
+)
+"""Binary coded decimal.  Digits above 9 read as the kernel's ``bcd2bin`` reads them; the odd byte is kept as residue."""
+
+
+def text(size: int) -> Cell:
+    """``size`` bytes of text, filled up with NUL; bytes are read as Latin-1, so that none is lost."""
+    return Cell(f"{size}s", load=lambda raw: raw.rstrip(b"\0").decode("latin-1"), dump=_text_dump(size))
+
+
+def blob(size: int) -> Cell:
+    """``size`` bytes as they are; hexadecimal in JSON."""
+    return Cell(f"{size}s", dump=_blob_dump(size), plain=lambda raw: raw.hex())
+
+
+def array(fmt: str, count: int) -> Cell:
+    """``count`` integers of ``struct`` format ``fmt``, as a tuple."""
+    packer = struct.Struct(f"<{count}{fmt}")
+    return Cell(f"{packer.size}s", load=packer.unpack, dump=lambda values: packer.pack(*values), plain=list)
+
+
+def _unsigned(bits: int, cell: Cell) -> Any:
+    return Annotated[
+        int,
+        cell,
+        Field(ge=0, lt=1 << bits, strict=True),
+        BeforeValidator(_number),
+        WithJsonSchema({"type": "integer", "minimum": 0, "maximum": (1 << bits) - 1}),
+    ]
+
+
+U8 = _unsigned(8, u8)
+U16 = _unsigned(16, u16)
+U32 = _unsigned(32, u32)
+U64 = _unsigned(64, u64)
+Bcd = Annotated[int, bcd, Field(ge=0, le=165, strict=True)]
+Guid = Annotated[UUID, guid]
+
+
+class OpenEnum(IntEnum):
+    """An IntEnum that passes on values which have no name (yet).  In JSON: the lower-case name, or the number.
+
+    An unknown value is a fresh member that the class does not keep: a million different ones take no memory.
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, int):
+            return None
+        member = int.__new__(cls, value)
+        member._name_, member._value_ = f"UNKNOWN_{value:#x}", value
+        return member
+
+    @property
+    def known(self) -> bool:
+        """Whether the value has a name."""
+        return self._value_ in type(self)._value2member_map_
+
+    @property
+    def plain(self) -> str | int:
+        """What JSON holds."""
+        return self._name_.lower() if self.known else int(self)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
+        def load(value: Any) -> OpenEnum:
+            value = _number(value)
+            if isinstance(value, str):
+                if value.upper() in cls.__members__:
+                    return cls[value.upper()]
+                raise ValueError(f"{value!r} is none of {', '.join(m.lower() for m in cls.__members__)}, nor a number")
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{value!r} is neither a name nor a number")
+            return cls(value)
+
+        def dump(value: OpenEnum) -> str | int:
+            return value.plain
+
+        return cs.no_info_plain_validator_function(
+            load, serialization=cs.plain_serializer_function_ser_schema(dump, when_used="json")
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: cs.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {
+            "title": cls.__name__,
+            "description": (cls.__doc__ or "").strip(),
+            "anyOf": [{"enum": [m.lower() for m in cls.__members__]}, {"type": "integer", "minimum": 0}],
+        }
+
+
+class OpenFlags(int):
+    """A set of named bits that passes on the unnamed ones.  In JSON: a list of lower-case names and odd bits as numbers.
+
+    Subclasses declare ``NAME = mask``; nothing is remembered about combinations.
+    """
+
+    names: ClassVar[dict[str, int]] = {}
+
+    def __init_subclass__(cls) -> None:
+        cls.names = {k: v for k, v in vars(cls).items() if isinstance(v, int) and k.isupper()}
+        for name, mask in cls.names.items():
+            setattr(cls, name, cls(mask))
+
+    def __iter__(self) -> Iterator[str | int]:
+        left = int(self)
+        for name, mask in self.names.items():
+            if left & mask:
+                left &= ~mask
+                yield name.lower()
+        if left:
+            yield left
+
+    @property
+    def plain(self) -> list[str | int]:
+        """What JSON holds."""
+        return list(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({int(self):#x})"
+
+    def __str__(self) -> str:
+        return "|".join(hex(p) if isinstance(p, int) else p for p in self) or "0"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
+        def load(value: Any) -> OpenFlags:
+            total = 0
+            for part in value if isinstance(value, list | tuple) else [value]:
+                part = _number(part)  # noqa: PLW2901
+                if isinstance(part, str):
+                    if part.upper() not in cls.names:
+                        raise ValueError(f"{part!r} is none of {', '.join(n.lower() for n in cls.names)}, nor a number")
+                    part = cls.names[part.upper()]  # noqa: PLW2901
+                if isinstance(part, bool) or not isinstance(part, int) or part < 0:
+                    raise ValueError(f"{part!r} is neither a name nor a number")
+                total |= part
+            return cls(total)
+
+        def dump(value: OpenFlags) -> list[str | int]:
+            return value.plain
+
+        return cs.no_info_plain_validator_function(
+            load, serialization=cs.plain_serializer_function_ser_schema(dump, when_used="json")
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: cs.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        item = {"anyOf": [{"enum": [n.lower() for n in cls.names]}, {"type": "integer", "minimum": 0}]}
+        return {"title": cls.__name__, "anyOf": [{"type": "array", "items": item}, {"type": "integer", "minimum": 0}]}

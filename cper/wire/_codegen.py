@@ -1,0 +1,227 @@
+"""Writes, per structure, the Python source of its codec; ``Struct.source()`` shows it.
+
+Four functions come out of one layout: ``decode`` (bytes to object), ``plain_of`` (bytes to what JSON holds, without an
+object), ``encode`` (object to bytes) and ``pack`` (keyword arguments to bytes, without an object).  Whatever bits no
+valid field claims are caught by comparing with what ``encode`` would write: that difference is the residue, so decoding
+and encoding is the identity for any bytes.
+"""
+
+from __future__ import annotations
+
+import linecache
+import struct
+from typing import TYPE_CHECKING, Any
+
+from cper.wire._cells import OpenEnum, OpenFlags
+from cper.wire._errors import DecodeError, EncodeError, WireError
+from cper.wire._layout import Layout, Slot
+
+if TYPE_CHECKING:
+    from cper.wire._struct import Struct
+
+_MISSING = object()
+
+
+def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
+    """Source and names of the codec of ``cls``."""
+    packer = struct.Struct(layout.format)
+    names: dict[str, Any] = {
+        "unpack_from": packer.unpack_from,
+        "pack_words": packer.pack,
+        "struct_error": struct.error,
+        "WireError": WireError,
+        "DecodeError": DecodeError,
+        "EncodeError": EncodeError,
+        "put": object.__setattr__,
+        "new": object.__new__,
+        "FIELDS": set(cls.model_fields),
+        "MISSING": _MISSING,
+        "CLASS": cls,
+        "NAME": cls.__name__,
+    }
+    for index, slot in enumerate(layout.slots):
+        names[f"load{index}"], names[f"dump{index}"], names[f"plain{index}"] = slot.load, slot.dump, slot.plain
+        if slot.kind is not None and issubclass(slot.kind, OpenEnum):
+            names[f"load{index}"] = slot.kind
+            names[f"known{index}"] = slot.kind._value2member_map_.get
+            names[f"word{index}"] = {int(m): m.plain for m in slot.kind}.get
+        elif slot.kind is not None and issubclass(slot.kind, OpenFlags | bool):
+            names[f"load{index}"] = slot.kind
+        if slot.const is not None:
+            names[f"const{index}"] = slot.const
+        field = cls.model_fields[slot.name]
+        names[f"default{index}"] = None if field.is_required() else field.get_default(call_default_factory=True)
+    source = "\n\n".join([_decode(layout, False), _decode(layout, True), _encode(cls, layout, "encode"), _encode(cls, layout, "pack")])
+    filename = f"<wire codec of {cls.__module__}.{cls.__qualname__}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    exec(compile(source, filename, "exec"), names)
+    return source, names
+
+
+def _words(layout: Layout) -> str:
+    return ", ".join(f"w{i}" for i in range(len(layout.words)))
+
+
+def _decode(layout: Layout, plain: bool) -> str:
+    out = [
+        f"def {'plain_of' if plain else 'decode'}(data, offset=0):",
+        "    try:",
+        f"        {_words(layout)}, = unpack_from(data, offset if offset >= 0 else len(data))",
+        "    except struct_error:",
+        "        raise CLASS._truncated(len(data), offset) from None",
+    ]
+    if plain:
+        out.append("    out = {}")
+    odd: list[str] = []
+    flags = f"w{layout.flags}" if layout.flags is not None else ""
+    if flags:
+        odd.append(f"{flags} & {~layout.known & (1 << 8 * layout.words[layout.flags or 0][1].size) - 1:#x}")
+    out.append("    odd = " + (odd[0] if odd else "0"))
+    for w, (_, cell, _) in enumerate(layout.words):
+        mine = [(i, s) for i, s in enumerate(layout.slots) if s.word == w]
+        if w == layout.flags:
+            continue
+        zero = f"w{w}" if not cell.fmt.endswith("s") else f"w{w} != {bytes(cell.size)!r}"
+        whole = next(((i, s) for i, s in mine if not s.mask), None)
+        slices = [(i, s) for i, s in mine if s.mask]
+        if not mine:
+            out.append(f"    if {zero}: odd = 1")
+            continue
+        if not slices:
+            assert whole is not None
+            i, s = whole
+            if s.flag:
+                out += [f"    if {flags} & {s.flag:#x}:", *_read(i, s, f"w{w}", 8, plain), "    else:"]
+                out += [] if plain else [f"        f{i} = None"]
+                out.append(f"        if {zero}: odd = 1")
+            else:
+                out += _read(i, s, f"w{w}", 4, plain)
+            continue
+        full = (1 << 8 * cell.size) - 1
+        fixed = full if whole is not None and not whole[1].flag else 0
+        for _, s in slices:
+            fixed |= 0 if s.flag else s.mask << s.lo
+        conditional = any(s.flag for _, s in mine)
+        out.append(f"    claimed = {fixed:#x}")
+        for i, s in mine:
+            value = f"w{w} >> {s.lo} & {s.mask:#x}" if s.mask else f"w{w}"
+            if s.flag:
+                claim = s.mask << s.lo if s.mask else full
+                out += [f"    if {flags} & {s.flag:#x}:", f"        claimed |= {claim:#x}", *_read(i, s, value, 8, plain)]
+                out += [] if plain else ["    else:", f"        f{i} = None"]
+            else:
+                out += _read(i, s, value, 4, plain)
+        if conditional or fixed != full:
+            out.append(f"    if w{w} & ~claimed: odd = 1")
+    if plain:
+        out += ["    if odd:", "        residue = decode(data, offset).residue", "        if residue:"]
+        out += ["            out['residue'] = residue.hex()", "    return out"]
+        return "\n".join(out)
+    fields = ", ".join(f"{s.name!r}: f{i}" for i, s in enumerate(layout.slots))
+    out += [
+        "    self = new(CLASS)",
+        f"    put(self, '__dict__', {{{fields}{', ' if fields else ''}'residue': None}})",
+        "    put(self, '__pydantic_fields_set__', FIELDS)",
+        "    put(self, '__pydantic_extra__', None)",
+        "    put(self, '__pydantic_private__', None)",
+        "    if odd:",
+        f"        self.__dict__['residue'] = CLASS._difference(bytes(data[offset:offset + {layout.size}]), encode(self))",
+        "    return self",
+    ]
+    return "\n".join(out)
+
+
+def _read(i: int, s: Slot, value: str, indent: int, plain: bool) -> list[str]:
+    """Lines that put the field's value into ``f<i>`` or ``out``."""
+    pad = " " * indent
+    lines: list[str] = []
+    target = f"out[{s.name!r}]" if plain else f"f{i}"
+    if s.const is not None:
+        raw = f"load{i}({value})" if s.load else value
+        lines += [
+            f"{pad}f{i} = {raw}",
+            f"{pad}if f{i} != const{i}:",
+            f"{pad}    raise DecodeError(f'expected {{const{i}!r}}, found {{f{i}!r}}', structure=NAME, path={s.name!r}, "
+            f"offset=offset + {s.offset})",
+        ]
+        return lines + ([f"{pad}{target} = f{i}"] if plain else [])
+    if s.kind is not None and issubclass(s.kind, OpenEnum):
+        if plain:
+            return [f"{pad}f{i} = {value}", f"{pad}{target} = word{i}(f{i}, f{i})"]
+        return [f"{pad}f{i} = known{i}({value})", f"{pad}if f{i} is None: f{i} = load{i}({value})"]
+    if s.kind is not None and issubclass(s.kind, OpenFlags):
+        return [f"{pad}{target} = load{i}({value}){'.plain' if plain else ''}"]
+    if s.kind is bool:
+        return [f"{pad}{target} = bool({value})"]
+    if s.kind is not None:  # a nested structure
+        reader = f"plain{i}" if plain else f"load{i}"
+        return [
+            f"{pad}try:",
+            f"{pad}    {target} = {reader}({value})",
+            f"{pad}except WireError as error:",
+            f"{pad}    raise error.within(NAME, {s.name!r}, offset + {s.offset}) from None",
+        ]
+    if s.load is None:
+        shown = f"plain{i}({value})" if plain and s.plain else value
+        return [f"{pad}{target} = {shown}"]
+    lines.append(f"{pad}f{i} = load{i}({value})")
+    if not s.exact:
+        lines.append(f"{pad}if dump{i}(f{i}) != {value}: odd = 1")
+    if plain:
+        lines.append(f"{pad}{target} = " + (f"plain{i}(f{i})" if s.plain else f"f{i}"))
+    return lines
+
+
+def _encode(cls: type[Struct], layout: Layout, name: str) -> str:
+    """``encode(self)`` reads the object's dict, ``pack(*, ...)`` its own arguments; the rest is the same."""
+    whole = {s.word: (i, s) for i, s in enumerate(layout.slots) if not s.mask}
+    if name == "encode":
+        out = ["def encode(self):", "    d = self.__dict__"]
+    else:
+        args = []
+        for i, s in enumerate(layout.slots):
+            required = cls.model_fields[s.name].is_required()
+            args.append(s.name if required else f"{s.name}=default{i}")
+        out = [f"def pack({'*, ' if args else ''}{', '.join(args)}):"]
+    if layout.flags is not None:
+        out.append("    v = 0")
+    out.append("    try:")
+    for w, (_, cell, _) in enumerate(layout.words):
+        if w == layout.flags:
+            continue
+        blank = "0" if not cell.fmt.endswith("s") else repr(bytes(cell.size))
+        if w not in whole:
+            out.append(f"        w{w} = {blank}")
+        else:
+            i, s = whole[w]
+            get = f"d[{s.name!r}]" if name == "encode" else s.name
+            dumped = f"dump{i}(x)" if s.dump else "x"
+            if s.flag:
+                out += [f"        x = {get}", f"        if x is None: w{w} = {blank}", "        else:"]
+                out += [f"            w{w} = {dumped}", f"            v |= {s.flag:#x}"]
+            elif s.dump:
+                out.append(f"        w{w} = dump{i}({get})")
+            else:
+                out.append(f"        w{w} = {get}")
+        for s in layout.slots:
+            if s.word != w or not s.mask:
+                continue
+            get = f"d[{s.name!r}]" if name == "encode" else s.name
+            body = [f"if x & ~{s.mask:#x}: raise ValueError", f"w{w} |= x << {s.lo}"]
+            if s.flag:
+                body.append(f"v |= {s.flag:#x}")
+                out += [f"        x = {get}", "        if x is not None:", *[f"            {line}" for line in body]]
+            else:
+                out += [f"        x = {get}", *[f"        {line}" for line in body]]
+    words = ", ".join("v" if w == layout.flags else f"w{w}" for w in range(len(layout.words)))
+    out.append(f"        raw = pack_words({words})")
+    failure = "(struct_error, TypeError, ValueError, AttributeError)"
+    if name == "encode":
+        out += [f"    except {failure}:", "        raise CLASS._does_not_fit(d) from None"]
+        out += ["    residue = d['residue']", "    if residue is not None:", "        raw = CLASS._difference(raw, residue)"]
+    else:
+        given = ", ".join(f"{s.name!r}: {s.name}" for s in layout.slots)
+        out += [f"    except {failure}:", f"        raise CLASS._does_not_fit({{{given}}}) from None"]
+    out.append("    return raw")
+    return "\n".join(out)
+

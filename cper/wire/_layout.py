@@ -1,0 +1,187 @@
+"""From annotations to a layout: which words lie on the wire, and how each field is read from them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from cper.wire._cells import Bits, Cell, OpenEnum, OpenFlags, Valid, ValidationBits, Word
+from cper.wire._errors import LayoutError
+
+if TYPE_CHECKING:
+    from cper.wire._struct import Struct
+
+
+@dataclass(frozen=True, slots=True)
+class FieldLayout:
+    """One field's place on the wire, in bytes: what documents, errors, hex dumps and tests read."""
+
+    path: str
+    offset: int
+    size: int
+    valid: int | None = None
+    bits: tuple[int, int] | None = None
+    """Lowest and highest bit of the word at ``offset``, where the field is a slice."""
+    doc: str = ""
+    reserved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """How one field is read from, and written to, the unpacked words."""
+
+    name: str
+    word: int
+    offset: int
+    flag: int = 0
+    """The validation bit as a mask, or 0: always there."""
+    lo: int = 0
+    mask: int = 0
+    """Mask of a slice, shifted down to bit 0; 0: the whole word."""
+    kind: type | None = None
+    """Open enum, open flags or bool that the number becomes, or nested structure."""
+    load: Callable[[Any], Any] | None = None
+    dump: Callable[[Any], Any] | None = None
+    plain: Callable[[Any], Any] | None = None
+    exact: bool = True
+    const: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Everything that the declaration of one structure says about bytes."""
+
+    size: int
+    words: tuple[tuple[str, Cell, int], ...]
+    """(name, cell, offset) of each word, in wire order."""
+    slots: tuple[Slot, ...]
+    rows: tuple[FieldLayout, ...]
+    flags: int | None
+    """Index of the validation word."""
+    known: int
+    """All validation bits that a field has."""
+
+    @property
+    def format(self) -> str:
+        """The ``struct`` format of the words."""
+        return "<" + "".join(cell.fmt for _, cell, _ in self.words)
+
+
+def lay_out(cls: type[Struct], size: int) -> Layout:
+    """Read ``cls``'s annotations, base classes first, as a layout of ``size`` bytes.
+
+    Raises LayoutError where the declaration contradicts itself.
+    """
+    from cper.wire._struct import Struct
+
+    words: dict[str, tuple[int, Cell, int]] = {}
+    slots: list[Slot] = []
+    rows: list[FieldLayout] = []
+    offset = 0
+
+    def complain(reason: str, name: str = "") -> LayoutError:
+        return LayoutError(reason, structure=cls.__name__, path=name, offset=offset)
+
+    names: dict[str, None] = {}
+    for base in reversed(cls.__mro__):
+        if issubclass(base, Struct) and base is not Struct:
+            names.update(dict.fromkeys(vars(base).get("__annotations__", ())))
+    for name in names:
+        field = cls.model_fields.get(name)
+        if field is None:  # a ClassVar: room that is no field
+            cell = getattr(cls, name, None)
+            if isinstance(cell, Word):
+                words[name] = len(words), cell, offset
+                rows.append(FieldLayout(name, offset, cell.size, reserved=not isinstance(cell, ValidationBits)))
+                offset += cell.size
+            continue
+        kinds, marks = _marks(field)
+        nested = next((k for k in kinds if isinstance(k, type) and issubclass(k, Struct)), None)
+        kind = next((k for k in kinds if isinstance(k, type) and issubclass(k, OpenEnum | OpenFlags | bool)), None)
+        valid, part, cell = _first(marks, Valid), _first(marks, Bits), _first(marks, Cell)
+        flag, doc = 1 << valid.bit if valid else 0, field.description or ""
+        bit = valid.bit if valid else None
+        if part is not None:
+            if part.word not in words:
+                raise complain(f"slices {part.word!r}, which is not declared above", name)
+            index, whole, at = words[part.word]
+            if not 0 <= part.lo < part.hi <= 8 * whole.size or whole.fmt not in {"B", "H", "I", "Q"}:
+                raise complain(f"bits {part.lo} to {part.hi} are not in {part.word!r}", name)
+            mask = (1 << part.hi - part.lo) - 1
+            slots.append(Slot(name, index, at, flag, part.lo, mask, kind))
+            rows.append(FieldLayout(name, at, whole.size, bit, (part.lo, part.hi - 1), doc))
+            continue
+        if nested is not None:
+            cell = Cell(f"{nested.SIZE}s", load=nested.decode, dump=nested.encode, plain=nested.plain_of)
+        if cell is None:
+            raise complain("has no wire cell", name)
+        literal = _literal(kinds)
+        slots.append(
+            Slot(
+                name, len(words), offset, flag, kind=nested or kind, load=cell.load, dump=cell.dump,
+                plain=cell.plain, exact=cell.exact, const=literal,
+            )
+        )  # fmt: skip
+        rows.append(FieldLayout(name, offset, cell.size, bit, None, doc))
+        if nested is not None:
+            rows += [
+                FieldLayout(f"{name}.{r.path}", offset + r.offset, r.size, r.valid, r.bits, r.doc, r.reserved)
+                for r in nested.layout
+            ]
+        words[name] = len(words), cell, offset
+        offset += cell.size
+
+    flags = [index for index, cell, _ in words.values() if isinstance(cell, ValidationBits)]
+    bits = [s.flag for s in slots if s.flag]
+    if offset != size:
+        raise complain(f"fields add up to {offset} bytes, not {size}")
+    if len(set(bits)) != len(bits):
+        raise complain("two fields claim one validation bit")
+    if bits and len(flags) != 1:
+        raise complain("Valid() needs exactly one ValidationBits word")
+    if flags and sum(bits) >= 1 << 8 * next(c.size for i, c, _ in words.values() if i == flags[0]):
+        raise complain("a validation bit lies outside its word")
+    for index, (name, cell, _) in enumerate((n, c, i) for n, (i, c, _) in words.items()):
+        _no_overlap(cls, name, cell, [s for s in slots if s.word == index and s.mask])
+    return Layout(
+        size, tuple((n, c, o) for n, (_, c, o) in words.items()), tuple(slots), tuple(rows),
+        flags[0] if flags else None, sum(bits),
+    )  # fmt: skip
+
+
+def _no_overlap(cls: type[Struct], name: str, cell: Cell, slices: list[Slot]) -> None:
+    taken = 0
+    for s in slices:
+        if taken & s.mask << s.lo:
+            raise LayoutError(f"overlaps another slice of {name!r}", structure=cls.__name__, path=s.name, offset=s.offset)
+        taken |= s.mask << s.lo
+
+
+def _marks(field: Any) -> tuple[list[Any], list[Any]]:
+    """(types, metadata) of a field, looking through ``Annotated[...] | None``."""
+    kinds, marks = [], list(field.metadata)
+    for kind in (field.annotation, *get_args(field.annotation)):
+        marks += getattr(kind, "__metadata__", ())
+        kinds.append(getattr(kind, "__origin__", kind))
+        kinds += [a for a in get_args(kind) if isinstance(a, type)] if get_origin(kind) is not None else []
+    return kinds + [field.annotation], marks
+
+
+def _literal(kinds: list[Any]) -> Any:
+    from typing import Literal
+
+    for kind in kinds:
+        if get_origin(kind) is Literal and len(get_args(kind)) == 1:
+            return get_args(kind)[0]
+    return None
+
+
+def _first(items: list[Any], kind: type) -> Any:
+    return next((i for i in items if isinstance(i, kind)), None)
+
+
+def packer(layout: Layout) -> struct.Struct:
+    """The ``struct`` that packs the layout's words."""
+    return struct.Struct(layout.format)

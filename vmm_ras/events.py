@@ -1,0 +1,109 @@
+"""What reaches the core: what the host saw, what the guest did, how effects went.
+
+Events are named tuples: immutable, and the cheapest object that Python can make per event (a frozen dataclass costs
+three times as much, and a replay makes several for each error).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Code(IntEnum):
+    """``si_code`` of a memory-failure SIGBUS."""
+
+    AR = 4
+    """BUS_MCEERR_AR: the poison was consumed; action required before the thread goes on."""
+    AO = 5
+    """BUS_MCEERR_AO: poison was found, nobody consumed it; action optional."""
+
+
+class HostSignal(NamedTuple):
+    """A SIGBUS: what its siginfo knows, and the thread that got it.  It knows no guest address and no exception level."""
+
+    code: Code
+    hva: int
+    """``si_addr``: host virtual address."""
+    lsb: int
+    """``si_addr_lsb``: log2 of the bytes lost."""
+    tid: int
+    """Thread that got the signal: a trace knows a thread, not a vCPU."""
+    time: float | None = None
+    """Wall-clock seconds since the Unix epoch, where known: it becomes the record's timestamp."""
+
+
+class GuestAbort(NamedTuple):
+    """KVM_EXIT_ARM_SEA: the vCPU consumed poison and the host relays the syndrome; there is no host address."""
+
+    vcpu: int
+    esr: int
+    gva: int | None = None
+    gpa: int | None = None
+    time: float | None = None
+
+
+class MemoryFault(NamedTuple):
+    """A range of guest memory is lost, by guest physical address (KVM_EXIT_MEMORY_FAULT, an orchestrator's word)."""
+
+    gpa: int
+    size: int
+    time: float | None = None
+
+
+class VcpuState(NamedTuple):
+    """What a stopped vCPU holds, as far as telling it an error depends on it."""
+
+    pc: int
+    pstate: int
+    x: tuple[int, ...] = (0,) * 18
+    """X0 to X17: what an SDEI dispatch saves."""
+    serror: int | None = None
+    """Syndrome (ISS) of a virtual SError that is pending already, else None."""
+    vbar: int = 0
+
+    @property
+    def el(self) -> int:
+        """Exception level: 0 or 1 (PSTATE.M[3:2])."""
+        return self.pstate >> 2 & 3
+
+
+class Stopped(NamedTuple):
+    """The answer to the effect Stop: the vCPU is out of the guest and stays out until Release."""
+
+    vcpu: int
+    state: VcpuState
+
+
+class Done(NamedTuple):
+    """Every effect up to and including ``effect`` was carried out, except those reported by Failed."""
+
+    effect: int
+
+
+class Failed(NamedTuple):
+    """The effect was not, or not wholly, carried out; later effects of the same list for the same source were skipped."""
+
+    effect: int
+    reason: str
+
+
+class AckRead(NamedTuple):
+    """The answer to PollAck: what the register held."""
+
+    source_id: int
+    value: int
+
+
+class GuestCall(NamedTuple):
+    """The guest's HVC or SMC on a stopped vCPU; it is answered by Reply, and stays out until Release."""
+
+    vcpu: int
+    function: int
+    """X0: SMCCC function identifier."""
+    args: tuple[int, ...]
+    """X1, X2, ..."""
+    state: VcpuState
+
+
+Event = HostSignal | GuestAbort | MemoryFault | Stopped | Done | Failed | AckRead | GuestCall
