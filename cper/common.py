@@ -53,7 +53,7 @@ class Timestamp(Struct, size=8):
 
     def check(self) -> None:
         """A date and time of the calendar."""
-        datetime(self.century * 100 + self.year, self.month, self.day, self.hour, self.minute, self.second)  # noqa: DTZ001
+        datetime(self.century * 100 + self.year, self.month, self.day, self.hour, self.minute, self.second)
 
     @classmethod
     def of(cls, seconds: float, *, precise: bool = False) -> Self:

@@ -1,12 +1,12 @@
 """Errors of the service; those of bytes are ``cper.wire.WireError``.
 
-    RasError
-     +-- InputError      a trace, a policy, a command line is wrong: what, where, what was expected
-     +-- StateError      a caller used a component in a state that does not allow it
-     +-- SnapshotError   a snapshot cannot be taken over
-     +-- GuestError      guest memory or a guest is not what it must be
-     |    +-- Poisoned   ... the memory is poisoned
-     +-- HostError       the host lacks something
+RasError
+ +-- InputError      a trace, a policy, a command line is wrong: what, where, what was expected
+ +-- StateError      a caller used a component in a state that does not allow it
+ +-- SnapshotError   a snapshot cannot be taken over
+ +-- GuestError      guest memory or a guest is not what it must be
+ |    +-- Poisoned   ... the memory is poisoned
+ +-- HostError       the host lacks something
 """
 
 from __future__ import annotations

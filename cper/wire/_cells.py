@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self
 from uuid import UUID
 
@@ -124,7 +125,17 @@ def _blob_dump(size: int) -> Callable[[bytes], bytes]:
 
 
 u8, u16, u32, u64 = Cell("B"), Cell("H"), Cell("I"), Cell("Q")
-guid = Cell("16s", load=lambda raw: UUID(bytes_le=raw), dump=lambda value: value.bytes_le, plain=str)
+@lru_cache(maxsize=256)
+def _guid_load(raw: bytes) -> UUID:
+    return UUID(bytes_le=raw)
+
+
+@lru_cache(maxsize=256)
+def _guid_dump(value: UUID) -> bytes:
+    return value.bytes_le
+
+
+guid = Cell("16s", load=_guid_load, dump=_guid_dump, plain=str)
 bcd = Cell(
     "B",
     load=lambda raw: (raw >> 4) * 10 + (raw & 15),

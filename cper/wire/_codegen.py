@@ -51,7 +51,9 @@ def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
             names[f"const{index}"] = slot.const
         field = cls.model_fields[slot.name]
         names[f"default{index}"] = None if field.is_required() else field.get_default(call_default_factory=True)
-    source = "\n\n".join([_decode(layout, False), _decode(layout, True), _encode(cls, layout, "encode"), _encode(cls, layout, "pack")])
+    source = "\n\n".join(
+        [_decode(layout, False), _decode(layout, True), _encode(cls, layout, "encode"), _encode(cls, layout, "pack")]
+    )
     filename = f"<wire codec of {cls.__module__}.{cls.__qualname__}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     exec(compile(source, filename, "exec"), names)
@@ -107,7 +109,11 @@ def _decode(layout: Layout, plain: bool) -> str:
             value = f"w{w} >> {s.lo} & {s.mask:#x}" if s.mask else f"w{w}"
             if s.flag:
                 claim = s.mask << s.lo if s.mask else full
-                out += [f"    if {flags} & {s.flag:#x}:", f"        claimed |= {claim:#x}", *_read(i, s, value, 8, plain)]
+                out += [
+                    f"    if {flags} & {s.flag:#x}:",
+                    f"        claimed |= {claim:#x}",
+                    *_read(i, s, value, 8, plain),
+                ]
                 out += [] if plain else ["    else:", f"        f{i} = None"]
             else:
                 out += _read(i, s, value, 4, plain)
@@ -218,10 +224,13 @@ def _encode(cls: type[Struct], layout: Layout, name: str) -> str:
     failure = "(struct_error, TypeError, ValueError, AttributeError)"
     if name == "encode":
         out += [f"    except {failure}:", "        raise CLASS._does_not_fit(d) from None"]
-        out += ["    residue = d['residue']", "    if residue is not None:", "        raw = CLASS._difference(raw, residue)"]
+        out += [
+            "    residue = d['residue']",
+            "    if residue is not None:",
+            "        raw = CLASS._difference(raw, residue)",
+        ]
     else:
         given = ", ".join(f"{s.name!r}: {s.name}" for s in layout.slots)
         out += [f"    except {failure}:", f"        raise CLASS._does_not_fit({{{given}}}) from None"]
     out.append("    return raw")
     return "\n".join(out)
-

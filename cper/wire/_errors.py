@@ -1,10 +1,10 @@
 """Every wire error says *where*: structure, field path, byte offset.
 
-    WireError
-     +-- LayoutError           the class is declared wrongly (raised when it is imported)
-     +-- DecodeError           the bytes are wrong
-     |    +-- TruncatedError   ... there are too few of them
-     +-- EncodeError           the value does not fit its cell
+WireError
+ +-- LayoutError           the class is declared wrongly (raised when it is imported)
+ +-- DecodeError           the bytes are wrong
+ |    +-- TruncatedError   ... there are too few of them
+ +-- EncodeError           the value does not fit its cell
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def explain(error: ValidationError, cls: type[Struct]) -> list[str]:
     """A pydantic error in the same words as ours: one line per field, with its byte offset where it has one."""
     lines = []
     for item in error.errors(include_url=False, include_context=False):
-        path = ".".join(str(step) for step in item["loc"] if str(step) not in {"int", "str", "function-after[fits(), int]"})
+        path = ".".join(
+            str(step) for step in item["loc"] if str(step) not in {"int", "str", "function-after[fits(), int]"}
+        )
         row = next((r for r in cls.layout if r.path == path), None)
         where = "" if row is None else f" at {row.offset:#x}"
         lines.append(f"{cls.__name__}{'.' if path else ''}{path}{where}: {item['msg'].removeprefix('Value error, ')}")

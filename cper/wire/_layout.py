@@ -155,7 +155,9 @@ def _no_overlap(cls: type[Struct], name: str, cell: Cell, slices: list[Slot]) ->
     taken = 0
     for s in slices:
         if taken & s.mask << s.lo:
-            raise LayoutError(f"overlaps another slice of {name!r}", structure=cls.__name__, path=s.name, offset=s.offset)
+            raise LayoutError(
+                f"overlaps another slice of {name!r}", structure=cls.__name__, path=s.name, offset=s.offset
+            )
         taken |= s.mask << s.lo
 
 

@@ -46,8 +46,8 @@ class Struct(BaseModel):
             cls.words = lay_out(cls, size)
             cls.SIZE, cls.layout = size, cls.words.rows
             cls._source, codec = generate(cls, cls.words)
-            cls.decode = staticmethod(codec["decode"])  # type: ignore[method-assign, assignment]
-            cls.plain_of = staticmethod(codec["plain_of"])  # type: ignore[method-assign, assignment]
+            cls.decode = staticmethod(codec["decode"])  # type: ignore[method-assign]
+            cls.plain_of = staticmethod(codec["plain_of"])  # type: ignore[method-assign]
             cls.encode = codec["encode"]  # type: ignore[method-assign]
             cls.pack = staticmethod(codec["pack"])  # type: ignore[method-assign]
 

@@ -1,0 +1,153 @@
+"""Where guest memory lies in the host, and what of its poison the guest was told.
+
+The poison map is the queue of what is still to be told: at most one byte per guest page, however many events come.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from vmm_ras.errors import InputError
+
+PAGE_SHIFTS = (12, 14, 16)
+"""Arm translation granules: 4, 16 and 64 KiB."""
+ADDRESS_END = 1 << 64
+
+
+class MemorySlot(NamedTuple):
+    """One range of guest memory as the host maps it (KVM_SET_USER_MEMORY_REGION): addresses and size in bytes."""
+
+    hva: int
+    gpa: int
+    size: int
+
+
+class MemoryMap:
+    """Host virtual to guest physical addresses.  Immutable.  Raises InputError where slots overlap or wrap."""
+
+    def __init__(self, slots: Iterable[MemorySlot] = ()) -> None:
+        self.slots = tuple(sorted(slots))
+        for key, name in ((0, "host"), (1, "guest")):
+            end = 0
+            for slot in sorted(self.slots, key=lambda s: s[key]):  # noqa: B023
+                if slot.size <= 0 or slot[key] < 0 or slot[key] + slot.size > ADDRESS_END:
+                    raise InputError(f"memory slot {slot}: outside the {name} address space")
+                if slot[key] < end:
+                    raise InputError(f"memory slot at {name} address {slot[key]:#x} overlaps the one before it")
+                end = slot[key] + slot.size
+        self._starts = [s.hva for s in self.slots]
+
+    def slot_of(self, hva: int) -> MemorySlot | None:
+        """The slot that holds a host address; None: it is the VMM's own memory."""
+        index = bisect_right(self._starts, hva) - 1
+        if index < 0:
+            return None
+        slot = self.slots[index]
+        return slot if hva - slot.hva < slot.size else None
+
+    def with_slot(self, slot: MemorySlot) -> MemoryMap:
+        """The map with one more slot.  Raises InputError."""
+        return MemoryMap((*self.slots, slot))
+
+
+HEALTHY, UNREPORTED, POSTED, ACKED = range(4)
+STATES = ("healthy", "unreported", "posted", "acked")
+MAX_QUEUES = 64
+_CHUNK_SHIFT = 18  # pages per chunk: 1 GiB of 4 KiB pages in 256 KiB, allocated when the first of them is lost
+
+
+_RUN = re.compile(rb"([^\0])\1*", re.DOTALL)
+
+
+class PoisonMap:
+    """What the guest was told of each lost page: ``unreported | posted | acked``, and by which rule it is to be told.
+
+    One byte per page: the state in bits 1:0, the queue (which rule decided) in bits 7:2.  A page number is
+    ``gpa >> page_shift``.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, bytearray] = {}
+        self.counts = [0, 0, 0, 0]
+        """Pages by state; healthy ones are not counted."""
+        self.waiting = [0] * MAX_QUEUES
+        """Unreported pages by queue."""
+        self._lowest = [0] * MAX_QUEUES
+
+    def state(self, page: int) -> int:
+        """HEALTHY, UNREPORTED, POSTED or ACKED."""
+        chunk = self._chunks.get(page >> _CHUNK_SHIFT)
+        return HEALTHY if chunk is None else chunk[page & (1 << _CHUNK_SHIFT) - 1] & 3
+
+    def set(self, page: int, state: int, queue: int = 0) -> int:
+        """Put a page into ``state`` (and, when unreported, ``queue``); the state it had."""
+        index = page >> _CHUNK_SHIFT
+        chunk = self._chunks.get(index)
+        if chunk is None:
+            chunk = self._chunks[index] = bytearray(1 << _CHUNK_SHIFT)
+        at = page & (1 << _CHUNK_SHIFT) - 1
+        value = chunk[at]
+        old = value & 3
+        if old == UNREPORTED:
+            self.waiting[value >> 2] -= 1
+        self.counts[old] -= 1
+        self.counts[state] += 1
+        chunk[at] = queue << 2 | state
+        if state == UNREPORTED:
+            if not self.waiting[queue] or page < self._lowest[queue]:
+                self._lowest[queue] = page
+            self.waiting[queue] += 1
+        return old
+
+    def add(self, first: int, count: int, queue: int) -> int:
+        """Make the healthy pages of a range unreported; how many they were.  Other pages keep what is known of them."""
+        if count == 1:
+            if self.state(first):
+                return 0
+            self.set(first, UNREPORTED, queue)
+            return 1
+        added = 0
+        for page in range(first, first + count):
+            if not self.state(page):
+                self.set(page, UNREPORTED, queue)
+                added += 1
+        return added
+
+    def take(self, queue: int, limit: int) -> list[int]:
+        """Up to ``limit`` unreported pages of a queue, lowest address first; their state is left alone."""
+        found: list[int] = []
+        wanted = min(limit, self.waiting[queue])
+        if not wanted:
+            return found
+        value = bytes([queue << 2 | UNREPORTED])
+        page = self._lowest[queue]
+        for index in sorted(i for i in self._chunks if i >= page >> _CHUNK_SHIFT):
+            chunk, base = self._chunks[index], index << _CHUNK_SHIFT
+            at = chunk.find(value, max(page - base, 0))
+            while at >= 0:
+                found.append(base + at)
+                if len(found) == wanted:
+                    self._lowest[queue] = found[0]
+                    return found
+                at = chunk.find(value, at + 1)
+        return found
+
+    def runs(self) -> Iterator[tuple[int, int, int, int]]:
+        """Every lost range as (first page, count, state, queue), ascending: what a snapshot holds."""
+        last: tuple[int, int, int, int] | None = None
+        for index in sorted(self._chunks):
+            base = index << _CHUNK_SHIFT
+            for found in _RUN.finditer(self._chunks[index]):
+                value = found.group()[0]
+                run = (base + found.start(), found.end() - found.start(), value & 3, value >> 2)
+                if last is not None and last[0] + last[1] == run[0] and last[2:] == run[2:]:
+                    last = (last[0], last[1] + run[1], run[2], run[3])
+                    continue
+                if last is not None:
+                    yield last
+                last = run
+        if last is not None:
+            yield last

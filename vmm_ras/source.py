@@ -1,0 +1,124 @@
+"""One error source: a status block, its Read Ack Register, and what the guest owes (ACPI 6.5, 18.3.2.8).
+
+    free --post--> posted --acknowledged--> free
+                     |  \\--taken back (telling the guest failed)--> free
+                     \\--overdue--> posted, notification repeated ... then escalated
+
+The gate is ``register & read_ack_write``: posting clears exactly those bits, and nothing is written while they are
+clear.  A posted block is never touched: the guest copies, clears, then acknowledges, so what was merged in between
+would vanish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from acpi.image import PlacedSource
+from vmm_ras.effects import ArmAck, Effect, PollAck, WriteGuest
+from vmm_ras.policy import Rule
+from vmm_ras.record import capacity
+
+NEVER = float("inf")
+FIRST_POLL = 0.001
+"""Seconds to the second look at an ack; each further one waits twice as long."""
+LAST_POLL = 1.0
+QUIET_POLL = 60.0
+"""Seconds between looks once the policy is at its end with an unacknowledged block."""
+
+
+@dataclass(slots=True)
+class SourceState:
+    """All there is to know of a source between two events."""
+
+    pages: tuple[tuple[int, int], ...] = ()
+    """(gpa, size) of the posted entries; empty: the source is free."""
+    queue: int = 0
+    """Index of the rule that the pages are told by."""
+    first: int = 0
+    last: int = -1
+    """Ids of the first and last effect of the posting: a Failed in between takes it back."""
+    vcpu: int | None = None
+    """vCPU that the notification goes to."""
+    esr: int | None = None
+    tries: int = 0
+    """Repetitions done."""
+    overdue: float = NEVER
+    """When the next step against an unacknowledged block is due."""
+    poll: float = NEVER
+    """When to look at the ack next."""
+    wait: float = FIRST_POLL
+    """Seconds from that look to the one after."""
+    broken: str = ""
+    """Why the source cannot be used any more: its block or register cannot be written."""
+    refused: set[int] = field(default_factory=set)
+    """Queues for which telling the guest through this source failed; forgotten at the next acknowledgement."""
+
+
+class ErrorSource:
+    """The protocol of one source; its effects are numbered by the caller."""
+
+    def __init__(self, placed: PlacedSource, way: str) -> None:
+        self.placed, self.way = placed, way
+        self.capacity = capacity(placed.block_length, placed.max_sections)
+        self.state = SourceState()
+        self._gate = placed.ack if placed.ack is not None else placed.block
+        self._gate_size = 8 if placed.ack is not None else 4
+
+    @property
+    def free(self) -> bool:
+        """Whether a block may be posted."""
+        return not self.state.pages and not self.state.broken and self.capacity > 0
+
+    def publish(self, id: int, block: bytes, out: list[Effect]) -> int:
+        """Arm the gate, write the body with block status 0, write the block status last; the last id used."""
+        placed = self.placed
+        source_id, at = placed.source_id, placed.block
+        if placed.ack is not None:
+            id += 1
+            out.append(ArmAck(id, source_id, placed.ack, placed.ack_write))
+        out.append(WriteGuest(id + 1, source_id, at, b"\0\0\0\0" + block[4:]))
+        out.append(WriteGuest(id + 2, source_id, at, block[:4]))
+        return id + 2
+
+    def posted(self, pages: Sequence[tuple[int, int]], queue: int, first: int, now: float, rule: Rule) -> None:
+        """Note what was published."""
+        s = self.state
+        s.pages, s.queue, s.first, s.last = tuple(pages), queue, first, first
+        s.vcpu = s.esr = None
+        s.tries, s.overdue, s.wait = 0, now + rule.unacked.after_ms / 1000, FIRST_POLL
+        interval = self.placed.poll_interval_ms / 1000 if self.way == "polled" else 0.0
+        s.poll = now + interval
+
+    def look(self, id: int) -> PollAck:
+        """The effect that reads the gate."""
+        self.state.poll = NEVER
+        return PollAck(id, self.placed.source_id, self._gate, self._gate_size)
+
+    def acknowledged(self, value: int) -> bool:
+        """Whether the gate, read as ``value``, is open.  GHES version 1 has no ack: there the guest clears the status."""
+        return bool(value & self.placed.ack_write) if self.placed.ack is not None else value == 0
+
+    def unread(self, now: float) -> None:
+        """The gate is still shut: look again later, ever less often."""
+        s = self.state
+        s.poll = now + s.wait
+        s.wait = min(s.wait * 2, LAST_POLL if s.overdue < NEVER else QUIET_POLL)
+
+    def clear(self) -> tuple[tuple[int, int], ...]:
+        """The posting is over; its pages."""
+        s = self.state
+        pages, s.pages = s.pages, ()
+        s.overdue = s.poll = NEVER
+        s.first, s.last = 0, -1
+        return pages
+
+    def take_back(self, id: int) -> WriteGuest:
+        """The effect that withdraws an unread block: block status 0, which a guest takes for empty."""
+        return WriteGuest(id, self.placed.source_id, self.placed.block, b"\0\0\0\0")
+
+    @property
+    def deadline(self) -> float:
+        """When the source wants :meth:`Notifier.expire` to be called; NEVER if it does not."""
+        s = self.state
+        return min(s.poll, s.overdue)
