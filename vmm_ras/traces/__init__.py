@@ -1,0 +1,182 @@
+"""Traces: files and pipes in which memory failures of a host were recorded, read as our events.
+
+``open_trace`` finds the format by content and iterates as ``(line, at, item)``::
+
+    with open_trace("qemu.strace") as trace:
+        for line, at, item in trace:
+            ...
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from os import PathLike, fspath
+from types import TracebackType
+from typing import BinaryIO, Literal, Self
+
+from vmm_ras.errors import InputError
+from vmm_ras.traces import jsonl, kernel_log, strace
+from vmm_ras.traces.items import (
+    AckDelay,
+    BadLine,
+    Entry,
+    Header,
+    MaskSerror,
+    MemorySlot,
+    PollStop,
+    RunAt,
+    SdeiRegistered,
+    Tally,
+    TraceItem,
+    VcpuThread,
+)
+from vmm_ras.traces.lines import LONGEST, Lines
+
+__all__ = [
+    "AckDelay",
+    "BadLine",
+    "Entry",
+    "Format",
+    "Header",
+    "MaskSerror",
+    "MemorySlot",
+    "PollStop",
+    "RunAt",
+    "SdeiRegistered",
+    "Trace",
+    "TraceItem",
+    "VcpuThread",
+    "open_trace",
+]
+
+Format = Literal["jsonl", "strace", "kernel-log", "empty"]
+
+UNDECIDED_MAX = LONGEST
+"""Bytes that may come before the first line that tells the format."""
+
+
+class Trace:
+    """A trace that is being read: an iterator, in one pass, in bounded memory, of ``(line, at, item)``.
+
+    ``line`` counts from 1.  ``at`` is the trace clock in seconds, None where the line shows no time: only differences
+    mean anything, and it goes back where the trace's own clock does.  ``item`` is a HostSignal, GuestAbort or
+    MemoryFault, or one of the items of this package; a bad line is a BadLine.
+
+    Iterating raises InputError: when strict, for the first bad line ("FILE:LINE: what, expected what"); always, for a
+    stream that cannot be read to its end ("FILE: gzip data ends after line N, ..."), after all that could be read.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, *, strict: bool = False, page_shift: int = 12) -> None:
+        lines = Lines(stream, name)
+        self.name = name
+        self.compressed = lines.compressed
+        """Whether the stream is gzip."""
+        self.format: Format
+        """How the trace was recorded, by its content; "empty" if there is nothing but blank lines."""
+        self._tally = Tally(name, strict)
+        self._stream = stream
+        self.format, batches = _detect(lines, name)
+        self._entries = self._read(batches, page_shift)
+
+    @property
+    def bad(self) -> int:
+        """Bad lines so far."""
+        return self._tally.bad
+
+    @property
+    def other(self) -> int:
+        """SIGBUS deliveries so far that were no memory failure (BUS_ADRERR, sent by kill, ...)."""
+        return self._tally.other
+
+    @property
+    def info(self) -> int:
+        """Lines so far about a memory failure that notified nobody (what the kernel did with the page)."""
+        return self._tally.info
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self._entries
+
+    def __next__(self) -> Entry:
+        return next(self._entries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the stream; a standard input is closed too."""
+        self._stream.close()
+
+    def _read(self, batches: Iterable[tuple[int, list[bytes | None]]], page_shift: int) -> Iterator[Entry]:
+        match self.format:
+            case "jsonl":
+                return jsonl.read(batches, self._tally)
+            case "strace":
+                return strace.read(batches, self._tally)
+            case "kernel-log":
+                return kernel_log.read(batches, self._tally, page_shift)
+            case "empty":
+                return iter(())
+
+
+def open_trace(
+    source: str | PathLike[str], *, stdin: BinaryIO | None = None, strict: bool = False, page_shift: int = 12
+) -> Trace:
+    """Open a trace: strace output, a kernel log, or JSON Lines, plain or gzip, whatever its name is.
+
+    ``-`` is ``stdin``, or the process's standard input.  ``strict`` makes the first bad line an error.  ``page_shift``
+    is log2 of the host's page size, which a kernel log does not tell.  It reads up to the first line that tells the
+    format.  Raises InputError if there is no such file or it is no trace.
+    """
+    name = fspath(source)
+    if name == "-":
+        return Trace(stdin or sys.stdin.buffer, "<stdin>", strict=strict, page_shift=page_shift)
+    try:
+        stream = open(name, "rb")  # noqa: SIM115  # Trace closes it
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: {what}, expected a readable file") from None
+    try:
+        return Trace(stream, name, strict=strict, page_shift=page_shift)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _detect(lines: Lines, name: str) -> tuple[Format, Iterable[tuple[int, list[bytes | None]]]]:
+    """The format by the first line that can only be of one, and all batches."""
+    batches = iter(lines)
+    seen: list[tuple[int, list[bytes | None]]] = []
+    size = blank = 0
+    for number, batch in batches:
+        seen.append((number, batch))
+        for line in batch:
+            if line is None:
+                size += LONGEST
+                continue
+            size += len(line) + 1
+            blank += not line.strip()
+            found = _format(line)
+            if found is not None:
+                return found, chain(seen, batches)
+        if size > UNDECIDED_MAX:
+            break
+    if seen and blank < sum(len(batch) for _, batch in seen):
+        raise InputError(f"{name}: not a trace, expected strace output, a kernel log, or vmm-ras JSON Lines")
+    return "empty", ()
+
+
+def _format(line: bytes) -> Format | None:
+    if jsonl.recognises(line):
+        return "jsonl"
+    if strace.recognises(line):
+        return "strace"
+    if kernel_log.recognises(line):
+        return "kernel-log"
+    return None

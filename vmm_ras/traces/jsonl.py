@@ -1,0 +1,97 @@
+"""The native trace: JSON Lines, one object with an ``event`` per line (docs/trace-format.md; ``schema()``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+
+from vmm_ras.events import Code, HostSignal
+from vmm_ras.traces.items import Entry, Header, Tally, TraceItem
+from vmm_ras.traces.lines import LONGEST
+
+U32_MAX = (1 << 32) - 1
+_INFINITY = float("inf")
+_CODES = {"AR": Code.AR, "AO": Code.AO}
+_OBJECT = re.compile(rb'\s*\{\s*(?:["}]|\Z)')
+
+
+def recognises(line: bytes) -> bool:
+    """Whether a line can only be JSON Lines: a kernel's ``{1}[Hardware Error]`` is none."""
+    return _OBJECT.match(line) is not None
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of one line."""
+    from vmm_ras.traces import jsonl_models
+
+    return jsonl_models.schema()
+
+
+def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally) -> Iterator[Entry]:
+    """An item per line; blank lines are ignored.  Raises InputError when strict.
+
+    The trace clock is the line's ``time``; it becomes the events' wall-clock time if the header's clock is ``wall``.
+    """
+    wall = begun = False
+    loads, make, signal = orjson.loads, tuple.__new__, HostSignal
+    for first, lines in batches:
+        number = first - 1
+        for line in lines:
+            number += 1
+            # A trace is mostly signals in their ordinary form, read here by hand: a model costs several times as much.
+            # All else, and anything odd, takes the way of the models, which accepts these lines too, to the same items.
+            try:
+                fields = loads(line)  # type: ignore[arg-type]  # None raises as a bad line does
+                if fields["event"] == "signal" and (count := len(fields)) >= 5:
+                    code, hva, lsb, tid = _CODES[fields["code"]], fields["hva"], fields["lsb"], fields["tid"]
+                    if (
+                        type(hva) is int
+                        and type(lsb) is int
+                        and type(tid) is int
+                        and hva >= 0
+                        and 0 <= lsb <= 63
+                        and 0 <= tid <= U32_MAX
+                    ):
+                        if count == 6:
+                            at = fields["time"]
+                            if type(at) is float and 0.0 <= at < _INFINITY:
+                                begun = True
+                                yield number, at, make(signal, (code, hva, lsb, tid, at if wall else None))
+                                continue
+                        elif count == 5:
+                            begun = True
+                            yield number, None, make(signal, (code, hva, lsb, tid, None))
+                            continue
+            except (ValueError, KeyError, TypeError):
+                pass
+            entry = _one(line, wall, begun)
+            if entry is None:
+                continue
+            if isinstance(entry, str):
+                yield number, None, tally.reject(number, entry)
+                continue
+            begun = True
+            if isinstance(entry[1], Header):
+                wall = entry[1].wall
+            yield number, entry[0], entry[1]
+
+
+def _one(line: bytes | None, wall: bool, begun: bool) -> tuple[float | None, TraceItem] | str | None:
+    """Time and item of any line, what is wrong with it, or None for a blank one."""
+    from vmm_ras.traces import jsonl_models
+
+    if line is None:
+        return f"a line of more than {LONGEST} bytes, expected a JSON object"
+    if not line.strip():
+        return None
+    try:
+        fields = orjson.loads(line)
+    except ValueError as error:
+        return f"not JSON ({jsonl_models.plain(str(error))}), expected an object"
+    entry = jsonl_models.parse(fields, wall)
+    if begun and not isinstance(entry, str) and isinstance(entry[1], Header):
+        return "event 'trace' after other events, expected it in the first line"
+    return entry
