@@ -225,7 +225,7 @@ def sea_esr(
     Raises InputError for what the architecture has no encoding for: FnV or SET with a status code other than 0x10,
     WnR of an instruction abort, SET 1 or without FEAT_RAS, status codes that are no external abort.
     """
-    iss = _abort_ec(el, instruction) << ESR_EC_SHIFT | ESR_IL | dfsc
+    esr = _abort_ec(el, instruction) << ESR_EC_SHIFT | ESR_IL | dfsc
     if dfsc != DFSC_SEA:
         if dfsc in DFSC_PARITY:
             if ras and not force:
@@ -237,7 +237,7 @@ def sea_esr(
         if set_:
             raise InputError(f"SET {set_} with DFSC {dfsc:#x}: SET is defined for code 0x10 only")
     if far is None:
-        iss |= ISS_FNV
+        esr |= ISS_FNV
     elif not 0 <= far <= U64:
         raise InputError(f"FAR {far:#x} is no 64-bit address")
     if set_:
@@ -245,14 +245,14 @@ def sea_esr(
             raise InputError(f"SET {set_}: expected 0 (recoverable), 2 (uncontainable) or 3 (restartable)")
         if not ras:
             raise InputError(f"SET {set_}: the field is RES0 without FEAT_RAS")
-        iss |= set_ << ISS_SET_SHIFT
+        esr |= set_ << ISS_SET_SHIFT
     if ea:
-        iss |= ISS_EA
+        esr |= ISS_EA
     if wnr:
         if instruction:
             raise InputError("WnR: an instruction abort is never a write")
-        iss |= ISS_WNR
-    return iss
+        esr |= ISS_WNR
+    return esr
 
 
 def relay(host_esr: int, el: int, far: int | None) -> int:
