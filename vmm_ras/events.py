@@ -89,8 +89,9 @@ class Failed(NamedTuple):
 
 
 class AckRead(NamedTuple):
-    """The answer to PollAck: what the register held."""
+    """The answer to PollAck: what the register held when effect number ``effect`` read it."""
 
+    effect: int
     source_id: int
     value: int
 

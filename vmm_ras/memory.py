@@ -32,7 +32,7 @@ class MemoryMap:
         self.slots = tuple(sorted(slots))
         for key, name in ((0, "host"), (1, "guest")):
             end = 0
-            for slot in sorted(self.slots, key=lambda s: s[key]):  # noqa: B023
+            for slot in sorted(self.slots, key=lambda s: s[key]):
                 if slot.size <= 0 or slot[key] < 0 or slot[key] + slot.size > ADDRESS_END:
                     raise InputError(f"memory slot {slot}: outside the {name} address space")
                 if slot[key] < end:

@@ -1,18 +1,18 @@
 """Firmware-first policy: ordered rules, as data, that say how each error is told.
 
-A policy is TOML.  The first rule whose ``when`` holds decides.  ``default.toml`` beside this file is the policy that
-applies where none is given, and the documentation of the language: each of its rules says why it is there.
+A policy is TOML.  The first rule whose ``when`` holds decides.  ``default_policy`` holds the one that
+applies where none is given; each of its rules says why it is there.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vmm_ras.default_policy import TEXT
 from vmm_ras.errors import InputError
 from vmm_ras.events import Code
 from vmm_ras.memory import MAX_QUEUES
@@ -144,7 +144,7 @@ class Rule(_Table):
 
 
 class Policy(_Table):
-    """The whole policy: see ``default.toml``."""
+    """The whole policy: see ``default_policy.TEXT``."""
 
     version: Literal[1]
     rule: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=MAX_QUEUES - 1)]
@@ -202,12 +202,7 @@ def load_policy(text: str, where: str = "policy") -> Policy:
 
 def default_policy() -> Policy:
     """The policy that applies where none is given."""
-    return load_policy(default_text(), "default.toml")
-
-
-def default_text() -> str:
-    """The default policy as TOML, with its reasons."""
-    return files("vmm_ras").joinpath("default.toml").read_text()
+    return load_policy(TEXT, "default policy")
 
 
 def _one_line(error: ValidationError, data: dict[str, Any], where: str) -> str:

@@ -65,7 +65,9 @@ PROFILES: dict[str, GuestProfile] = {
             walks_all_sea_sources=False,
             cache_slots=0,
             cache_seconds=0.0,
-            evidence={"notifications": "ACPI 6.5, 18.3.2.9: what the specification allows; no observed guest stands behind it"},
+            evidence={
+                "notifications": "ACPI 6.5, 18.3.2.9: what the specification allows; no observed guest stands behind it"
+            },
         ),
     )
 }

@@ -144,6 +144,11 @@ class SdeiDispatcher:
         """Whether the event was signalled and has not been dispatched."""
         return any(key in self._s.pending for key in self._instances(self._known(event)))
 
+    @property
+    def idle(self) -> bool:
+        """Whether no event waits for its dispatch."""
+        return not self._s.pending
+
     def running(self, vcpu: int) -> tuple[int, ...]:
         """Events whose handlers run on the vCPU, outermost first: at most two."""
         return tuple(context.event for context in self._s.contexts[self._pe(vcpu)])
@@ -155,19 +160,19 @@ class SdeiDispatcher:
     def signal(self, event: int, vcpu: int | None = None) -> int | None:
         """Mark a platform event pending; returns the vCPU to stop and ``dispatch`` on, or None: it stays pending.
 
-        ``vcpu`` is whose instance of a private event is meant (by default one where it can run), and for a shared event
-        the PE that is preferred among those that may take it.  Signalling twice before a dispatch is signalling once.
-        An event that the client has not registered is pending until it does, and then ``discarded``: ask ``accepts``.
+        ``vcpu`` is whose instance of a private event is meant (None: one where it can run, and a signal that still
+        waits moves there), and for a shared event the PE that is preferred among those that may take it.  Signalling
+        twice before a dispatch is signalling once.  An event that the client has not registered is pending until it does, and then ``discarded``: ask ``accepts``.
         """
         description = self._known(event)
         if event == 0:
             raise StateError("SDEI event 0 is the client's own: the platform does not signal it")
         if vcpu is not None:
             self._pe(vcpu)
-        if description.shared:
-            key = event, SHARED
-        else:
-            key = event, self._best_instance(description) if vcpu is None else vcpu
+        if not description.shared and vcpu is None:
+            self.withdraw(event)
+            vcpu = self._best_instance(description)
+        key = event, SHARED if description.shared or vcpu is None else vcpu
         self._s.pending[key] = None
         return self._target(key, vcpu)
 

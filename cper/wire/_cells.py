@@ -125,6 +125,8 @@ def _blob_dump(size: int) -> Callable[[bytes], bytes]:
 
 
 u8, u16, u32, u64 = Cell("B"), Cell("H"), Cell("I"), Cell("Q")
+
+
 @lru_cache(maxsize=256)
 def _guid_load(raw: bytes) -> UUID:
     return UUID(bytes_le=raw)

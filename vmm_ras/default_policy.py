@@ -1,3 +1,6 @@
+"""The policy that applies where none is given: TOML, and the reasons in it (`vmm-ras policy show`)."""
+
+TEXT = '''\
 # The policy that applies where none is given.  The first rule whose `when` holds decides.
 version = 1
 
@@ -28,3 +31,4 @@ panic on one.
 """
 when = { code = "AO" }
 deliver = ["sdei", "gsiv", "gpio", "polled", "sei"]
+'''

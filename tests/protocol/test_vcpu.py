@@ -1,0 +1,266 @@
+"""The model vCPU takes exceptions as the architecture says, and keeps SErrors as KVM was seen to."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmm_ras import arm64
+from vmm_ras.effects import SetRegisters
+from vmm_ras.errors import InputError, StateError
+from vmm_ras.guests.vcpu import Vcpu
+
+OBSERVED = json.loads((Path(__file__).parents[2] / "fixtures" / "arm64" / "observed.json").read_text())
+VBAR = 0xFFFF_8000_0801_0000
+SEA = 0x92000410
+UER, UEO = arm64.serror_iss("uer"), arm64.serror_iss("ueo")
+
+# By bit number, not by the names under test (DDI 0487 C5.2.19)
+N, Z, C, V, TCO, DIT, UAO, PAN, SS, IL, ALLINT, SSBS, A = (
+    1 << n for n in (31, 30, 29, 28, 25, 24, 23, 22, 21, 20, 13, 12, 8)
+)
+BTYPE, DAIF = 3 << 10, 0xF << 6
+SPAN, DSSBS, SPINTMASK = 1 << 23, 1 << 44, 1 << 62
+EVERYTHING = arm64.Features(dit=True, bti=True, mte=True, nmi=True)
+
+
+@pytest.mark.parametrize(
+    ("pstate", "offset"), [(0x4, 0x000), (0x5, 0x200), (0x0, 0x400), (0x10, 0x600)], ids=["EL1t", "EL1h", "EL0t", "A32"]
+)
+def test_sea_entry(pstate, offset):
+    vcpu = Vcpu(vbar=VBAR)
+    vcpu.pstate = pstate | N
+    vcpu.pc = 0x400AA4
+    vcpu.far = 0x77
+    vcpu.take_sea(SEA, None)
+    assert (vcpu.pc, vcpu.elr, vcpu.spsr) == (VBAR + offset, 0x400AA4, pstate | N)
+    assert (vcpu.esr, vcpu.far) == (SEA, 0x77)  # FnV: FAR stays as it was
+    assert vcpu.pstate == N | PAN | DAIF | 0x5
+    vcpu.take_sea(0x96000010, 0x1234)
+    assert (vcpu.far, vcpu.pc) == (0x1234, VBAR + 0x200)
+
+
+@pytest.mark.parametrize(
+    ("features", "sctlr", "old", "new"),
+    [
+        (arm64.NEOVERSE_N1, 0, 0, PAN),
+        (arm64.NEOVERSE_N1, SPAN, 0, 0),
+        (arm64.NEOVERSE_N1, SPAN, PAN, PAN),
+        (arm64.NEOVERSE_N1, SPAN | DSSBS, 0, SSBS),
+        (arm64.NEOVERSE_N1, SPAN, SSBS | UAO | SS | IL, 0),
+        (arm64.NEOVERSE_N1, SPAN, N | Z | C | V, N | Z | C | V),
+        (arm64.NEOVERSE_N1, SPAN, DIT | TCO | ALLINT | BTYPE, 0),
+        (EVERYTHING, SPAN, 0, TCO | ALLINT),
+        (EVERYTHING, SPAN | SPINTMASK, DIT | BTYPE, TCO | DIT),
+        (arm64.Features(pan=False, ssbs=False), DSSBS, PAN, 0),
+    ],
+)
+def test_pstate_on_entry(features, sctlr, old, new):
+    vcpu = Vcpu(features, sctlr=sctlr)
+    vcpu.pstate = old
+    vcpu.take_sea(SEA, None)
+    assert vcpu.pstate == new | DAIF | 0x5
+    assert vcpu.spsr == old
+    assert arm64.entry_pstate(old, sctlr, features) == vcpu.pstate
+
+
+def test_sctlr_written_later_counts():
+    vcpu = Vcpu()
+    vcpu.run_at(0)
+    vcpu.sctlr = SPAN
+    assert vcpu.sctlr == SPAN
+    vcpu.take_sea(SEA, None)
+    assert not vcpu.pstate & PAN
+
+
+def test_masked_serror_waits_and_is_taken_when_unmasked():
+    seen = OBSERVED["serror"][0]
+    vcpu = Vcpu(vbar=VBAR)
+    vcpu.run_at(1, 0x1000, A)
+    assert vcpu.isr == 0
+    assert vcpu.pend_serror(int(seen["vsesr"], 16)) is False
+    assert vcpu.isr == int(seen["isr_while_masked"], 16)
+    assert vcpu.state().serror == int(seen["vsesr"], 16)
+    assert vcpu.pc == 0x1000
+    vcpu.far = 0x99
+    assert vcpu.unmask_serror() is True
+    assert vcpu.esr == int(seen["esr"], 16)
+    assert vcpu.pc == VBAR + seen["vector"] * 0x80
+    assert (vcpu.elr, vcpu.isr, vcpu.state().serror, vcpu.far) == (0x1000, 0, None, 0x99)
+    assert vcpu.pstate & A
+
+
+def test_unmasked_serror_is_taken_at_once():
+    vcpu = Vcpu(vbar=VBAR)
+    vcpu.run_at(0, 0x2000)
+    assert vcpu.pend_serror(UEO) is True
+    assert (vcpu.pc, vcpu.elr, vcpu.spsr) == (VBAR + 0x580, 0x2000, 0)
+    assert vcpu.eret() is False
+    assert (vcpu.pc, vcpu.pstate, vcpu.el) == (0x2000, 0, 0)
+
+
+def test_sea_before_serror_and_never_masked():
+    vcpu = Vcpu(vbar=VBAR)
+    vcpu.run_at(0, 0x400000, A)
+    vcpu.pend_serror(UER)
+    vcpu.take_sea(SEA, None)
+    assert (vcpu.esr, vcpu.pc, vcpu.isr) == (SEA, VBAR + 0x400, 0x100)
+    vcpu.spsr &= ~A  # the handler returns with SErrors unmasked
+    assert vcpu.eret() is True
+    assert (vcpu.esr, vcpu.pc, vcpu.elr) == (0xBE000C11, VBAR + 0x580, 0x400000)
+
+
+def test_a_second_serror_does_not_hide_a_worse_one():
+    vcpu = Vcpu()
+    vcpu.run_at(1, 0, A)
+    vcpu.pend_serror(UER)
+    vcpu.pend_serror(UEO)
+    assert vcpu.vsesr == UER
+    vcpu.pend_serror(arm64.serror_iss("uc"))
+    assert vcpu.vsesr == 0x11
+
+
+def test_esb_defers_a_masked_serror():
+    vcpu = Vcpu()
+    vcpu.run_at(1, 0, A)
+    assert vcpu.esb() is False
+    assert vcpu.disr == 0
+    vcpu.pend_serror(UER)
+    assert vcpu.esb() is True
+    assert (vcpu.disr, vcpu.isr) == (0x8000_0C11, 0)
+    assert vcpu.unmask_serror() is False
+    vcpu.disr = 0
+    assert vcpu.esb() is False
+    assert vcpu.disr == 0
+
+
+def test_without_feat_ras():
+    vcpu = Vcpu(arm64.Features(ras=False))
+    vcpu.run_at(1, 0, A)
+    vcpu.pend_serror(UER)
+    assert vcpu.esb() is False
+    assert (vcpu.disr, vcpu.isr) == (0, 0x100)
+    assert vcpu.unmask_serror() is True
+    assert vcpu.esr == 0xBE000000
+
+
+def test_serror_syndrome_has_25_bits():
+    vcpu = Vcpu()
+    for bad in (1 << 25, -1):
+        with pytest.raises(InputError, match="24:0"):
+            vcpu.pend_serror(bad)
+    assert vcpu.isr == 0
+
+
+def test_eret():
+    vcpu = Vcpu(vbar=VBAR)
+    vcpu.run_at(0, 0x400000, N)
+    vcpu.take_sea(SEA, None)
+    vcpu.eret()
+    assert (vcpu.pc, vcpu.pstate, vcpu.el) == (0x400000, N, 0)
+    with pytest.raises(StateError, match="EL0"):
+        vcpu.eret()
+
+
+@pytest.mark.parametrize("mode", [0x9, 0xD, 0x13, 0x1])
+def test_illegal_return_stays_at_el1(mode):
+    vcpu = Vcpu()
+    vcpu.run_at(1, 0x10)
+    vcpu.elr, vcpu.spsr = 0x20, mode | Z | A
+    vcpu.eret()
+    assert (vcpu.pc, vcpu.pstate) == (0x20, Z | A | IL | 0x5)
+
+
+def test_bits_that_the_pe_lacks_do_not_come_back():
+    vcpu = Vcpu()
+    vcpu.run_at(1)
+    vcpu.spsr = TCO | DIT | ALLINT | BTYPE | PAN | UAO | SSBS | 1 << 40
+    vcpu.eret()
+    assert vcpu.pstate == PAN | UAO | SSBS
+
+
+def test_run_at_refuses_other_modes():
+    vcpu = Vcpu()
+    for el, bits in ((2, 0), (0, 4)):
+        with pytest.raises(InputError):
+            vcpu.run_at(el, 0, bits)
+
+
+def test_starts_at_el1_with_everything_masked():
+    vcpu = Vcpu()
+    assert (vcpu.el, vcpu.pstate, vcpu.isr) == (1, 0x3C5, 0)
+
+
+def test_set_registers_and_state():
+    vcpu = Vcpu(vbar=VBAR)
+    vcpu.x = list(range(31))
+    vcpu.run_at(0, 0x400000)
+    vcpu.set_registers(SetRegisters(1, None, 0, (804, 7, 0x400000, 0), 0x5000, 0x3C5))
+    assert vcpu.x == [804, 7, 0x400000, 0, *range(4, 31)]
+    state = vcpu.state()
+    assert (state.pc, state.pstate, state.el, state.vbar) == (0x5000, 0x3C5, 1, VBAR)
+    assert state.x == (804, 7, 0x400000, 0, *range(4, 18))
+    assert (vcpu.elr, vcpu.spsr, vcpu.esr) == (0, 0, 0)
+    vcpu.set_registers(SetRegisters(2, None, 0, tuple(range(18)), 0x6000, 0x3C5, elr=0x400000, spsr=0x80000000))
+    assert (vcpu.elr, vcpu.spsr) == (0x400000, N)
+    assert vcpu.x == list(range(31))
+
+
+def test_completion_lets_a_waiting_serror_in():
+    vcpu = Vcpu(vbar=VBAR)
+    vcpu.pend_serror(UEO)  # masked: an SDEI handler runs
+    assert vcpu.set_registers(SetRegisters(1, None, 0, (), 0x400000, 0)) is True
+    assert (vcpu.elr, vcpu.pc) == (0x400000, VBAR + 0x580)
+
+
+def test_set_registers_refuses_what_no_vcpu_has():
+    vcpu = Vcpu()
+    for x, pstate in (((0,) * 32, 5), ((), 9)):
+        with pytest.raises(InputError, match="SetRegisters"):
+            vcpu.set_registers(SetRegisters(1, None, 0, x, 0, pstate))
+    assert len(vcpu.x) == 31
+
+
+guest_acts = st.one_of(
+    st.tuples(st.just("pend"), st.sampled_from([UER, UEO, 0x11, 0x1811, 0, 1 << 24])),
+    st.tuples(st.just("sea"), st.none() | st.integers(0, (1 << 64) - 1)),
+    st.tuples(st.sampled_from(["esb", "eret", "mask", "unmask", "el0", "el1"]), st.none()),
+)
+
+
+@given(st.lists(guest_acts, max_size=30))
+def test_no_serror_is_lost_or_taken_while_masked(acts):
+    vcpu = Vcpu(vbar=VBAR)
+    worst = None  # of those that wait
+    for act, value in acts:
+        masked = bool(vcpu.pstate & A)
+        taken = False
+        if act == "pend":
+            worst = arm64.merge_serror(worst, value)
+            taken = vcpu.pend_serror(value)
+            assert taken is not masked
+        elif act == "sea":
+            vcpu.take_sea(SEA, value)
+        elif act == "esb":
+            if vcpu.esb():
+                assert masked
+                assert vcpu.disr == 1 << 31 | worst
+                worst = None
+        elif act == "eret":
+            if vcpu.el:
+                taken = vcpu.eret()
+        elif act == "mask":
+            vcpu.mask_serror()
+        elif act == "unmask":
+            taken = vcpu.unmask_serror()
+        else:
+            taken = vcpu.run_at(int(act[2]))
+        if taken:
+            assert vcpu.esr == 0xBE000000 | worst
+            assert vcpu.pc & 0x1FF == 0x180
+            worst = None
+        assert vcpu.vsesr == worst
+        assert vcpu.isr == (0 if worst is None else 0x100)
+        assert worst is None or vcpu.pstate & A

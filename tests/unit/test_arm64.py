@@ -1,0 +1,267 @@
+"""The constants against Linux' headers, the syndrome rules against what guests were seen to get."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmm_ras import arm64
+from vmm_ras.errors import InputError
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "arm64"
+ESR = json.loads((FIXTURES / "esr.json").read_text())["values"]
+KVM = json.loads((FIXTURES / "kvm.json").read_text())
+OBSERVED = json.loads((FIXTURES / "observed.json").read_text())
+
+# Our name, Linux' name
+ESR_NAMES = [
+    ("ESR_EC_SHIFT", "ESR_ELx_EC_SHIFT"),
+    ("ESR_IL", "ESR_ELx_IL"),
+    ("ESR_ISS", "ESR_ELx_ISS_MASK"),
+    ("EC_IABT_LOWER", "ESR_ELx_EC_IABT_LOW"),
+    ("EC_IABT_SAME", "ESR_ELx_EC_IABT_CUR"),
+    ("EC_DABT_LOWER", "ESR_ELx_EC_DABT_LOW"),
+    ("EC_DABT_SAME", "ESR_ELx_EC_DABT_CUR"),
+    ("EC_SERROR", "ESR_ELx_EC_SERROR"),
+    ("ISS_ISV", "ESR_ELx_ISV"),
+    ("ISS_VNCR", "ESR_ELx_VNCR"),
+    ("ISS_SET", "ESR_ELx_SET_MASK"),
+    ("ISS_SET_SHIFT", "ESR_ELx_SET_SHIFT"),
+    ("ISS_FNV", "ESR_ELx_FnV"),
+    ("ISS_EA", "ESR_ELx_EA"),
+    ("ISS_CM", "ESR_ELx_CM"),
+    ("ISS_S1PTW", "ESR_ELx_S1PTW"),
+    ("ISS_WNR", "ESR_ELx_WNR"),
+    ("ISS_DFSC", "ESR_ELx_FSC"),
+    ("DFSC_SEA", "ESR_ELx_FSC_EXTABT"),
+    ("DFSC_SERROR", "ESR_ELx_FSC_SERROR"),
+    ("ISS_IDS", "ESR_ELx_IDS"),
+    ("ISS_AET", "ESR_ELx_AET"),
+    ("ISS_AET_SHIFT", "ESR_ELx_AET_SHIFT"),
+]
+KVM_NAMES = [
+    ("EL0T", "ptrace.h", "PSR_MODE_EL0t"),
+    ("EL1T", "ptrace.h", "PSR_MODE_EL1t"),
+    ("EL1H", "ptrace.h", "PSR_MODE_EL1h"),
+    ("PSTATE_NRW", "ptrace.h", "PSR_MODE32_BIT"),
+    ("PSTATE_F", "ptrace.h", "PSR_F_BIT"),
+    ("PSTATE_I", "ptrace.h", "PSR_I_BIT"),
+    ("PSTATE_A", "ptrace.h", "PSR_A_BIT"),
+    ("PSTATE_D", "ptrace.h", "PSR_D_BIT"),
+    ("PSTATE_BTYPE", "ptrace.h", "PSR_BTYPE_MASK"),
+    ("PSTATE_SSBS", "ptrace.h", "PSR_SSBS_BIT"),
+    ("PSTATE_ALLINT", "ptrace.h", "PSR_ALLINT_BIT"),
+    ("PSTATE_PAN", "ptrace.h", "PSR_PAN_BIT"),
+    ("PSTATE_UAO", "ptrace.h", "PSR_UAO_BIT"),
+    ("PSTATE_DIT", "ptrace.h", "PSR_DIT_BIT"),
+    ("PSTATE_TCO", "ptrace.h", "PSR_TCO_BIT"),
+    ("PSTATE_V", "ptrace.h", "PSR_V_BIT"),
+    ("PSTATE_C", "ptrace.h", "PSR_C_BIT"),
+    ("PSTATE_Z", "ptrace.h", "PSR_Z_BIT"),
+    ("PSTATE_N", "ptrace.h", "PSR_N_BIT"),
+    ("VECTOR_CURRENT_SP0", "kvm_emulate.h", "CURRENT_EL_SP_EL0_VECTOR"),
+    ("VECTOR_CURRENT_SPX", "kvm_emulate.h", "CURRENT_EL_SP_ELx_VECTOR"),
+    ("VECTOR_LOWER_AARCH64", "kvm_emulate.h", "LOWER_EL_AArch64_VECTOR"),
+    ("VECTOR_LOWER_AARCH32", "kvm_emulate.h", "LOWER_EL_AArch32_VECTOR"),
+    ("VECTOR_SYNCHRONOUS", "kvm_emulate.h", "except_type_sync"),
+    ("VECTOR_IRQ", "kvm_emulate.h", "except_type_irq"),
+    ("VECTOR_FIQ", "kvm_emulate.h", "except_type_fiq"),
+    ("VECTOR_SERROR", "kvm_emulate.h", "except_type_serror"),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), ESR_NAMES)
+def test_esr_constants_are_linux(ours, theirs):
+    assert getattr(arm64, ours) == ESR[theirs]
+
+
+@pytest.mark.parametrize(("ours", "header", "theirs"), KVM_NAMES)
+def test_pstate_and_vectors_are_linux(ours, header, theirs):
+    assert getattr(arm64, ours) == KVM[header][theirs]
+
+
+def test_status_codes_and_error_types_are_linux():
+    walk = ("MINUS1", "0", "1", "2", "3")
+    assert {ESR[f"ESR_ELx_FSC_SEA_TTW_{level}"] for level in walk} == arm64.DFSC_SEA_TTW
+    parity = {ESR[f"ESR_ELx_FSC_SECC_TTW_{level}"] for level in walk} | {ESR["ESR_ELx_FSC_SECC"]}
+    assert parity == arm64.DFSC_PARITY
+    assert {name: ESR[f"ESR_ELx_AET_{name.upper()}"] >> ESR["ESR_ELx_AET_SHIFT"] for name in arm64.AET} == arm64.AET
+    assert sum(KVM["ptrace.h"][f"PSR_{bit}_BIT"] for bit in "DAIF") == arm64.PSTATE_DAIF
+    assert sum(KVM["ptrace.h"][f"PSR_{bit}_BIT"] for bit in "NZCV") == arm64.PSTATE_NZCV
+
+
+@pytest.mark.parametrize("seen", OBSERVED["sea"], ids=lambda seen: seen["esr"])
+def test_sea_as_observed(seen):
+    assert arm64.sea_esr(seen["el"], 0xFFFF_AA44_7040 if seen["far"] else None) == int(seen["esr"], 16)
+
+
+@pytest.mark.parametrize("seen", OBSERVED["serror"], ids=lambda seen: seen["esr"])
+def test_serror_as_observed(seen):
+    assert arm64.serror_esr(int(seen["vsesr"], 16)) == int(seen["esr"], 16)
+
+
+@pytest.mark.parametrize(
+    ("aet", "iss"), [*OBSERVED["aet_survived_by_linux"].items(), *OBSERVED["aet_panics_linux"].items()]
+)
+def test_serror_iss_as_observed(aet, iss):
+    assert arm64.serror_iss(aet) == int(iss, 16)
+    assert arm64.serror_iss(aet, ea=1) == int(iss, 16) | ESR["ESR_ELx_EA"]
+
+
+def test_sea_fields():
+    assert arm64.sea_esr(0, 0x1000, instruction=True) == 0x82000010
+    assert arm64.sea_esr(1, 0x1000, instruction=True) == 0x86000010
+    assert arm64.sea_esr(0, None, ea=1) == 0x92000610
+    assert arm64.sea_esr(0, 0, wnr=1) == 0x92000050
+    assert arm64.sea_esr(0, 0, set_=arm64.SET_UEO) == 0x92001810
+    assert arm64.sea_esr(1, 0, dfsc=0x17) == 0x96000017
+    assert arm64.sea_esr(1, 0, dfsc=0x18, ras=False) == 0x96000018
+    assert arm64.sea_esr(1, 0, dfsc=0x1C, force=True) == 0x9600001C
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"el": 2, "far": 0}, "exception level 2"),
+        ({"el": -1, "far": 0}, "exception level -1"),
+        *(({"el": 0, "far": None, "dfsc": dfsc}, "FnV is RES0") for dfsc in sorted(arm64.DFSC_SEA_TTW)),
+        *(({"el": 0, "far": 0, "dfsc": dfsc}, "unless forced") for dfsc in sorted(arm64.DFSC_PARITY)),
+        *(({"el": 0, "far": None, "dfsc": d, "force": True}, "FnV is RES0") for d in sorted(arm64.DFSC_PARITY)),
+        *(
+            ({"el": 0, "far": 0, "dfsc": dfsc}, "no external abort")
+            for dfsc in (0, 0x11, 0x12, 0x19, 0x1A, 0x21, 64, -1)
+        ),
+        ({"el": 0, "far": 0, "set_": 1}, "SET 1"),
+        ({"el": 0, "far": 0, "set_": 4}, "SET 4"),
+        ({"el": 0, "far": 0, "set_": 2, "ras": False}, "RES0 without FEAT_RAS"),
+        ({"el": 0, "far": 0, "set_": 2, "dfsc": 0x14}, "for code 0x10 only"),
+        ({"el": 0, "far": 0, "wnr": 1, "instruction": True}, "never a write"),
+        ({"el": 0, "far": 1 << 64}, "64-bit"),
+        ({"el": 0, "far": -1}, "64-bit"),
+    ],
+)
+def test_sea_refusals(kwargs, said):
+    el, far = kwargs.pop("el"), kwargs.pop("far")
+    with pytest.raises(InputError, match=said):
+        arm64.sea_esr(el, far, **kwargs)
+
+
+def test_relay_rewrites_ec_and_clears_the_hosts_view():
+    lower, same = ESR["ESR_ELx_EC_DABT_LOW"] << 26, ESR["ESR_ELx_EC_DABT_CUR"] << 26
+    il = ESR["ESR_ELx_IL"]
+    assert arm64.relay(lower | 0x10, 0, 0x1000) == lower | il | 0x10
+    assert arm64.relay(lower | 0x10, 1, 0x1000) == same | il | 0x10
+    assert arm64.relay(same | 0x10, 0, None) == lower | il | ESR["ESR_ELx_FnV"] | 0x10
+    instruction = ESR["ESR_ELx_EC_IABT_LOW"] << 26
+    assert arm64.relay(instruction | 0x7FF_C0 | 0x14, 1, 4) == ESR["ESR_ELx_EC_IABT_CUR"] << 26 | il | 0x214
+    kept = ESR["ESR_ELx_EA"] | ESR["ESR_ELx_CM"] | ESR["ESR_ELx_WNR"] | ESR["ESR_ELx_SET_MASK"]
+    everything = 0xFFFF_FFFF_0000_0000 | lower | 0x1FF_FFC0 | 0x10
+    assert arm64.relay(everything, 0, 0) == lower | il | kept | 0x10
+    # KVM of Linux 6.1 sign-extends the register
+    assert arm64.relay(0xFFFF_FFFF_9600_0010, 1, 0) == 0x96000010
+
+
+@pytest.mark.parametrize("esr", [0, 0xBE000011, 0x92000007, 0x92000011, 0x5A000000])
+def test_relay_refuses_what_is_no_external_abort(esr):
+    with pytest.raises(InputError):
+        arm64.relay(esr, 0, 0)
+
+
+def test_relay_needs_an_address_on_a_walk():
+    assert arm64.relay(0x92000015, 0, 0x1000) == 0x92000015
+    with pytest.raises(InputError, match="FnV is RES0"):
+        arm64.relay(0x92000015, 0, None)
+
+
+@given(st.integers(0, (1 << 64) - 1), st.integers(0, 1), st.none() | st.integers(0, (1 << 64) - 1))
+def test_relay_gives_a_sound_syndrome_or_refuses(esr, el, far):
+    try:
+        relayed = arm64.relay(esr, el, far)
+    except InputError:
+        return
+    fields = arm64.describe_esr(relayed)
+    assert relayed >> 32 == 0
+    assert relayed >> 26 in (0x20 | el, 0x24 | el)
+    assert fields["il"] is True
+    assert not relayed & (ESR["ESR_ELx_ISV"] | 0x00FF_C000 | ESR["ESR_ELx_VNCR"] | ESR["ESR_ELx_S1PTW"])
+    assert fields.get("fnv", False) == (far is None)
+    assert relayed & 0x3F == esr & 0x3F
+
+
+def test_serror_refusals():
+    with pytest.raises(InputError, match="24:0"):
+        arm64.serror_esr(1 << 25)
+    with pytest.raises(InputError, match="24:0"):
+        arm64.serror_esr(-1)
+    with pytest.raises(InputError, match="expected one of uc"):
+        arm64.serror_iss("bad")
+
+
+def test_a_second_serror_never_replaces_a_worse_one():
+    order = [arm64.serror_iss(name) for name in ("ce", "ueo", "uer", "ueu", "uc")] + [arm64.ISS_IDS]
+    assert [arm64.aet_rank(iss) for iss in order] == [0, 1, 2, 3, 4, 5]
+    for i, old in enumerate(order):
+        for j, new in enumerate(order):
+            assert arm64.merge_serror(old, new) == order[max(i, j)]
+        assert arm64.merge_serror(None, old) == old
+    assert arm64.aet_rank(0) == 5  # uncategorised
+    assert arm64.aet_rank(0b100 << 10 | 0x11) == 4  # reserved
+    first, second = arm64.serror_iss("uer"), arm64.serror_iss("uer", ea=1)
+    assert arm64.merge_serror(first, second) == first
+
+
+def test_describe():
+    assert arm64.describe_esr(0x92000410) == {
+        "ec": 0x24,
+        "ec_name": "data abort from a lower EL",
+        "il": True,
+        "isv": False,
+        "set": 0,
+        "set_name": "recoverable",
+        "fnv": True,
+        "ea": False,
+        "s1ptw": False,
+        "cm": False,
+        "wnr": False,
+        "dfsc": 0x10,
+        "dfsc_name": "synchronous external abort",
+    }
+    assert "wnr" not in arm64.describe_esr(0x86000010)
+    assert "fnv" not in arm64.describe_esr(0x92000415)
+    assert arm64.describe_esr(0x92000015)["dfsc_name"] == "synchronous external abort on a walk, level 1"
+    assert arm64.describe_esr(0xBE000C11) | {"aet_name": "uer", "aet": 3} == arm64.describe_esr(0xBE000C11)
+    assert arm64.describe_esr(0xBF000123) == {"ec": 0x2F, "ec_name": "SError", "il": True, "ids": True, "iss": 0x123}
+    assert arm64.describe_esr(0xBE000000)["dfsc_name"] == "uncategorised"
+
+
+@given(st.integers())
+def test_anything_can_be_described(esr):
+    json.dumps(arm64.describe_esr(esr))
+
+
+def test_names_of_classes_and_codes_are_those_of_linux():
+    named = {
+        "WFx": 0x01, "FP_ASIMD": 0x07, "ILL": 0x0E, "SVC64": 0x15, "HVC64": 0x16, "SMC64": 0x17, "SYS64": 0x18,
+        "SVE": 0x19, "PC_ALIGN": 0x22, "SP_ALIGN": 0x26, "FP_EXC64": 0x2C, "GCS": 0x2D, "BREAKPT_LOW": 0x30,
+        "BREAKPT_CUR": 0x31, "SOFTSTP_LOW": 0x32, "SOFTSTP_CUR": 0x33, "WATCHPT_LOW": 0x34, "WATCHPT_CUR": 0x35,
+        "BRK64": 0x3C,
+    }  # fmt: skip
+    for name, ec in named.items():
+        assert ESR[f"ESR_ELx_EC_{name}"] == ec
+        assert arm64.describe_esr(ec << 26)["ec_name"] != "reserved"
+    kinds = {"ADDRSZ": "address size", "FAULT": "translation", "ACCESS": "access flag", "PERM": "permission"}
+    for linux, ours in kinds.items():
+        for level in range(4):
+            code = ESR[f"ESR_ELx_FSC_{linux}_LEVEL_{level}"]
+            assert arm64.describe_esr(0x92000000 | code)["dfsc_name"] == f"{ours} fault, level {level}"
+    for level, name in enumerate(("MINUS1", "0", "1", "2", "3"), -1):
+        sea, parity = (ESR[f"ESR_ELx_FSC_{kind}_TTW_{name}"] for kind in ("SEA", "SECC"))
+        assert arm64.describe_esr(0x92000000 | sea)["dfsc_name"].endswith(f"abort on a walk, level {level}")
+        assert arm64.describe_esr(0x92000000 | parity)["dfsc_name"].endswith(f"ECC error on a walk, level {level}")
+
+
+def test_vector_block_refuses_el2():
+    with pytest.raises(InputError, match="expected EL0t"):
+        arm64.vector_block(0x9)

@@ -1,0 +1,319 @@
+"""The operating system's RAS side of the model guest: it finds the tables, reads blocks, acts, acknowledges.
+
+What it does follows the profile (``vmm_ras.profiles``), whose statements cite real kernels; the order of its steps is
+that of ``ghes_proc`` and ``ghes_notify_*`` in Linux (read, act, clear the block status, acknowledge).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+from acpi.ghes import MAX_BLOCK_SIZE, ErrorStatusHeader, StatusBlock
+from acpi.hest import NotificationType
+from acpi.image import PlacedSource, find_sources, find_tables
+from cper.common import SectionFlags, Severity
+from cper.memory import PlatformMemory
+from cper.wire import WireError
+from vmm_ras import sdei_table
+from vmm_ras.errors import GuestError, Poisoned
+from vmm_ras.guests.memory import GuestMemory
+from vmm_ras.guests.vcpu import Vcpu
+from vmm_ras.profiles import GuestProfile
+
+VBAR = 0xFFFF_8000_0801_0000
+SDEI_ENTRY = 0xFFFF_8000_0802_0000
+USER_PC = 0x40_0AA4
+KERNEL_PC = 0xFFFF_8000_0803_0000
+NEVER = float("inf")
+_VECTOR_SYNC, _VECTOR_SERROR = 0x000, 0x180
+Call = Generator[tuple[int, tuple[int, ...]], int, None]
+"""A guest program: yields (function, arguments) of an HVC and gets X0."""
+
+
+class Action(NamedTuple):
+    """What the guest did about one block, or about an abort for which it found none."""
+
+    source_id: int | None
+    outcome: str
+    """``offlined``, ``soft-offlined``, ``ignored``, ``swallowed``, ``malformed``, ``unreadable``, ``panic``; without a
+    record ``objerr`` (the process got BUS_OBJERR), ``oops`` (an abort in the kernel) or ``serror-panic``."""
+    raw: bytes = b""
+    """The block as the guest read it."""
+
+
+class PageSet:
+    """A set of page numbers, one bit each, in 32 KiB pieces per 2^18 pages: bounded by guest RAM."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[int, bytearray] = {}
+        self.count = 0
+
+    def add(self, page: int) -> bool:
+        """Add a page; whether it is new."""
+        piece = self._pieces.get(page >> 18)
+        if piece is None:
+            piece = self._pieces[page >> 18] = bytearray(1 << 15)
+        at, bit = page >> 3 & 0x7FFF, 1 << (page & 7)
+        if piece[at] & bit:
+            return False
+        piece[at] |= bit
+        self.count += 1
+        return True
+
+    def __contains__(self, page: int) -> bool:
+        piece = self._pieces.get(page >> 18)
+        return piece is not None and bool(piece[page >> 3 & 0x7FFF] & 1 << (page & 7))
+
+
+class GuestOs:
+    """One operating system: what it bound, what it remembers, what it did."""
+
+    def __init__(
+        self, memory: GuestMemory, vcpus: list[Vcpu], profile: GuestProfile, *, page_shift: int = 12, sdei: bool = True
+    ) -> None:
+        self.memory, self.vcpus, self.profile, self.page_shift = memory, vcpus, profile, page_shift
+        self.uses_sdei = sdei
+        self.sources: tuple[PlacedSource, ...] = ()
+        self.by_type: dict[NotificationType, list[PlacedSource]] = {}
+        self.actions: list[Action] = []
+        """Since the last :meth:`drain`."""
+        self.offlined = PageSet()
+        self.signalled = 0
+        """Processes that got a SIGBUS."""
+        self.panicked = ""
+        self.ack_delay: dict[int | None, float] = {}
+        """Source id (None: all) to seconds that its acknowledgement is late; infinity: it never comes."""
+        self.polls_stopped = False
+        self._cache: list[tuple[bytes, float]] = []
+        self._late: list[tuple[float, PlacedSource]] = []
+        self._unpolled: dict[int, PlacedSource] = {}
+
+    # -- boot ------------------------------------------------------------------------
+
+    def boot(self, rsdp: int) -> None:
+        """Find HEST by walking RSDP and XSDT in the guest's own memory, and bind its sources.
+
+        Raises DecodeError, GuestError: a guest whose tables cannot be read has no firmware-first reporting.
+        """
+        tables = find_tables(self.memory.read, rsdp)
+        if "HEST" not in tables:
+            raise GuestError("the guest found no HEST")
+        self.sources = find_sources(self.memory.read, tables["HEST"][1])
+        for source in self.sources:
+            if source.notification in self.profile.notifications:
+                self.by_type.setdefault(source.notification, []).append(source)
+        for vcpu in self.vcpus:
+            vcpu.vbar = VBAR
+            vcpu.run_at(0, USER_PC)
+
+    def register_sdei(self, first: bool) -> Call:
+        """The SDEI client on one vCPU: the first registers and enables the shared events; each unmasks itself."""
+        yield sdei_table.VERSION, ()
+        yield sdei_table.PRIVATE_RESET, ()
+        if first:
+            yield sdei_table.SHARED_RESET, ()
+            for index, source in enumerate(self.sources):
+                if source.notification == NotificationType.SDEI and source.vector:
+                    yield sdei_table.EVENT_REGISTER, (source.vector, SDEI_ENTRY, index, sdei_table.RM_ANY, 0)
+                    yield sdei_table.EVENT_ENABLE, (source.vector,)
+        yield sdei_table.PE_UNMASK, ()
+
+    def unregister_sdei(self) -> Call:
+        """The SDEI client gives its events up."""
+        for source in self.sources:
+            if source.notification == NotificationType.SDEI and source.vector:
+                yield sdei_table.EVENT_DISABLE, (source.vector,)
+                yield sdei_table.EVENT_UNREGISTER, (source.vector,)
+
+    # -- running ---------------------------------------------------------------------
+
+    def run(self, index: int, now: float) -> Call | None:
+        """The vCPU goes on: handle the exception that it stands at.  A program is returned where it makes calls."""
+        vcpu = self.vcpus[index]
+        offset = vcpu.pc - VBAR
+        if 0 <= offset < 0x800:
+            kind = offset & 0x180
+            if kind == _VECTOR_SYNC:
+                self._sea(vcpu, index, now)
+            elif kind == _VECTOR_SERROR:
+                self._serror(vcpu, now)
+            vcpu.eret()  # an interrupt, as SDEI's COMPLETE_AND_RESUME makes it look, only returns
+            return None
+        if vcpu.pc == SDEI_ENTRY:
+            return self._sdei_handler(vcpu, now)
+        return None
+
+    def interrupt(self, source_id: int, now: float) -> None:
+        """The error device (PNP0C33) was notified: read the GSIV and GPIO sources, as its notifier list is walked."""
+        for kind in (NotificationType.GSIV, NotificationType.GPIO_SIGNAL):
+            for source in self.by_type.get(kind, ()):
+                self.read_source(source, now)
+
+    def _sea(self, vcpu: Vcpu, index: int, now: float) -> None:
+        from_user = vcpu.spsr & 0xF == 0
+        claimed = False
+        if from_user or self.profile.claims_sea_at_el1:
+            sources = self.by_type.get(NotificationType.SEA, [])
+            if not self.profile.walks_all_sea_sources and len(sources) > 1:
+                sources = [sources[index % len(sources)]]
+            for source in sources:
+                claimed = self.read_source(source, now) or claimed
+        if claimed:
+            self.signalled += from_user
+        elif from_user:
+            self.signalled += 1
+            self.actions.append(Action(None, "objerr"))
+        else:
+            self.actions.append(Action(None, "oops"))
+
+    def _serror(self, vcpu: Vcpu, now: float) -> None:
+        claimed = False
+        for source in self.by_type.get(NotificationType.SEI, ()):
+            claimed = self.read_source(source, now) or claimed
+        if claimed:
+            return
+        aet = vcpu.esr >> 10 & 7
+        survivable = vcpu.esr & 0x3F == 0x11 and not vcpu.esr >> 24 & 1 and aet in {0b010, 0b110}
+        if not survivable:
+            self._panic("SError")
+            self.actions.append(Action(None, "serror-panic"))
+
+    def _sdei_handler(self, vcpu: Vcpu, now: float) -> Call:
+        event, argument, pstate = vcpu.x[0], vcpu.x[1], vcpu.x[3]
+        if argument < len(self.sources) and self.sources[argument].vector == event:
+            self.read_source(self.sources[argument], now)
+        if pstate & 0xF == 0:  # as Linux: where EL0 was interrupted, make it look like an interrupt
+            yield sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,)
+        else:
+            yield sdei_table.EVENT_COMPLETE, (0,)
+
+    # -- time ------------------------------------------------------------------------
+
+    def block_written(self, source_id: int, now: float) -> None:
+        """Host side: a block of this source was published.  Only polled sources need to be looked at later."""
+        for source in self.by_type.get(NotificationType.POLLED, ()):
+            if source.source_id == source_id and source.poll_interval_ms:
+                self._unpolled[source_id] = source
+
+    def next_time(self, now: float) -> float:
+        """When the guest does something by itself: its next poll of a filled source, or a late acknowledgement."""
+        soonest = min((at for at, _ in self._late), default=NEVER)
+        if not self.polls_stopped and not self.panicked:
+            for source in self._unpolled.values():
+                soonest = min(soonest, self._poll_time(source, now))
+        return soonest
+
+    def advance(self, now: float) -> None:
+        """Do what is due at ``now``."""
+        for entry in [e for e in self._late if e[0] <= now]:
+            self._late.remove(entry)
+            self._acknowledge(entry[1])
+        if not self.polls_stopped and not self.panicked:
+            for source in [s for s in self._unpolled.values() if self._poll_time(s, now) <= now]:
+                del self._unpolled[source.source_id]
+                self.read_source(source, now)
+
+    @staticmethod
+    def _poll_time(source: PlacedSource, now: float) -> float:
+        interval = source.poll_interval_ms / 1000
+        periods = -(-now // interval)
+        return periods * interval
+
+    # -- reading a source --------------------------------------------------------------
+
+    def drain(self) -> list[Action]:
+        """What the guest did since the last call."""
+        actions = self.actions
+        self.actions = []
+        return actions
+
+    def read_source(self, source: PlacedSource, now: float) -> bool:
+        """Read the source's block, act on it, clear and acknowledge it; whether it held anything.
+
+        Nothing that lies in guest memory makes this raise.
+        """
+        if self.panicked:
+            return False
+        memory = self.memory
+        try:
+            at = int.from_bytes(memory.read(source.register, 8), "little")
+            if not at:
+                return False
+            raw = memory.read(at, ErrorStatusHeader.SIZE)
+            if raw[:4] == b"\0\0\0\0":
+                return False
+            outcome = "malformed"
+            limit = min(source.block_length, MAX_BLOCK_SIZE)
+            try:
+                head = ErrorStatusHeader.decode(raw)
+                size = head.raw_data_offset + head.raw_data_length if head.raw_data_length else 20 + head.data_length
+                if size <= limit:
+                    raw = memory.read(at, size)
+                    outcome = self._process(raw, StatusBlock.decode(raw), now)
+            except WireError:
+                pass
+            memory.write(at, b"\0\0\0\0")
+        except (Poisoned, GuestError):
+            self.actions.append(Action(source.source_id, "unreadable"))
+            return False
+        self.actions.append(Action(source.source_id, outcome, raw))
+        delay = self.ack_delay
+        if delay:
+            late = delay.get(source.source_id, delay.get(None, 0.0))
+            if late:
+                if late != NEVER:
+                    self._late.append((now + late, source))
+                return True
+        self._acknowledge(source)
+        return True
+
+    def _acknowledge(self, source: PlacedSource) -> None:
+        if source.ack is None:
+            return
+        try:
+            value = int.from_bytes(self.memory.read(source.ack, 8), "little")
+            value = value & source.ack_preserve | source.ack_write
+            self.memory.write(source.ack, value.to_bytes(8, "little"))
+        except GuestError:
+            self.actions.append(Action(source.source_id, "unreadable"))
+
+    def _process(self, raw: bytes, block: StatusBlock, now: float) -> str:
+        severity = block.header.severity
+        if severity not in {Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL}:
+            self._panic(f"GHES: {severity.plain} hardware error")
+            return "panic"
+        if self.profile.cache_slots and self._cached(raw, now):
+            return "swallowed"
+        outcome = "ignored"
+        for header, body in block.entries:
+            if header.section_type != PlatformMemory.GUID:
+                continue
+            try:
+                section = PlatformMemory.of_body(body)
+            except WireError:
+                continue
+            if section.physical_address is None:
+                continue
+            page = section.physical_address >> self.page_shift
+            if header.severity == Severity.RECOVERABLE and severity == Severity.RECOVERABLE:
+                self.offlined.add(page)
+                outcome = "offlined"
+            elif header.severity == Severity.CORRECTED and header.flags & SectionFlags.ERROR_THRESHOLD_EXCEEDED:
+                self.offlined.add(page)
+                outcome = "soft-offlined"
+        return outcome
+
+    def _cached(self, raw: bytes, now: float) -> bool:
+        """Whether an identical block was seen lately (Linux: ghes_estatus_cached); remembers this one otherwise."""
+        fresh = now - self.profile.cache_seconds
+        for seen, at in self._cache:
+            if seen == raw and at > fresh:
+                return True
+        if len(self._cache) >= self.profile.cache_slots:
+            del self._cache[0]
+        self._cache.append((raw, now))
+        return False
+
+    def _panic(self, why: str) -> None:
+        self.panicked = self.panicked or why
