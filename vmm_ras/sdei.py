@@ -162,7 +162,8 @@ class SdeiDispatcher:
 
         ``vcpu`` is whose instance of a private event is meant (None: one where it can run, and a signal that still
         waits moves there), and for a shared event the PE that is preferred among those that may take it.  Signalling
-        twice before a dispatch is signalling once.  An event that the client has not registered is pending until it does, and then ``discarded``: ask ``accepts``.
+        twice before a dispatch is signalling once.  An event that the client has not registered is pending until it
+        does, and then ``discarded``: ask ``accepts``.
         """
         description = self._known(event)
         if event == 0:

@@ -97,6 +97,13 @@ def test_sea_as_observed(seen):
     assert arm64.sea_esr(seen["el"], 0xFFFF_AA44_7040 if seen["far"] else None) == int(seen["esr"], 16)
 
 
+@pytest.mark.parametrize("dfsc", OBSERVED["dfsc_delivered"])
+def test_status_codes_that_guests_were_seen_to_get_can_be_made(dfsc):
+    code = int(dfsc, 16)
+    assert arm64.sea_esr(1, 0x1000, dfsc=code, force=True) == 0x96000000 | code
+    assert arm64.sea_esr(0, 0x1000, dfsc=code, force=True, instruction=True) == 0x82000000 | code
+
+
 @pytest.mark.parametrize("seen", OBSERVED["serror"], ids=lambda seen: seen["esr"])
 def test_serror_as_observed(seen):
     assert arm64.serror_esr(int(seen["vsesr"], 16)) == int(seen["esr"], 16)
