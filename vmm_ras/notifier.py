@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from acpi.image import PlacedSource
 from cper.common import Severity
+from vmm_ras.arm64 import serror_esr
 from vmm_ras.delivery import bind, check_syndrome, sea_syndrome, sei_syndrome
 from vmm_ras.effects import (
     Acked,
@@ -53,7 +54,8 @@ from vmm_ras.memory import ACKED, MAX_QUEUES, POSTED, UNREPORTED, MemoryMap, Mem
 from vmm_ras.policy import Policy, Rule, default_policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle, memory_block
-from vmm_ras.sdei import EventDescription, SdeiDispatcher
+from vmm_ras.sdei import SdeiDispatcher
+from vmm_ras.sdei_state import EventDescription
 from vmm_ras.source import NEVER, ErrorSource
 
 HELD = MAX_QUEUES - 1
@@ -68,8 +70,8 @@ class Abort(NamedTuple):
     """Page that was accessed; -1: unknown."""
     start: int
     """First page lost."""
-    count: int
-    """Pages lost."""
+    pages: int
+    """How many pages are lost."""
     lsb: int
     gva: int | None = None
     esr: int | None = None
@@ -316,7 +318,7 @@ class Notifier:
         if what not in {"tell", "bare", "ignore"}:
             out.append(Escalate(self._next(), None, what, f"rule {rule.name}: vCPU {vcpu} consumed poison"))
             self._hold(vcpu, state, abort, rule, now, out, f"rule {rule.name} asks for {what}")
-        gpa, size = max(abort.start, 0) << shift, abort.count << shift
+        gpa, size = max(abort.start, 0) << shift, abort.pages << shift
         out.append(Decided(self._next(), Code.AR, gpa, size, rule.name, "ignored" if what == "ignore" else what))
         if what == "bare" or (what == "tell" and abort.first < 0):
             return self._bare(vcpu, state, abort, rule, out)
@@ -353,10 +355,10 @@ class Notifier:
 
     def _rest(self, abort: Abort) -> None:
         """The rest of a large host page was found, not used: it is told as AO."""
-        if abort.count > 1:
+        if abort.pages > 1:
             queue = self._decide(Code.AO, None, abort.first, abort.lsb)
             if self.rules[queue].action == "tell":
-                self.poison.add(abort.start, abort.count, queue)
+                self.poison.add(abort.start, abort.pages, queue)
 
     def _hold(
         self, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, now: float, out: list[Effect], reason: str
@@ -386,7 +388,7 @@ class Notifier:
         rule, shift, size = self.rules[queue], self.page_shift, 1 << self.page_shift
         pages: tuple[tuple[int, int], ...] = ((abort.first << shift, size),)
         self.poison.set(abort.first, POSTED)
-        if abort.count > 1:
+        if abort.pages > 1:
             self._rest(abort)
             pages += self._neighbours(abort, source.capacity - 1)
         block = self._block(pages, rule, False)
@@ -404,7 +406,7 @@ class Notifier:
     def _neighbours(self, abort: Abort, limit: int) -> tuple[tuple[int, int], ...]:
         """Further lost pages of the same host page that still wait to be told."""
         found: list[tuple[int, int]] = []
-        for page in range(abort.start, abort.start + abort.count):
+        for page in range(abort.start, abort.start + abort.pages):
             if len(found) == limit:
                 break
             if self.poison.state(page) == UNREPORTED:
@@ -455,7 +457,7 @@ class Notifier:
         self._id = source.publish(self._id, block, out)
         esr = None
         if way == "sei":
-            esr = sei_syndrome(rule)
+            esr = serror_esr(sei_syndrome(rule))
         self._notify(source, out)
         out.append(Posted(self._next(), source.placed.source_id, way, source.state.vcpu, esr, pages, block, rule.name))
 
@@ -485,9 +487,9 @@ class Notifier:
             if not s.pages:
                 continue
             if source.way == "sei":
-                s.esr = sei_syndrome(self.rules[s.queue])
+                vsesr = sei_syndrome(self.rules[s.queue])
                 s.last = self._next()
-                out.append(InjectSerror(s.last, source_id, vcpu, s.esr))
+                out.append(InjectSerror(s.last, source_id, vcpu, vsesr))
             elif state.el == 0 or self.guest.claims_sea_at_el1:
                 esr = sea_syndrome(self.rules[s.queue].sea, state.el, False, None)
                 s.last = self._next()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from acpi.image import Image
 from vmm_ras.effects import (
     ArmAck,
@@ -46,6 +49,20 @@ class ModelGuest:
         self._answers: dict[int, int] = {}
         self._stops: set[int] = set()
         self.escalated: list[Escalate] = []
+        self._stay = -1
+        self._handlers: dict[type, Callable[[Any, float, list[Event]], None]] = {
+            WriteGuest: self._write,
+            ArmAck: self._arm,
+            PollAck: self._poll,
+            Stop: self._stop,
+            InjectSea: self._sea,
+            InjectSerror: self._serror,
+            SetRegisters: self._set,
+            RaiseLine: self._line,
+            Reply: self._reply,
+            Escalate: self._escalate,
+            Release: self._go,
+        }
 
     def start_sdei(self, notifier: Notifier, now: float, registered: bool = True) -> None:
         """Let the guest's SDEI client register, or unregister, its events."""
@@ -91,56 +108,66 @@ class ModelGuest:
         return seen
 
     def perform(self, effects: list[Effect], now: float, stay: int = -1) -> list[Event]:
-        """Carry out a list of effects in order; the answers."""
+        """Carry out a list of effects in order; the answers.  The vCPU ``stay`` is not run when it is released."""
         out: list[Event] = []
         failed: set[int | None] = set()
-        memory, vcpus = self.memory, self.vcpus
+        self._stay = stay
+        handlers = self._handlers
         for e in effects:
-            kind = e.__class__
+            handler = handlers.get(e.__class__)
+            if handler is None:
+                continue  # a notice
             if failed and getattr(e, "source_id", None) in failed:
                 continue
             try:
-                if kind is WriteGuest:
-                    memory.write(e[2], e[3])  # type: ignore[arg-type]
-                    if e[3][:4] != b"\0\0\0\0":  # type: ignore[index]
-                        self.os.block_written(e[1], now)  # type: ignore[arg-type]
-                elif kind is ArmAck:
-                    value = int.from_bytes(memory.read(e[2], 8), "little")  # type: ignore[arg-type]
-                    memory.write(e[2], (value & ~e[3]).to_bytes(8, "little"))  # type: ignore[arg-type, operator]
-                elif kind is PollAck:
-                    out.append(AckRead(e[0], e[1], int.from_bytes(memory.read(e[2], e[3]), "little")))  # type: ignore[arg-type]
-                elif kind is Stop:
-                    if e[1] in self._programs:  # its call comes first; it is stopped when that is answered
-                        self._stops.add(e[1])  # type: ignore[arg-type]
-                    else:
-                        out.append(Stopped(e[1], vcpus[e[1]].state()))  # type: ignore[arg-type, index]
-                elif kind is InjectSea:
-                    vcpus[e[2]].take_sea(e[3], e[4])  # type: ignore[arg-type, index]
-                elif kind is Release:
-                    if e[1] != stay:
-                        self._release(e[1], now, out)  # type: ignore[arg-type]
-                elif kind is SetRegisters:
-                    assert isinstance(e, SetRegisters)
-                    vcpus[e.vcpu].set_registers(e)
-                elif kind is InjectSerror:
-                    assert isinstance(e, InjectSerror)
-                    vcpus[e.vcpu].pend_serror(e.vsesr)
-                elif kind is RaiseLine:
-                    assert isinstance(e, RaiseLine)
-                    self.os.interrupt(e.source_id, now)
-                elif kind is Reply:
-                    assert isinstance(e, Reply)
-                    self._answers[e.vcpu] = e.x0
-                    vcpus[e.vcpu].x[0] = e.x0 & (1 << 64) - 1
-                elif kind is Escalate:
-                    assert isinstance(e, Escalate)
-                    self.escalated.append(e)
+                handler(e, now, out)
             except GuestError as error:
                 failed.add(getattr(e, "source_id", None))
                 out.append(Failed(e.id, str(error)))
         if effects:
             out.append(Done(effects[-1].id))
         return out
+
+    def _write(self, e: WriteGuest, now: float, out: list[Event]) -> None:
+        self.memory.write(e[2], e[3])
+        if len(e[3]) == 4 and e[3] != b"\0\0\0\0":
+            self.os.block_written(e[1], now)
+
+    def _arm(self, e: ArmAck, now: float, out: list[Event]) -> None:
+        value = int.from_bytes(self.memory.read(e[2], 8), "little")
+        self.memory.write(e[2], (value & ~e[3]).to_bytes(8, "little"))
+
+    def _poll(self, e: PollAck, now: float, out: list[Event]) -> None:
+        out.append(AckRead(e[0], e[1], int.from_bytes(self.memory.read(e[2], e[3]), "little")))
+
+    def _stop(self, e: Stop, now: float, out: list[Event]) -> None:
+        if e[1] in self._programs:  # its call comes first; it is stopped when that is answered
+            self._stops.add(e[1])
+        else:
+            out.append(Stopped(e[1], self.vcpus[e[1]].state()))
+
+    def _sea(self, e: InjectSea, now: float, out: list[Event]) -> None:
+        self.vcpus[e[2]].take_sea(e[3], e[4])
+
+    def _serror(self, e: InjectSerror, now: float, out: list[Event]) -> None:
+        self.vcpus[e.vcpu].pend_serror(e.vsesr)
+
+    def _set(self, e: SetRegisters, now: float, out: list[Event]) -> None:
+        self.vcpus[e.vcpu].set_registers(e)
+
+    def _line(self, e: RaiseLine, now: float, out: list[Event]) -> None:
+        self.os.interrupt(e.source_id, now)
+
+    def _reply(self, e: Reply, now: float, out: list[Event]) -> None:
+        self._answers[e.vcpu] = e.x0
+        self.vcpus[e.vcpu].x[0] = e.x0 & (1 << 64) - 1
+
+    def _escalate(self, e: Escalate, now: float, out: list[Event]) -> None:
+        self.escalated.append(e)
+
+    def _go(self, e: Release, now: float, out: list[Event]) -> None:
+        if e[1] != self._stay:
+            self._release(e[1], now, out)
 
     def _release(self, index: int, now: float, out: list[Event]) -> None:
         program = self._programs.pop(index, None)

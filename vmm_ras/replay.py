@@ -1,0 +1,486 @@
+"""Replay a trace: every event through the core into a model guest, with one row for what became of each.
+
+A row is finished when its page is acknowledged, or nothing more can become of it.  Rows come out in trace order; at most
+``WINDOW`` wait for their end, so that memory is bounded by the guest's RAM and not by the number of events.  A row that
+leaves the window unfinished says ``waiting``; the summary, which is made from the poison map, still counts its pages.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import crcmod.predefined
+
+from acpi.image import Image
+from vmm_ras.effects import Acked, Decided, Effect, Escalate, InjectSea, OwnMemory, Posted, TakenBack, Undelivered
+from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault
+from vmm_ras.guests.model import ModelGuest
+from vmm_ras.guests.os import Action
+from vmm_ras.memory import ACKED, POSTED, UNREPORTED, MemoryMap, MemorySlot
+from vmm_ras.notifier import Notifier
+from vmm_ras.policy import Policy
+from vmm_ras.profiles import PROFILES, GuestProfile
+from vmm_ras.record import NATIVE, RecordStyle
+from vmm_ras.traces.items import (
+    AckDelay,
+    BadLine,
+    Header,
+    MaskSerror,
+    PollStop,
+    RunAt,
+    SdeiRegistered,
+    VcpuThread,
+)
+from vmm_ras.traces.items import MemorySlot as TraceSlot
+
+RAM_BASE = 0x4000_0000
+"""Where guest RAM begins, as on QEMU's virt machine."""
+WINDOW_SIZE = 1 << 30
+"""Without a map, each new window of this many bytes of host addresses gets the next of guest RAM."""
+TABLES = 0x3FF0_0000
+"""Where the tables and blocks lie: below guest RAM, in a slot of the VMM's own."""
+WINDOW = 65536
+"""Rows that may wait for their end."""
+STEP = 0.001
+"""Seconds between events of a trace that tells no times."""
+SETTLE = 30.0
+"""Seconds that the guest is given, after the last event, to finish."""
+MAX_SLOTS = 4096
+LOST = frozenset({"swallowed", "malformed", "garbled", "unreadable", "objerr"})
+"""Outcomes in which the guest was told and did nothing about the page."""
+PANIC = frozenset({"panic", "oops", "serror-panic"})
+
+crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
+
+
+@dataclass(slots=True)
+class Row:
+    """What became of one event of the trace."""
+
+    seq: int
+    line: int
+    at: float
+    code: str
+    """``AR`` or ``AO``."""
+    hva: int | None
+    gpa: int | None
+    """Guest physical address of the page, None where it is no guest memory."""
+    lsb: int
+    vcpu: int | None = None
+    rule: str | None = None
+    delivery: str | None = None
+    source_id: int | None = None
+    esr: int | None = None
+    pages: int = 0
+    """Entries in the block."""
+    block: bytes | None = None
+    crc32c: int | None = None
+    """CRC-32C of the block."""
+    outcome: str = "waiting"
+    acked: bool = False
+    closed: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """What JSON holds of the row."""
+        return {
+            "seq": self.seq,
+            "line": self.line,
+            "time": self.at,
+            "code": self.code,
+            "hva": self.hva,
+            "gpa": self.gpa,
+            "lsb": self.lsb,
+            "vcpu": self.vcpu,
+            "rule": self.rule,
+            "delivery": self.delivery,
+            "source_id": self.source_id,
+            "esr": self.esr,
+            "entries": self.pages,
+            "block": None if self.block is None else self.block.hex(),
+            "crc32c": self.crc32c,
+            "outcome": self.outcome,
+            "acked": self.acked,
+        }
+
+
+@dataclass
+class Summary:
+    """What became of a whole trace."""
+
+    events: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    deliveries: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    blocks: int = 0
+    pages: dict[str, int] = field(default_factory=dict)
+    """Pages by what the guest was told: unreported, posted, acked."""
+    offlined: int = 0
+    """Pages that the guest took out of use."""
+    signalled: int = 0
+    """Processes of the guest that got a SIGBUS."""
+    panicked: str = ""
+    escalations: list[str] = field(default_factory=list)
+    undelivered: Counter[str] = field(default_factory=Counter)
+    taken_back: int = 0
+    bad_lines: int = 0
+    windows: list[tuple[int, int, int]] = field(default_factory=list)
+    """(hva, gpa, size) of memory that was mapped by order of appearance."""
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """For ``--fail-on``: how many events were lost, never seen by the guest, or ended in a panic."""
+        return {
+            "lost": sum(self.outcomes[o] for o in LOST),
+            "unseen": self.pages.get("unreported", 0) + self.pages.get("posted", 0),
+            "panic": sum(self.outcomes[o] for o in PANIC) or int(bool(self.panicked)),
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """What JSON holds of the summary."""
+        return {
+            "events": self.events, "codes": dict(self.codes), "deliveries": dict(self.deliveries),
+            "outcomes": dict(self.outcomes), "blocks": self.blocks, "pages": self.pages, "offlined": self.offlined,
+            "signalled": self.signalled, "panicked": self.panicked or None, "escalations": self.escalations,
+            "undelivered": dict(self.undelivered), "taken_back": self.taken_back, "bad_lines": self.bad_lines,
+            "windows": [{"hva": h, "gpa": g, "size": s} for h, g, s in self.windows], "failures": self.failures,
+        }  # fmt: skip
+
+
+class Replay:
+    """One model machine that a trace is replayed into.
+
+    ``slots``: the guest's memory; without any, and without ones in the trace, windows are mapped as addresses appear.
+    ``vcpus``: how many; threads that consume poison become vCPUs in order of appearance.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        *,
+        policy: Policy | None = None,
+        guest: GuestProfile = PROFILES["linux"],
+        slots: Iterable[MemorySlot] = (),
+        vcpus: int = 8,
+        page_shift: int = 12,
+        style: RecordStyle = NATIVE,
+        sdei: bool = True,
+    ) -> None:
+        self.image = image
+        memory = MemoryMap(slots)
+        self.mapped = bool(memory.slots)
+        self.notifier = Notifier(
+            image.sources, memory, policy=policy, guest=guest, vcpus=vcpus, page_shift=page_shift, style=style
+        )
+        self.guest = ModelGuest(image, guest, vcpus=vcpus, page_shift=page_shift)
+        for slot in memory.slots:
+            self.guest.memory.add_region(slot.gpa, slot.size)
+        self.page_shift, self.now, self.seq = page_shift, 0.0, 0
+        self.summary = Summary()
+        self.notices: list[str] = []
+        """What people should be told about the trace itself; take and clear."""
+        self.journal: list[Effect] | None = None
+        """All effects since it was last cleared, where it is a list."""
+        self.blocks: Any = None
+        """Called with (source id, block bytes) for each block that is published, where it is set."""
+        self._origin: float | None = None
+        self._next_gpa = RAM_BASE
+        self._next_vcpu = 0
+        self._rows: deque[Row] = deque()
+        self._open: dict[int, list[Row]] = {}
+        self._by_source: dict[int, list[Row]] = {}
+        self._published: dict[int, bytes] = {}
+        if sdei:
+            self.guest.start_sdei(self.notifier, 0.0)
+
+    # -- the loop ----------------------------------------------------------------------
+
+    def run(self, entries: Iterable[tuple[int, float | None, Any]]) -> Iterator[Row]:
+        """Replay a trace; a row per event, in trace order.  Raises what iterating ``entries`` raises."""
+        rows = self._rows
+        for line, at, item in entries:
+            kind = item.__class__
+            if kind is HostSignal:
+                self._advance(self._clock(at))
+                self._signal(line, item)
+            elif kind is GuestAbort or kind is MemoryFault:
+                self._advance(self._clock(at))
+                self._other(line, item)
+            else:
+                if at is not None:
+                    self._advance(self._clock(at))
+                self._action(line, item)
+            while rows and (rows[0].closed or len(rows) > WINDOW):
+                yield self._emit()
+        self.settle()
+        while rows:
+            yield self._emit()
+
+    def settle(self) -> None:
+        """Let the guest finish what it has: up to SETTLE seconds of its time."""
+        end = self.now + SETTLE
+        while self.now < end:
+            counts = self.notifier.poison.counts
+            if not counts[UNREPORTED] and not counts[POSTED] and not self.notifier.aborts:
+                break
+            before = self.now
+            self._advance(min(end, self._next_time()))
+            if self.now == before:
+                break
+        counts, s = self.notifier.poison.counts, self.summary
+        s.pages = {"unreported": counts[UNREPORTED], "posted": counts[POSTED], "acked": counts[ACKED]}
+        s.offlined, s.signalled, s.panicked = (
+            self.guest.os.offlined.count, self.guest.os.signalled, self.guest.os.panicked,
+        )  # fmt: skip
+
+    def _next_time(self) -> float:
+        core, guest = self.notifier.next_deadline(), self.guest.os.next_time(self.now)
+        return guest if core is None else min(core, guest)
+
+    def _clock(self, at: float | None) -> float:
+        if at is None:
+            return self.now + STEP
+        if self._origin is None:
+            self._origin = at - self.now
+        return max(self.now, at - self._origin)
+
+    def _advance(self, until: float) -> None:
+        """Let time pass: what core and guest do by themselves happens at its time, in order."""
+        while (due := self._next_time()) <= until:
+            self.now = max(self.now, due)
+            self.guest.os.advance(self.now)
+            self._drive(self.notifier.expire(self.now))
+        self.now = until
+
+    def _drive(self, effects: list[Effect]) -> None:
+        self._follow(self.guest.drive(self.notifier, effects, self.now))
+
+    # -- events --------------------------------------------------------------------------
+
+    def _signal(self, line: int, event: HostSignal) -> None:
+        code, hva, lsb, tid, _ = event
+        notifier = self.notifier
+        slot = notifier.memory.slot_of(hva)
+        if slot is None and not self.mapped:
+            slot = self._map_window(hva)
+        gpa = None if slot is None else slot.gpa + hva - slot.hva
+        vcpu = None
+        if code.value == 4:
+            vcpu = notifier.threads.get(tid)
+            if vcpu is None and slot is not None:
+                vcpu = self._new_vcpu(tid)
+        self._begin(Row(self.seq, line, self.now, code._name_, hva, gpa, lsb, vcpu), event, gpa, 1 << lsb)
+
+    def _other(self, line: int, event: GuestAbort | MemoryFault) -> None:
+        if isinstance(event, GuestAbort):
+            row = Row(self.seq, line, self.now, "AR", None, event.gpa, self.page_shift, event.vcpu)
+            if event.vcpu >= self.notifier.vcpus:
+                self.notices.append(f"line {line}: there is no vCPU {event.vcpu}")
+        else:
+            row = Row(self.seq, line, self.now, "AO", None, event.gpa, max(event.size - 1, 0).bit_length())
+        self._begin(row, event, row.gpa, 1 << row.lsb)
+
+    def _begin(self, row: Row, event: Event, gpa: int | None, size: int) -> None:
+        self.seq += 1
+        self._rows.append(row)
+        if gpa is not None:
+            self._open.setdefault(gpa >> self.page_shift, []).append(row)
+            self.guest.memory.poison(gpa & -size if size > 1 else gpa, size) if self._holds_firmware(gpa, size) else None
+        guest = self.guest
+        effects = guest.drive(self.notifier, self.notifier.receive(event, self.now), self.now)
+        self._follow(effects, row)
+
+    def _holds_firmware(self, gpa: int, size: int) -> bool:
+        """Whether the lost range touches what the model really reads: its tables, registers and blocks."""
+        low = gpa & -size
+        return any(low < at + len(data) and at < low + size for _, at, data in self.image.regions)
+
+    def _follow(self, effects: list[Effect], row: Row | None = None) -> None:
+        """Read off the effects, and off what the guest did, what became of the rows."""
+        shift = self.page_shift
+        open_rows, by_source = self._open, self._by_source
+        actions = self.guest.os.drain() if self.guest.os.actions else []
+        bare: InjectSea | None = None
+        for e in effects:
+            kind = e.__class__
+            if kind is Posted:
+                _, source_id, delivery, vcpu, esr, pages, block, rule = e
+                self.summary.blocks += 1
+                if self.blocks is not None:
+                    self.blocks(source_id, block)
+                crc = crc32c(block)
+                found = []
+                for gpa, _ in pages:
+                    for r in open_rows.get(gpa >> shift, ()):
+                        r.delivery, r.source_id, r.block, r.crc32c = delivery, source_id, block, crc
+                        r.pages, r.rule, r.esr = len(pages), r.rule or rule, r.esr if esr is None else esr
+                        if r.vcpu is None:
+                            r.vcpu = vcpu
+                        found.append(r)
+                by_source[source_id] = found
+                self._published[source_id] = block
+            elif kind is Acked:
+                source_id = e[1]
+                if actions:
+                    self._read(source_id, actions)
+                for r in by_source.pop(source_id, ()):
+                    r.acked = True
+                    self._close(r)
+            elif kind is Decided:
+                if row is not None:
+                    row.rule = e[4]
+                    if e[5] in {"known", "ignored"}:
+                        row.outcome = e[5]
+                        self._close(row)
+            elif kind is InjectSea:
+                if e[1] is None:
+                    bare = e
+                    self._told_bare(e, None)
+            else:
+                self._notice(e, row)
+        for action in actions:
+            if action.source_id is None:
+                self._told_bare(bare, action.outcome)
+        for source_id in {a.source_id for a in actions if a.source_id is not None}:
+            self._read(source_id, actions)
+        if self.journal is not None:
+            self.journal += effects
+
+    def _notice(self, e: Effect, row: Row | None) -> None:
+        """Effects that are rare."""
+        if isinstance(e, OwnMemory):
+            if row is not None:
+                row.outcome = "own-memory"
+                self._close(row)
+        elif isinstance(e, TakenBack):
+            self.summary.taken_back += 1
+            for r in self._by_source.pop(e.source_id, ()):
+                r.delivery = r.source_id = r.block = r.crc32c = None
+                r.outcome = "waiting"
+        elif isinstance(e, Undelivered):
+            self.summary.undelivered[f"{e.rule}: {e.reason}"] += 1
+            if row is not None and not e.rule:
+                row.outcome = "no-guest-memory"
+                self._close(row)
+        elif isinstance(e, Escalate):
+            self.summary.escalations.append(f"{e.action}: {e.reason}")
+            del self.summary.escalations[100:]
+
+    def _read(self, source_id: int, actions: list[Action]) -> None:
+        """The guest read the source's block: the oldest of its actions on that source says what it made of it."""
+        for index, action in enumerate(actions):
+            if action.source_id == source_id:
+                del actions[index]
+                outcome = action.outcome
+                if action.raw and action.raw != self._published.get(source_id, action.raw):
+                    outcome = "garbled"
+                for r in self._by_source.get(source_id, ()):
+                    if r.outcome not in PANIC:
+                        r.outcome = outcome
+                return
+
+    def _told_bare(self, sea: InjectSea | None, outcome: str | None) -> None:
+        """An SEA went without a record: it is about the latest AR of its vCPU."""
+        for r in reversed(self._rows):
+            if r.code == "AR" and not r.closed and (sea is None or r.vcpu == sea.vcpu):
+                r.outcome = outcome or r.outcome
+                r.esr = sea.esr if sea else r.esr
+                return
+
+    def _close(self, row: Row) -> None:
+        row.closed = True
+        if row.gpa is not None:
+            page = row.gpa >> self.page_shift
+            rows = self._open.get(page)
+            if rows is not None:
+                if len(rows) == 1:
+                    del self._open[page]
+                else:
+                    rows.remove(row)
+
+    def _emit(self) -> Row:
+        row = self._rows.popleft()
+        if not row.closed:
+            self._close(row)
+        s = self.summary
+        s.events += 1
+        s.codes[row.code] += 1
+        s.deliveries[row.delivery or "none"] += 1
+        s.outcomes[row.outcome] += 1
+        return row
+
+    # -- what the trace says beside events -------------------------------------------------
+
+    def _action(self, line: int, item: Any) -> None:
+        guest, os = self.guest, self.guest.os
+        match item:
+            case Header():
+                pass
+            case TraceSlot(hva, gpa, size):
+                if not self.mapped and self.notifier.memory.slots:
+                    self.notices.append(f"line {line}: memory after addresses that were mapped by appearance: ignored")
+                    return
+                self.mapped = True
+                self._add_slot(MemorySlot(hva, gpa, size))
+            case VcpuThread(vcpu, tid):
+                if vcpu >= self.notifier.vcpus:
+                    self.notices.append(f"line {line}: there is no vCPU {vcpu}")
+                else:
+                    self.notifier.threads[tid] = vcpu
+            case AckDelay(ms, source_id):
+                os.ack_delay[source_id] = float("inf") if ms is None else ms / 1000
+            case MaskSerror(vcpu, masked) if vcpu < self.notifier.vcpus:
+                cpu = guest.vcpus[vcpu]
+                if masked:
+                    cpu.mask_serror()
+                elif cpu.unmask_serror():
+                    self._run_on(vcpu)
+            case SdeiRegistered(registered):
+                guest.start_sdei(self.notifier, self.now, registered)
+                self._drive(self.notifier.expire(self.now))
+            case RunAt(vcpu, el) if vcpu < self.notifier.vcpus:
+                if guest.vcpus[vcpu].run_at(el):
+                    self._run_on(vcpu)
+            case PollStop(stopped):
+                os.polls_stopped = stopped
+            case BadLine(reason):
+                self.summary.bad_lines += 1
+                self.notices.append(f"line {line}: {reason}")
+            case _:
+                self.notices.append(f"line {line}: there is no such vCPU")
+
+    def _run_on(self, vcpu: int) -> None:
+        """The vCPU took a pending SError: let the guest handle it, and look at the acks."""
+        self.guest.os.run(vcpu, self.now)
+        looks: list[Effect] = [s.look(0) for s in self.notifier.ways["sei"] if s.state.pages]
+        for index, look in enumerate(looks):
+            looks[index] = look._replace(id=self.notifier.done + 1)
+        self._drive(looks)
+
+    def _add_slot(self, slot: MemorySlot) -> None:
+        self.notifier.add_slot(slot)
+        self.guest.memory.add_region(slot.gpa, slot.size)
+
+    def _map_window(self, hva: int) -> MemorySlot | None:
+        if len(self.notifier.memory.slots) >= MAX_SLOTS:
+            return None
+        slot = MemorySlot(hva & -WINDOW_SIZE, self._next_gpa, WINDOW_SIZE)
+        self._next_gpa += WINDOW_SIZE
+        self._add_slot(slot)
+        self.summary.windows.append(tuple(slot))
+        self.notices.append(
+            f"no map given: host {slot.hva:#x}-{slot.hva + slot.size - 1:#x} stands for guest {slot.gpa:#x}-"
+            f"{slot.gpa + slot.size - 1:#x}, by order of appearance (--map HVA:GPA:SIZE)"
+        )
+        return slot
+
+    def _new_vcpu(self, tid: int) -> int | None:
+        taken = set(self.notifier.threads.values())
+        vcpu = next((v for v in range(self.notifier.vcpus) if v not in taken), None)
+        if vcpu is None:
+            self.notices.append(f"thread {tid} consumed poison, but all {self.notifier.vcpus} vCPUs have threads (--vcpus)")
+            return None
+        self.notifier.threads[tid] = vcpu
+        return vcpu

@@ -1,0 +1,101 @@
+"""A replay as people read it: a line per event, and a summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from vmm_ras.replay import Row, Summary
+
+_GOOD = {"offlined", "soft-offlined", "known"}
+_BAD = {"swallowed", "malformed", "garbled", "unreadable", "objerr", "panic", "oops", "serror-panic", "waiting"}
+_WHAT = {
+    "offlined": "guest offlined the page",
+    "soft-offlined": "guest soft-offlined the page",
+    "known": "guest knows it already",
+    "ignored": "told nothing, or guest did nothing",
+    "swallowed": "guest took it for a repetition and did nothing",
+    "malformed": "guest could not read the block",
+    "garbled": "guest read other bytes than were posted",
+    "unreadable": "the block's memory is poisoned",
+    "objerr": "no record found: process got BUS_OBJERR",
+    "oops": "abort in the kernel: Oops",
+    "panic": "guest panicked",
+    "serror-panic": "guest panicked on the SError",
+    "own-memory": "the VMM's own memory: not for the guest",
+    "no-guest-memory": "no guest memory there",
+    "waiting": "not told yet",
+}
+
+
+def size_of(lsb: int) -> str:
+    """2^lsb bytes in words."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if lsb >= shift:
+            return f"{1 << lsb - shift} {unit}"
+    return f"{1 << lsb} B"
+
+
+def line(row: Row) -> Text:
+    """One event: notification, place, rule, block, delivery, what the guest did, acknowledgement."""
+    text = Text(f"{row.at:12.6f} ")
+    text.append(f"{row.code} ", style="bold red" if row.code == "AR" else "bold yellow")
+    text.append(f"{row.hva or 0:#x} " if row.hva is not None else "")
+    text.append(f"{size_of(row.lsb)} ")
+    if row.gpa is not None:
+        text.append(f"→ gpa {row.gpa:#x} ", style="cyan")
+    if row.rule:
+        text.append(f"→ rule {row.rule} ", style="magenta")
+    if row.block is not None:
+        entries = f", {row.pages} entries" if row.pages > 1 else ""
+        text.append(f"→ block {len(row.block)} B{entries}, crc {row.crc32c:08x} ", style="blue")
+    if row.delivery or row.esr is not None:
+        text.append(f"→ {(row.delivery or 'sea').upper()} ", style="bold")
+        if row.source_id is not None:
+            text.append(f"source {row.source_id} ")
+        if row.vcpu is not None and row.delivery not in {"polled", "gsiv", "gpio"}:
+            text.append(f"vcpu {row.vcpu} ")
+        if row.esr is not None:
+            text.append(f"ESR {row.esr:#x} ")
+    style = "green" if row.outcome in _GOOD else "red" if row.outcome in _BAD else "yellow"
+    text.append(f"→ {_WHAT.get(row.outcome, row.outcome)}", style=style)
+    if row.acked:
+        text.append(" → ack", style="green")
+    elif row.block is not None:
+        text.append(" → no ack", style="red")
+    return text
+
+
+def summary(s: Summary) -> Table:
+    """What became of all events."""
+    table = Table(title="Summary", title_justify="left", box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+
+    def counts(name: str, values: dict[str, int]) -> None:
+        found = ", ".join(f"{v:,} {k}" for k, v in values.items() if v)
+        if found:
+            table.add_row(name, found)
+
+    table.add_row("events", f"{s.events:,} ({', '.join(f'{v:,} {k}' for k, v in s.codes.items()) or 'none'})")
+    counts("told by", {k: v for k, v in s.deliveries.items() if k != "none"})
+    counts("outcomes", dict(s.outcomes))
+    counts("pages told", s.pages)
+    table.add_row("blocks", f"{s.blocks:,} published")
+    table.add_row("guest", f"{s.offlined:,} pages offlined, {s.signalled:,} processes signalled")
+    if s.panicked:
+        table.add_row("panic", Text(s.panicked, style="bold red"))
+    for reason, n in s.undelivered.items():
+        table.add_row("no way open", Text(f"{reason} ({n:,} times)", style="yellow"))
+    for escalation in s.escalations:
+        table.add_row("escalated", Text(escalation, style="red"))
+    if s.taken_back:
+        table.add_row("taken back", f"{s.taken_back:,} blocks")
+    if s.bad_lines:
+        table.add_row("bad lines", Text(f"{s.bad_lines:,}", style="red"))
+    failures = s.failures
+    table.add_row("failures", ", ".join(f"{v:,} {k}" for k, v in failures.items()))
+    return table
