@@ -13,7 +13,7 @@ from uuid import UUID
 import construct as c
 
 from cper.common import SectionFlags, Severity, Timestamp
-from cper.section import Section, body_of_plain, plain_body, read_section
+from cper.section import Section, body_of_plain, hex_bytes, plain_body, plain_list, read_section
 from cper.wire import (
     U16,
     U32,
@@ -130,13 +130,16 @@ class StatusBlock(NamedTuple):
         return cls(ErrorStatusHeader(**(bits | count | header), data_length=length, severity=severity), found)
 
     @classmethod
-    def decode(cls, data: bytes | bytearray | memoryview) -> Self:
+    def decode(cls, data: bytes | bytearray | memoryview, header: ErrorStatusHeader | None = None) -> Self:
         """Read the block at the start of ``data``; what lies behind it is not looked at.
+
+        ``header``: its header, where it was read before.
 
         The entries must fill the data length exactly, as ``cper_estatus_check`` demands.  Raises TruncatedError,
         DecodeError; the offset counts from the start of ``data``.
         """
-        header = ErrorStatusHeader.decode(data)
+        if header is None:
+            header = ErrorStatusHeader.decode(data)
         at, end = 20, 20 + header.data_length
         if end > len(data):
             raise TruncatedError(
@@ -198,7 +201,7 @@ class StatusBlock(NamedTuple):
         """The block that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
         header = ErrorStatusHeader.of_plain(_dict(plain, "header"))
         entries = []
-        for index, item in enumerate(plain.get("entries", ())):
+        for index, item in enumerate(plain_list(plain, "entries")):
             try:
                 head = _dict(item, "header")
                 kind = entry_class(_number(head.get("revision", 0x0300)))
@@ -207,8 +210,7 @@ class StatusBlock(NamedTuple):
             except ValueError as error:
                 error.add_note(f"entries[{index}]")
                 raise
-        gap, raw = bytes.fromhex(plain.get("gap", "")), bytes.fromhex(plain.get("raw_data", ""))
-        return cls(header, tuple(entries), gap, raw)
+        return cls(header, tuple(entries), hex_bytes(plain, "gap"), hex_bytes(plain, "raw_data"))
 
 
 def _dict(value: Any, key: str) -> Any:

@@ -7,13 +7,13 @@ As with status blocks the frame is declared with construct (``RECORD``) and stan
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import construct as c
 
 from cper.common import SectionFlags, Severity, Timestamp
-from cper.section import Section, body_of_plain, plain_body, read_section
+from cper.section import Section, body_of_plain, hex_bytes, plain_body, plain_list, read_section
 from cper.wire import (
     U16,
     U32,
@@ -124,6 +124,9 @@ class RecordSection(NamedTuple):
         return read_section(self.descriptor.section_type, self.body)
 
 
+R = TypeVar("R", bound="Record")
+
+
 class Record(NamedTuple):
     """A whole record.  ``image`` holds its bytes where bodies overlap, leave gaps or lie in another order."""
 
@@ -133,7 +136,7 @@ class Record(NamedTuple):
 
     @classmethod
     def of(cls, sections: Iterable[tuple[Section, SectionDescriptor]] | Iterable[Section], **header: Any) -> Self:
-        """A record of these sections, bodies back to back behind the descriptors; ``header`` sets fields of the header."""
+        """A record of these sections, bodies back to back behind the descriptors; ``header`` sets fields of it."""
         parts = [s if isinstance(s, tuple) else (s, None) for s in sections]
         at = RecordHeader.SIZE + _ONE * len(parts)
         found = []
@@ -196,13 +199,14 @@ class Record(NamedTuple):
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The record that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        if isinstance(plain.get("image"), str):
-            return cls.decode(bytes.fromhex(plain["image"]))
+        items = plain_list(plain, "sections")
+        if "image" in plain:
+            return cls.decode(hex_bytes(plain, "image"))
         header = RecordHeader.of_plain(plain.get("header") or {})
         sections = []
-        for index, item in enumerate(plain.get("sections", ())):
+        for index, item in enumerate(items):
             try:
-                if not isinstance(item, dict) or not isinstance(item.get("descriptor"), dict):
+                if not isinstance(item.get("descriptor"), dict):
                     raise ValueError("'descriptor': an object expected")
                 descriptor = SectionDescriptor.of_plain(item["descriptor"])
                 sections.append(RecordSection(descriptor, body_of_plain(descriptor.section_type, item)))
@@ -212,7 +216,7 @@ class Record(NamedTuple):
         return cls(header, tuple(sections))
 
 
-def _whole(cls: type[Record], header: RecordHeader, sections: tuple[RecordSection, ...], raw: bytes, end: int) -> Any:
+def _whole(cls: type[R], header: RecordHeader, sections: tuple[RecordSection, ...], raw: bytes, end: int) -> R:
     """Keep the bytes themselves unless the bodies lie back to back: then they follow from the parts."""
     for section in sections:
         if section.descriptor.section_offset != end:
@@ -252,7 +256,7 @@ def _body(descriptor: SectionDescriptor, length: int, index: int, at: int) -> tu
 
 
 def _apart(left: int, descriptor: SectionDescriptor, index: int, at: int) -> int:
-    """What is left of the record after this body: bodies that overlap would let a small record cost unbounded memory."""
+    """What is left of the record after this body: overlapping bodies would let a small record cost unbounded memory."""
     if descriptor.section_length > left:
         raise DecodeError(
             "the bodies overlap: together they are longer than the record",

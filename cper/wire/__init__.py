@@ -12,8 +12,8 @@ A wire structure is a frozen pydantic model.  Its annotations, read top to botto
 * ``Bits(word, lo, hi)`` says: the field is a slice of a word declared above;
 * a ``ClassVar`` cell (``Word``, ``Reserved``, ``ValidationBits``) takes room but is no field.
 
-Bytes under a clear validation bit, and reserved bytes, are kept as *residue*: ``decode(b).encode() == b`` for every ``b``
-of the right length.
+Bytes under a clear validation bit, and reserved bytes, are kept as *residue*: ``decode(b).encode() == b`` for every
+``b`` of the right length.
 """
 
 from cper.wire._cells import (

@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self, get_args
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import core_schema as cs
+
+_UNSIGNED: Final = {"B", "H", "I", "Q"}
 
 
 @dataclass(frozen=True)
 class Cell:
     """Room for one value: ``fmt`` is a ``struct`` format, ``load`` and ``dump`` convert to and from the Python value.
 
-    ``exact`` says that ``dump(load(word)) == word`` for every word; where it is False the difference is kept as residue.
+    ``exact`` says that ``dump(load(word)) == word`` for every word; where it is False the difference is residue.
     ``plain`` turns the loaded value into what JSON holds.
     """
 
@@ -36,7 +38,10 @@ class Cell:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
         dump, size = self.dump, self.size
         if dump is None and not self.fmt.endswith("s"):
-            if isinstance(source, type) and issubclass(source, OpenEnum | OpenFlags):
+            kind, optional = _optional(source)
+            if kind is int and self.fmt in _UNSIGNED:
+                return _integer(8 * size, optional)
+            if isinstance(kind, type) and issubclass(kind, OpenEnum | OpenFlags):
 
                 def in_range(value: Any) -> Any:
                     if value is not None and not 0 <= value < 1 << 8 * size:
@@ -44,11 +49,14 @@ class Cell:
                     return value
 
                 return cs.no_info_after_validator_function(in_range, handler(source))
-            return handler(source)  # integers carry their range in U8 ... U64
+            return handler(source)
 
         def fits(value: Any) -> Any:
             if value is not None:
-                raw = dump(value) if dump else value
+                try:
+                    raw = dump(value) if dump else value
+                except struct.error as error:
+                    raise ValueError(str(error)) from None
                 if isinstance(raw, bytes) and len(raw) != size and not (dump and len(raw) < size):
                     raise ValueError(f"{len(raw)} bytes given, the field has {size}")
             return value
@@ -89,6 +97,11 @@ class Bits:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
         limit = 1 << (self.hi - self.lo)
+        kind, optional = _optional(source)
+        if kind is int:
+            return _integer(self.hi - self.lo, optional)
+        if kind is bool:
+            return cs.nullable_schema(cs.bool_schema(strict=True)) if optional else cs.bool_schema(strict=True)
 
         def fits(value: Any) -> Any:
             if value is not None and not 0 <= value < limit:
@@ -96,6 +109,21 @@ class Bits:
             return value
 
         return cs.no_info_after_validator_function(fits, handler(source))
+
+
+def _optional(source: Any) -> tuple[Any, bool]:
+    """(T, True) for ``T | None``, otherwise the type itself and False."""
+    kinds = get_args(source)
+    if len(kinds) == 2 and type(None) in kinds:
+        return next(k for k in kinds if k is not type(None)), True
+    return source, False
+
+
+def _integer(bits: int, optional: bool) -> cs.CoreSchema:
+    """An integer of ``bits`` bits; no bool, no float."""
+    number = cs.int_schema(ge=0, le=(1 << bits) - 1, strict=True)
+    schema = cs.no_info_before_validator_function(_number, number)
+    return cs.nullable_schema(schema) if optional else schema
 
 
 def _number(value: Any) -> Any:
@@ -144,7 +172,7 @@ bcd = Cell(
     dump=lambda value: (tens := min(value // 10, 15)) << 4 | value - tens * 10,
     exact=False,
 )
-"""Binary coded decimal.  Digits above 9 read as the kernel's ``bcd2bin`` reads them; the odd byte is kept as residue."""
+"""Binary coded decimal.  Digits above 9 read as the kernel's ``bcd2bin`` reads them; the odd byte becomes residue."""
 
 
 def text(size: int) -> Cell:
@@ -163,21 +191,17 @@ def array(fmt: str, count: int) -> Cell:
     return Cell(f"{packer.size}s", load=packer.unpack, dump=lambda values: packer.pack(*values), plain=list)
 
 
-def _unsigned(bits: int, cell: Cell) -> Any:
-    return Annotated[
-        int,
-        cell,
-        Field(ge=0, lt=1 << bits, strict=True),
-        BeforeValidator(_number),
-        WithJsonSchema({"type": "integer", "minimum": 0, "maximum": (1 << bits) - 1}),
-    ]
-
-
-U8 = _unsigned(8, u8)
-U16 = _unsigned(16, u16)
-U32 = _unsigned(32, u32)
-U64 = _unsigned(64, u64)
-Bcd = Annotated[int, bcd, Field(ge=0, le=165, strict=True)]
+U8 = Annotated[int, u8]
+U16 = Annotated[int, u16]
+U32 = Annotated[int, u32]
+U64 = Annotated[int, u64]
+Bcd = Annotated[
+    int,
+    bcd,
+    Field(ge=0, le=165, strict=True),
+    BeforeValidator(_number),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 165}),
+]
 Guid = Annotated[UUID, guid]
 
 
@@ -234,7 +258,7 @@ class OpenEnum(IntEnum):
 
 
 class OpenFlags(int):
-    """A set of named bits that passes on the unnamed ones.  In JSON: a list of lower-case names and odd bits as numbers.
+    """A set of named bits that passes on the unnamed ones.  In JSON: a list of lower-case names, odd bits as a number.
 
     Subclasses declare ``NAME = mask``; nothing is remembered about combinations.
     """

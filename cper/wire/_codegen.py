@@ -131,7 +131,8 @@ def _decode(layout: Layout, plain: bool) -> str:
         "    put(self, '__pydantic_extra__', None)",
         "    put(self, '__pydantic_private__', None)",
         "    if odd:",
-        f"        self.__dict__['residue'] = CLASS._difference(bytes(data[offset:offset + {layout.size}]), encode(self))",
+        f"        raw = bytes(data[offset:offset + {layout.size}])",
+        "        self.__dict__['residue'] = CLASS._difference(raw, encode(self))",
         "    return self",
     ]
     return "\n".join(out)
@@ -147,8 +148,8 @@ def _read(i: int, s: Slot, value: str, indent: int, plain: bool) -> list[str]:
         lines += [
             f"{pad}f{i} = {raw}",
             f"{pad}if f{i} != const{i}:",
-            f"{pad}    raise DecodeError(f'expected {{const{i}!r}}, found {{f{i}!r}}', structure=NAME, path={s.name!r}, "
-            f"offset=offset + {s.offset})",
+            f"{pad}    raise DecodeError(f'expected {{const{i}!r}}, found {{f{i}!r}}', structure=NAME, "
+            f"path={s.name!r}, offset=offset + {s.offset})",
         ]
         return lines + ([f"{pad}{target} = f{i}"] if plain else [])
     if s.kind is not None and issubclass(s.kind, OpenEnum):

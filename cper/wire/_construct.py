@@ -1,7 +1,7 @@
 """Bridges to construct: a structure as one of its subconstructs, and as a twin of raw words.
 
-``Wire(Header)`` lets a construct declaration frame our structures.  ``twin(Header)`` is the same layout in construct's own
-words, for people who embed it in declarations of their own.  A twin repeats our mistakes: it is no test oracle.
+``Wire(Header)`` lets a construct declaration frame our structures.  ``twin(Header)`` is the same layout in construct's
+own words, for people who embed it in declarations of their own.  A twin repeats our mistakes: it is no test oracle.
 """
 
 from __future__ import annotations

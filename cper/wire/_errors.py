@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class WireError(ValueError):
     """Something about a structure's bytes or declaration is wrong.
 
-    ``structure``, ``path``, ``offset`` (bytes from the start of the data given, or None) and ``reason`` say what and where.
+    ``structure``, ``path``, ``offset`` (bytes from the start of the data, or None) and ``reason`` say what, and where.
     """
 
     def __init__(self, reason: str, *, structure: str, path: str = "", offset: int | None = None) -> None:

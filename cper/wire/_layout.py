@@ -168,7 +168,7 @@ def _marks(field: Any) -> tuple[list[Any], list[Any]]:
         marks += getattr(kind, "__metadata__", ())
         kinds.append(getattr(kind, "__origin__", kind))
         kinds += [a for a in get_args(kind) if isinstance(a, type)] if get_origin(kind) is not None else []
-    return kinds + [field.annotation], marks
+    return [*kinds, field.annotation], marks
 
 
 def _literal(kinds: list[Any]) -> Any:

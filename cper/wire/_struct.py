@@ -86,8 +86,15 @@ class Struct(BaseModel):
 
     @classmethod
     def of_plain(cls, value: Mapping[str, Any]) -> Self:
-        """The structure from what :meth:`plain` gave; as lenient as decoding.  Raises pydantic.ValidationError."""
-        return cls.model_validate_json(orjson.dumps(value), context=_LENIENT)
+        """The structure from what :meth:`plain` gave; as lenient as decoding.
+
+        Raises pydantic.ValidationError, and EncodeError for what JSON cannot hold.
+        """
+        try:
+            text = orjson.dumps(value)
+        except orjson.JSONEncodeError as error:
+            raise EncodeError(f"no JSON: {error}", structure=cls.__name__) from None
+        return cls.model_validate_json(text, context=_LENIENT)
 
     def check(self) -> None:
         """Rules between fields, which constructors keep and decoding does not: override it and raise ValueError."""
