@@ -1,120 +1,128 @@
-"""Hardware Error Source Table (ACPI 6.5, 18.3.2): the error sources, and how each tells the guest."""
+"""Hardware Error Source Table (ACPI 6.5, 18.3.2): the error sources, and how each tells the guest.
+
+The list is framed twice: in ``acpi.hest_frame`` with construct, and by the hand-written loop here, which reads 10,000
+sources in a tenth of a second.  Both run the same vectors and the same hostile inputs and report the same offset.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from functools import cached_property
+from typing import Any, NamedTuple, Self
 
-import construct as c
-
-from acpi.gas import GenericAddress
-from acpi.table import TableHeader, open_table, seal
-from cper.wire import U8, U16, U32, U64, DecodeError, OpenEnum, Struct, TruncatedError, WireError, u8, u16
-from cper.wire._construct import Wire
-
-
-class NotificationType(OpenEnum):
-    """How the platform tells OSPM of an error (18.3.2.9)."""
-
-    POLLED = 0
-    EXTERNAL_INTERRUPT = 1
-    LOCAL_INTERRUPT = 2
-    SCI = 3
-    NMI = 4
-    CMCI = 5
-    MCE = 6
-    GPIO_SIGNAL = 7
-    SEA = 8
-    SEI = 9
-    GSIV = 10
-    SDEI = 11
-    SSE = 12
-
-
-class HardwareErrorNotification(Struct, size=28):
-    """Hardware Error Notification (18.3.2.9)."""
-
-    type: Annotated[NotificationType, u8]
-    length: U8 = 28
-    """Bytes of this structure."""
-    configuration_write_enable: U16 = 0
-    """Which of the fields below OSPM may change."""
-    poll_interval_ms: U32 = 0
-    """Milliseconds between polls; Linux disables a polled source with 0."""
-    vector: U32 = 0
-    """GSIV, or the SDEI event number."""
-    polling_threshold_value: U32 = 0
-    polling_threshold_window_ms: U32 = 0
-    error_threshold_value: U32 = 0
-    error_threshold_window_ms: U32 = 0
-
-
-class GenericHardwareErrorSource(Struct, size=64):
-    """Generic Hardware Error Source (18.3.2.7)."""
-
-    TYPE: ClassVar[int] = 9
-    type: Annotated[Literal[9], u16] = 9
-    source_id: U16
-    related_source_id: U16 = 0xFFFF
-    """0xFFFF: there is none."""
-    flags: U8 = 0
-    enabled: U8 = 1
-    records_to_preallocate: U32 = 1
-    max_sections_per_record: U32 = 1
-    max_raw_data_length: U32 = 0
-    """Bytes."""
-    error_status_address: GenericAddress
-    """A 64-bit register that *holds* the guest physical address of the Generic Error Status Block."""
-    notification: HardwareErrorNotification
-    error_status_block_length: U32
-    """Bytes kept for the block."""
-
-
-class GenericHardwareErrorSourceV2(GenericHardwareErrorSource, size=92):
-    """Generic Hardware Error Source version 2 (18.3.2.8): with a Read Ack Register."""
-
-    TYPE: ClassVar[int] = 10
-    type: Annotated[Literal[10], u16] = 10  # type: ignore[assignment]
-    read_ack_register: GenericAddress
-    """A 64-bit register: after reading the block OSPM writes ``value & preserve | write``."""
-    read_ack_preserve: U64 = 0xFFFF_FFFF_FFFF_FFFE
-    read_ack_write: U64 = 1
-
-
-Source = GenericHardwareErrorSource | GenericHardwareErrorSourceV2
-
-SOURCES: dict[int, type[Struct]] = {s.TYPE: s for s in (GenericHardwareErrorSource, GenericHardwareErrorSourceV2)}
-"""Source type to structure.  The types have no length field: a reader must know every one that comes."""
-
-
-class _AnySource(c.Construct):  # type: ignore[misc]
-    """One error source, told apart by its type word."""
-
-    def _parse(self, stream: Any, context: Any, path: str) -> Struct:
-        at, name = stream.tell(), f"sources[{context._index}]"
-        kind = stream.read(2)
-        stream.seek(at)
-        number = int.from_bytes(kind, "little")
-        if len(kind) == 2 and number not in SOURCES:
-            raise DecodeError(
-                f"type {number} is unknown, and its length with it", structure="Hest", path=f"{name}.type", offset=at
-            )
-        try:
-            return Wire(SOURCES.get(number, GenericHardwareErrorSource))._parse(stream, context, path)
-        except WireError as error:
-            raise error.within("Hest", name) from None
-
-    def _build(self, obj: Struct, stream: Any, context: Any, path: str) -> Struct:
-        stream.write(obj.encode())
-        return obj
-
-
-_TABLE = c.Struct(
-    "header" / Wire(TableHeader),
-    "count" / c.Int32ul,
-    "sources" / c.Array(c.this.count, _AnySource()),
-    "trailing" / c.GreedyBytes,
+from acpi.error_source import (
+    GenericHardwareErrorSource,
+    GenericHardwareErrorSourceV2,
+    NmiSource,
+    PcieBridgeAer,
+    PcieDeviceAer,
+    PcieRootPortAer,
+    SourceFlags,
 )
+from acpi.frame import TableHead, new_header
+from acpi.machine_check import HEADERS, MachineCheckSource
+from acpi.notification import HardwareErrorNotification, NotificationType
+from acpi.table import TableHeader, open_table, seal
+from cper.wire import U32, DecodeError, Struct, TruncatedError, WireError
+
+FIRST_WITH_LENGTH = 12
+"""From this type on, in revision 2, a structure begins with type and length (18.3.2.11)."""
+
+
+class HestHeader(TableHead, size=40):
+    """Fixed part of the table (18.3.2)."""
+
+    error_source_count: U32
+    """Structures that follow."""
+
+
+class OpaqueSource(NamedTuple):
+    """A structure of a type that is not defined yet: it begins with type and length (18.3.2.11) and is kept whole."""
+
+    data: bytes
+
+    @property
+    def type(self) -> int:
+        """Source type, 12 or more."""
+        return int.from_bytes(self.data[:2], "little")
+
+    @property
+    def source_id(self) -> None:
+        """Unknown: no such type says where its id lies."""
+
+    @property
+    def SIZE(self) -> int:
+        """Bytes on the wire."""
+        return len(self.data)
+
+    @classmethod
+    def decode(cls, data: bytes, offset: int = 0) -> Self:
+        """Read the structure at ``offset``.  Raises TruncatedError, DecodeError."""
+        if offset + 4 > len(data):
+            raise TruncatedError(
+                f"4 bytes needed, {len(data) - offset} given", structure=cls.__name__, path="length", offset=offset + 2
+            )
+        length = int.from_bytes(data[offset + 2 : offset + 4], "little")
+        if length < 4:
+            raise DecodeError(
+                f"{length} bytes cannot hold the type and the length", structure=cls.__name__, path="length",
+                offset=offset + 2,
+            )  # fmt: skip
+        if offset + length > len(data):
+            raise TruncatedError(
+                f"{length} bytes needed, {len(data) - offset} given", structure=cls.__name__, path="length",
+                offset=offset + 2,
+            )  # fmt: skip
+        return cls(bytes(data[offset : offset + length]))
+
+    def encode(self) -> bytes:
+        """The structure's bytes."""
+        return self.data
+
+    def plain(self) -> dict[str, Any]:
+        """What JSON holds of the structure."""
+        return {"type": self.type, "data": self.data.hex()}
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The structure that :meth:`plain` described.  Raises ValueError."""
+        data = bytes.fromhex(plain.get("data", ""))
+        if cls.decode(data).data != data:
+            raise ValueError(f"'data': {len(data)} bytes given, its length says otherwise")
+        return cls(data)
+
+
+FixedSource = (
+    NmiSource
+    | PcieRootPortAer
+    | PcieDeviceAer
+    | PcieBridgeAer
+    | GenericHardwareErrorSource
+    | GenericHardwareErrorSourceV2
+)
+Source = FixedSource | MachineCheckSource | OpaqueSource
+
+FIXED: dict[int, type[FixedSource]] = {
+    kind.TYPE: kind
+    for kind in (
+        NmiSource, PcieRootPortAer, PcieDeviceAer, PcieBridgeAer, GenericHardwareErrorSource,
+        GenericHardwareErrorSourceV2,
+    )
+}  # fmt: skip
+"""Source type to structure, where the size is fixed.  Types below 12 have no length field: a reader must know each."""
+
+SOURCES: dict[int, type[Struct]] = {**FIXED, **HEADERS}
+"""Source type to structure; the machine checks' without their banks."""
+
+
+def source_reader(number: int, revision: int) -> Any:
+    """The class that reads a source of this type in a table of this revision, or None where its length is unknown."""
+    if number in FIXED:
+        return FIXED[number]
+    if number in HEADERS:
+        return MachineCheckSource
+    return OpaqueSource if revision >= 2 and number >= FIRST_WITH_LENGTH else None
 
 
 @dataclass(frozen=True)
@@ -122,39 +130,129 @@ class Hest:
     """The whole table: header (length and checksum are set when it is built) and sources in order."""
 
     sources: tuple[Source, ...]
-    header: TableHeader = field(default_factory=lambda: TableHeader(signature="HEST", length=0, revision=1))
+    header: TableHeader = field(default_factory=lambda: new_header("HEST", 1))
     trailing: bytes = b""
     """Bytes after the last source that the table's length covers: kept, never read."""
 
     def build(self) -> bytes:
         """The table's bytes, with length and checksum."""
-        table = {"header": self.header, "count": len(self.sources), "sources": self.sources, "trailing": self.trailing}
-        return seal(self.header, _TABLE.build(table)[TableHeader.SIZE :])
+        count = len(self.sources).to_bytes(4, "little")
+        return seal(self.header, b"".join([count, *(s.encode() for s in self.sources), self.trailing]))
 
     @classmethod
-    def parse(cls, data: bytes) -> Hest:
+    def parse(cls, data: bytes) -> Self:
         """Read a table.  Raises DecodeError (signature, unknown source type), TruncatedError."""
-        header, body = open_table(data, "HEST", structure="Hest")
+        table, error = cls.examine(data)
+        if error is not None:
+            raise error
+        return table
+
+    @classmethod
+    def examine(cls, data: bytes) -> tuple[Self, WireError | None]:
+        """Read the sources before the first that cannot be read, and say why it cannot; None where all can.
+
+        The bytes from that source on are in ``trailing``.  Raises DecodeError, TruncatedError only where the header or
+        the count itself cannot be read.
+        """
+        header, _ = open_table(data, "HEST", structure="Hest")
+        data = bytes(data[: header.length])
+        count, at = _count(data), HestHeader.SIZE
+        sources: list[Source] = []
         try:
-            table = _TABLE.parse(data[: header.length])
-        except c.StreamError:
-            raise TruncatedError(
-                f"4 bytes needed, {len(body)} given", structure="Hest", path="count", offset=header.SIZE
-            ) from None
-        return cls(tuple(table.sources), header, table.trailing)
+            for index in range(count):
+                source = _read(data, at, index, header.revision)
+                sources.append(source)
+                at += source.SIZE
+        except WireError as error:
+            return cls(tuple(sources), header, data[at:]), error
+        return cls(tuple(sources), header, data[at:]), None
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the table."""
         out: dict[str, Any] = {"header": self.header.plain(), "sources": [s.plain() for s in self.sources]}
         return out | ({"trailing": self.trailing.hex()} if self.trailing else {})
 
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The table that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
+        header = TableHeader.of_plain(plain["header"])
+        sources: list[Source] = []
+        for index, item in enumerate(plain.get("sources", ())):
+            kind = source_reader(item.get("type", -1), 2)
+            if kind is None:
+                raise ValueError(f"sources[{index}].type: {item.get('type')!r} is unknown")
+            try:
+                sources.append(kind.of_plain(item))
+            except ValueError as error:
+                error.add_note(f"sources[{index}]")
+                raise
+        return cls(tuple(sources), header, bytes.fromhex(plain.get("trailing", "")))
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Byte offset of each source from the start of the table, and of the end of the last."""
+        found = [HestHeader.SIZE]
+        for s in self.sources:
+            found.append(found[-1] + s.SIZE)
+        return tuple(found)
+
     def offset(self, index: int) -> int:
         """Byte offset of source ``index`` from the start of the table."""
-        return TableHeader.SIZE + 4 + sum(s.SIZE for s in self.sources[:index])
+        return self.offsets[index]
+
+    @cached_property
+    def by_id(self) -> dict[int, Source]:
+        """Source id to source; the first of an id counts."""
+        found: dict[int, Source] = {}
+        for s in self.sources:
+            if s.source_id is not None:
+                found.setdefault(s.source_id, s)
+        return found
 
     def source(self, source_id: int) -> Source:
         """The source with this id.  Raises KeyError."""
-        for s in self.sources:
-            if s.source_id == source_id:
-                return s
-        raise KeyError(source_id)
+        return self.by_id[source_id]
+
+    @property
+    def generic_sources(self) -> tuple[GenericHardwareErrorSource, ...]:
+        """The GHES and GHESv2 sources, in order."""
+        return tuple(s for s in self.sources if isinstance(s, GenericHardwareErrorSource))
+
+    @cached_property
+    def assisted_ids(self) -> frozenset[int]:
+        """Ids of the machine-check sources with GHES_ASSIST; a generic source related to one is for it alone."""
+        checks = [s.header for s in self.sources if isinstance(s, MachineCheckSource)]
+        return frozenset(h.source_id for h in checks if h.flags & SourceFlags.GHES_ASSIST)
+
+
+def _count(data: bytes) -> int:
+    try:
+        return HestHeader.decode(data).error_source_count
+    except WireError as error:
+        at = HestHeader.at("error_source_count").offset
+        raise type(error)(
+            f"4 bytes needed, {len(data) - at} given", structure="Hest", path="count", offset=at
+        ) from None
+
+
+def _read(data: bytes, at: int, index: int, revision: int) -> Source:
+    """The source at ``at``.  Raises TruncatedError, DecodeError."""
+    number = int.from_bytes(data[at : at + 2], "little")
+    kind = FIXED.get(number) or source_reader(number, revision)
+    try:
+        if at + 2 > len(data):
+            raise TruncatedError(f"2 bytes needed, {len(data) - at} given", structure="Hest", path="type", offset=at)
+        if kind is None:
+            reason = f"type {number} is unknown, and its length with it"
+            raise DecodeError(reason, structure="Hest", path="type", offset=at)
+        source: Source = kind.decode(data, at)
+    except WireError as error:
+        raise error.within("Hest", f"sources[{index}]") from None
+    return source
+
+
+__all__ = [
+    "FIXED", "SOURCES", "FixedSource", "GenericHardwareErrorSource", "GenericHardwareErrorSourceV2",
+    "HardwareErrorNotification", "Hest", "HestHeader", "NotificationType", "OpaqueSource", "Source", "SourceFlags",
+    "source_reader",
+]  # fmt: skip

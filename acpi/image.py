@@ -216,13 +216,15 @@ def find_tables(read: Read, rsdp: int) -> dict[str, tuple[int, bytes]]:
 def find_sources(read: Read, hest: bytes) -> tuple[PlacedSource, ...]:
     """The GHES and GHESv2 sources of a HEST, their block addresses read through the address registers.
 
-    Sources that are disabled, or whose registers are not in system memory, are left out, as Linux leaves them out.
+    Sources that are disabled, that only assist a machine check, or whose registers are not in system memory, are left
+    out, as Linux leaves them out.
     """
-    placed = []
-    for s in Hest.parse(hest).sources:
+    placed, table = [], Hest.parse(hest)
+    for s in table.generic_sources:
         ack = s.read_ack_register if isinstance(s, GenericHardwareErrorSourceV2) else None
         spaces = {s.error_status_address.address_space} | ({ack.address_space} if ack else set())
-        if not s.enabled or spaces != {AddressSpace.SYSTEM_MEMORY}:
+        assists = s.related_source_id in table.assisted_ids
+        if not s.enabled or assists or spaces != {AddressSpace.SYSTEM_MEMORY}:
             continue
         register = s.error_status_address.address
         placed.append(
