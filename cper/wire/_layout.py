@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -11,6 +11,8 @@ from cper.wire._cells import Bits, Cell, OpenEnum, OpenFlags, Valid, ValidationB
 from cper.wire._errors import LayoutError
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from cper.wire._struct import Struct
 
 
@@ -69,10 +71,24 @@ class Layout:
         return "<" + "".join(cell.fmt for _, cell, _ in self.words)
 
 
-def lay_out(cls: type[Struct], size: int) -> Layout:
-    """Read ``cls``'s annotations, base classes first, as a layout of ``size`` bytes.
+def field_names(cls: type[Struct]) -> list[str]:
+    """What ``cls`` annotates, in wire order: base classes first."""
+    from cper.wire._struct import Struct
 
-    Raises LayoutError where the declaration contradicts itself.
+    names: dict[str, None] = {}
+    for base in reversed(cls.__mro__):
+        if issubclass(base, Struct) and base is not Struct:
+            names.update(dict.fromkeys(vars(base).get("__annotations__", ())))
+    return list(names)
+
+
+def lay_out(
+    cls: type[Struct], size: int, names: Iterable[str] | None = None, fields: Mapping[str, FieldInfo] | None = None
+) -> Layout:
+    """Read ``cls``'s annotations as a layout of ``size`` bytes.
+
+    ``names`` and ``fields`` say what the layout would be if the class declared another order, or other fields.  Raises
+    LayoutError where the declaration contradicts itself.
     """
     from cper.wire._struct import Struct
 
@@ -84,12 +100,9 @@ def lay_out(cls: type[Struct], size: int) -> Layout:
     def complain(reason: str, name: str = "") -> LayoutError:
         return LayoutError(reason, structure=cls.__name__, path=name, offset=offset)
 
-    names: dict[str, None] = {}
-    for base in reversed(cls.__mro__):
-        if issubclass(base, Struct) and base is not Struct:
-            names.update(dict.fromkeys(vars(base).get("__annotations__", ())))
-    for name in names:
-        field = cls.model_fields.get(name)
+    declared = cls.model_fields if fields is None else fields
+    for name in field_names(cls) if names is None else names:
+        field = declared.get(name)
         if field is None:  # a ClassVar: room that is no field
             cell = getattr(cls, name, None)
             if isinstance(cell, Word):
