@@ -25,7 +25,6 @@ from cper.wire import (
 )
 from cper.wire._construct import Wire
 
-
 LARGEST_TRIGGER_TABLE = 4096
 """Bytes; Linux refuses more (``einj_check_trigger_header``)."""
 
@@ -220,6 +219,6 @@ def _wrong(reason: str, path: str) -> DecodeError:
 
 
 __all__ = [
-    "LARGEST_TRIGGER_TABLE", "Einj", "EinjAction", "EinjEntry", "EinjHeader", "EinjInstruction", "EinjStatus", "Einjv2ErrorType", "ErrorType",
-    "TriggerHeader", "TriggerTable",
+    "LARGEST_TRIGGER_TABLE", "Einj", "EinjAction", "EinjEntry", "EinjHeader", "EinjInstruction", "EinjStatus",
+    "Einjv2ErrorType", "ErrorType", "TriggerHeader", "TriggerTable",
 ]  # fmt: skip

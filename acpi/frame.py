@@ -1,7 +1,8 @@
 """The frames that tables share (ACPI 6.5, 5.2.6): a fixed part alone, or a fixed part and a list of equal structures.
 
-A table is parsed leniently (nothing is lost, a wrong checksum is no error) and built with length, counts and checksum
-set right, so that ``Table.parse(data).build() == data`` for every well-formed ``data``.
+``parse`` is lenient (nothing is lost, a wrong checksum is no error); ``examine`` also gives what can be read of a table
+that contradicts itself.  ``encode`` writes what was read, its contradictions included: ``examine(data)[0].encode()`` is
+``data`` again.  ``build`` sets length, counts and checksum right.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ class Table(Protocol):
         """The header as it was read, or as it will be written but for length and checksum."""
 
     def build(self) -> bytes:
-        """The table's bytes, with length and checksum."""
+        """The table's bytes, with length, counts and checksum set right."""
+
+    def encode(self) -> bytes:
+        """The table's bytes with length, counts and checksum as they are."""
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the table."""
@@ -72,7 +76,11 @@ class FixedTable(Generic[H]):
 
     def build(self) -> bytes:
         """The table's bytes, with length and checksum."""
-        return seal(self.header, self.head.encode()[TableHeader.SIZE :] + self.trailing)
+        return seal(self.header, self.encode()[TableHeader.SIZE :])
+
+    def encode(self) -> bytes:
+        """The table's bytes with length and checksum as they are."""
+        return self.head.encode() + self.trailing
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -80,6 +88,11 @@ class FixedTable(Generic[H]):
         header, _ = open_table(data, cls.SIGNATURE, structure=cls.__name__)
         head: Any = _head(cls.HEAD, data[: header.length], cls.__name__)
         return cls(head, data[cls.HEAD.SIZE : header.length])
+
+    @classmethod
+    def examine(cls, data: bytes) -> tuple[Self, WireError | None]:
+        """:meth:`parse`, in the form that tables with a list have: such a table is read whole or not at all."""
+        return cls.parse(data), None
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the table."""
@@ -135,16 +148,37 @@ class ListTable(Generic[H, E]):
     def build(self) -> bytes:
         """The table's bytes, with length, count and checksum."""
         head = self.head.model_copy(update={self.COUNT: len(self.entries)})
-        frame: bytes = self.FRAME.build({"head": head, "entries": self.entries, "trailing": self.trailing})
-        return seal(self.header, frame[TableHeader.SIZE :])
+        return seal(self.header, self._frame(head)[TableHeader.SIZE :])
+
+    def encode(self) -> bytes:
+        """The table's bytes with length, count and checksum as they are."""
+        return self._frame(self.head)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read a table.  Raises DecodeError (signature, length), TruncatedError (a count past the table's end)."""
+        table, error = cls.examine(data)
+        if error is not None:
+            raise error
+        return table
+
+    @classmethod
+    def examine(cls, data: bytes) -> tuple[Self, WireError | None]:
+        """Read the entries that are there, and say why not all can be read that the count promises; None where all can.
+
+        Raises DecodeError, TruncatedError only where the fixed part cannot be read.
+        """
         header, _ = open_table(data, cls.SIGNATURE, structure=cls.__name__)
-        _head(cls.HEAD, data[: header.length], cls.__name__)
-        frame = cls.FRAME.parse(data[: header.length])
-        return cls(frame.head, tuple(frame.entries), frame.trailing)
+        data = data[: header.length]
+        head: Any = _head(cls.HEAD, data, cls.__name__)
+        try:
+            frame = cls.FRAME.parse(data)
+        except TruncatedError as error:
+            at = cls.HEAD.at(cls.COUNT)
+            there = (len(data) - cls.HEAD.SIZE) // cls.ENTRY.SIZE
+            frame = cls.FRAME.parse(data[: at.offset] + there.to_bytes(at.size, "little") + data[at.offset + at.size :])
+            return cls(head, tuple(frame.entries), frame.trailing), error
+        return cls(head, tuple(frame.entries), frame.trailing), None
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the table."""
@@ -162,6 +196,10 @@ class ListTable(Generic[H, E]):
         """Byte offset of entry ``index`` from the start of the table."""
         return self.HEAD.SIZE + self.ENTRY.SIZE * index
 
+    def _frame(self, head: Any) -> bytes:
+        frame: bytes = self.FRAME.build({"head": head, "entries": self.entries, "trailing": self.trailing})
+        return frame
+
 
 @dataclass(frozen=True)
 class RawTable:
@@ -174,10 +212,19 @@ class RawTable:
         """The table's bytes, with length and checksum."""
         return seal(self.header, self.body)
 
+    def encode(self) -> bytes:
+        """The table's bytes with length and checksum as they are."""
+        return self.header.encode() + self.body
+
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read any table.  Raises DecodeError (length), TruncatedError."""
         return cls(*open_table(data, structure="Table"))
+
+    @classmethod
+    def examine(cls, data: bytes) -> tuple[Self, WireError | None]:
+        """:meth:`parse`, in the form that tables with a list have."""
+        return cls.parse(data), None
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the table."""

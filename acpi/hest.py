@@ -133,11 +133,19 @@ class Hest:
     header: TableHeader = field(default_factory=lambda: new_header("HEST", 1))
     trailing: bytes = b""
     """Bytes after the last source that the table's length covers: kept, never read."""
+    count: int | None = None
+    """Error Source Count as it was read, where that is not the number of ``sources``."""
 
     def build(self) -> bytes:
-        """The table's bytes, with length and checksum."""
-        count = len(self.sources).to_bytes(4, "little")
-        return seal(self.header, b"".join([count, *(s.encode() for s in self.sources), self.trailing]))
+        """The table's bytes, with length, count and checksum."""
+        return seal(self.header, self._body(len(self.sources)))
+
+    def encode(self) -> bytes:
+        """The table's bytes with length, count and checksum as they are."""
+        return self.header.encode() + self._body(len(self.sources) if self.count is None else self.count)
+
+    def _body(self, count: int) -> bytes:
+        return b"".join([count.to_bytes(4, "little"), *(s.encode() for s in self.sources), self.trailing])
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -164,13 +172,14 @@ class Hest:
                 sources.append(source)
                 at += source.SIZE
         except WireError as error:
-            return cls(tuple(sources), header, data[at:]), error
+            return cls(tuple(sources), header, data[at:], count), error
         return cls(tuple(sources), header, data[at:]), None
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the table."""
         out: dict[str, Any] = {"header": self.header.plain(), "sources": [s.plain() for s in self.sources]}
-        return out | ({"trailing": self.trailing.hex()} if self.trailing else {})
+        out |= {"trailing": self.trailing.hex()} if self.trailing else {}
+        return out | ({"count": self.count} if self.count is not None else {})
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -186,7 +195,7 @@ class Hest:
             except ValueError as error:
                 error.add_note(f"sources[{index}]")
                 raise
-        return cls(tuple(sources), header, bytes.fromhex(plain.get("trailing", "")))
+        return cls(tuple(sources), header, bytes.fromhex(plain.get("trailing", "")), plain.get("count"))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

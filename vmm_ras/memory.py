@@ -56,6 +56,7 @@ class MemoryMap:
 HEALTHY, UNREPORTED, POSTED, ACKED = range(4)
 STATES = ("healthy", "unreported", "posted", "acked")
 MAX_QUEUES = 64
+_IN_CHUNK = (1 << 18) - 1
 _CHUNK_SHIFT = 18  # pages per chunk: 1 GiB of 4 KiB pages in 256 KiB, allocated when the first of them is lost
 
 
@@ -80,27 +81,38 @@ class PoisonMap:
     def state(self, page: int) -> int:
         """HEALTHY, UNREPORTED, POSTED or ACKED."""
         chunk = self._chunks.get(page >> _CHUNK_SHIFT)
-        return HEALTHY if chunk is None else chunk[page & (1 << _CHUNK_SHIFT) - 1] & 3
+        return HEALTHY if chunk is None else chunk[page & _IN_CHUNK] & 3
 
     def set(self, page: int, state: int, queue: int = 0) -> int:
         """Put a page into ``state`` (and, when unreported, ``queue``); the state it had."""
-        index = page >> _CHUNK_SHIFT
-        chunk = self._chunks.get(index)
+        chunk = self._chunks.get(page >> _CHUNK_SHIFT)
         if chunk is None:
-            chunk = self._chunks[index] = bytearray(1 << _CHUNK_SHIFT)
-        at = page & (1 << _CHUNK_SHIFT) - 1
-        value = chunk[at]
+            chunk = self._chunks[page >> _CHUNK_SHIFT] = bytearray(1 << _CHUNK_SHIFT)
+        at = page & _IN_CHUNK
+        value, counts = chunk[at], self.counts
         old = value & 3
+        counts[old] -= 1
+        counts[state] += 1
         if old == UNREPORTED:
             self.waiting[value >> 2] -= 1
-        self.counts[old] -= 1
-        self.counts[state] += 1
-        chunk[at] = queue << 2 | state
         if state == UNREPORTED:
             if not self.waiting[queue] or page < self._lowest[queue]:
                 self._lowest[queue] = page
             self.waiting[queue] += 1
+            state |= queue << 2
+        chunk[at] = state
         return old
+
+    def acknowledge(self, pages: Iterable[tuple[int, int]], shift: int) -> None:
+        """The guest was told of these (gpa, size): posted pages are acked; what became of others meanwhile stays."""
+        counts = self.counts
+        for gpa, _ in pages:
+            page = gpa >> shift
+            chunk, at = self._chunks[page >> _CHUNK_SHIFT], page & _IN_CHUNK
+            if chunk[at] & 3 == POSTED:
+                chunk[at] = ACKED
+                counts[POSTED] -= 1
+                counts[ACKED] += 1
 
     def add(self, first: int, count: int, queue: int) -> int:
         """Make the healthy pages of a range unreported; how many they were.  Other pages keep what is known of them."""
@@ -109,11 +121,22 @@ class PoisonMap:
                 return 0
             self.set(first, UNREPORTED, queue)
             return 1
-        added = 0
-        for page in range(first, first + count):
-            if not self.state(page):
-                self.set(page, UNREPORTED, queue)
-                added += 1
+        added, page, end = 0, first, first + count
+        while page < end:
+            chunk = self._chunks.setdefault(page >> _CHUNK_SHIFT, bytearray())
+            if not chunk:
+                chunk += bytes(1 << _CHUNK_SHIFT)
+            at = page & _IN_CHUNK
+            stop = min(at + end - page, 1 << _CHUNK_SHIFT)
+            part = chunk[at:stop]
+            added += part.count(0)
+            chunk[at:stop] = part.replace(b"\0", bytes([queue << 2 | UNREPORTED]))
+            page += stop - at
+        if added:
+            if not self.waiting[queue] or first < self._lowest[queue]:
+                self._lowest[queue] = first
+            self.waiting[queue] += added
+            self.counts[UNREPORTED] += added
         return added
 
     def take(self, queue: int, limit: int) -> list[int]:
@@ -122,8 +145,10 @@ class PoisonMap:
         wanted = min(limit, self.waiting[queue])
         if not wanted:
             return found
-        value = bytes([queue << 2 | UNREPORTED])
         page = self._lowest[queue]
+        if wanted == 1 and self._chunks[page >> _CHUNK_SHIFT][page & _IN_CHUNK] == queue << 2 | UNREPORTED:
+            return [page]
+        value = bytes([queue << 2 | UNREPORTED])
         for index in sorted(i for i in self._chunks if i >= page >> _CHUNK_SHIFT):
             chunk, base = self._chunks[index], index << _CHUNK_SHIFT
             at = chunk.find(value, max(page - base, 0))

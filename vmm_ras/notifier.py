@@ -115,6 +115,7 @@ class Notifier:
         self.sources = {s.placed.source_id: s for way in self.ways.values() for s in way}
         events = [EventDescription(s.placed.vector, shared=True) for s in self.ways["sdei"]]
         self.sdei = SdeiDispatcher(events, range(vcpus))
+        self._by_event = {s.placed.vector: s for s in self.ways["sdei"]}
         self.vcpus = vcpus
         self.aborts: dict[int, Abort] = {}
         """vCPU to what it consumed, from Stop or Hold to the telling."""
@@ -132,7 +133,9 @@ class Notifier:
         """Rules whose pages no way takes at present."""
         self._flat = not any(r.when.gpa_from is not None or r.when.gpa_to is not None for r in self.rules)
         self._cache: dict[tuple[Code, int | None, int], int] = {}
-        self._handlers: dict[type, Callable[[Any, float], list[Effect]]] = {
+        self._busy: dict[int, ErrorSource] = {}
+        """Sources with a posted block."""
+        self.handlers: dict[type, Callable[[Any, float], list[Effect]]] = {
             HostSignal: self._signal,
             GuestAbort: self._guest_abort,
             MemoryFault: self._memory_fault,
@@ -146,24 +149,22 @@ class Notifier:
     # -- the contract ----------------------------------------------------------------
 
     def receive(self, event: Event, now: float) -> list[Effect]:
-        """Take an event; the effects to carry out, in order."""
-        return self._handlers[event.__class__](event, now)
+        """Take an event; the effects to carry out, in order.  (``handlers``: the same by type, for tight loops.)"""
+        return self.handlers[event.__class__](event, now)
 
     def next_deadline(self) -> float | None:
         """When :meth:`expire` is to be called next, or None."""
-        soonest = NEVER
-        for source in self.sources.values():
-            state = source.state
-            soonest = min(soonest, state.poll)
-            soonest = min(soonest, state.overdue)
-        for abort in self.aborts.values():
-            soonest = min(soonest, abort.until)
+        if not self._busy and not self.aborts:
+            return None
+        soonest = min((a.until for a in self.aborts.values()), default=NEVER)
+        for source in self._busy.values():
+            soonest = min(soonest, source.state.poll, source.state.overdue)
         return None if soonest == NEVER else soonest
 
     def expire(self, now: float) -> list[Effect]:
         """Do what is due at ``now``: look at acks, repeat notifications, end holds, escalate."""
         out: list[Effect] = []
-        for source in self.sources.values():
+        for source in list(self._busy.values()):
             if source.state.poll <= now:
                 out.append(source.look(self._next()))
             if source.state.overdue <= now:
@@ -278,7 +279,7 @@ class Notifier:
             gone = self._tell(vcpu, state, abort, now, out)
         if vcpu in self._wanted and not gone:
             gone = self._visit(vcpu, state, out)
-        if vcpu not in self.aborts:
+        if not (gone and self.sdei.idle) and vcpu not in self.aborts:
             self._leave(vcpu, state, gone, out)
         if self.poison.counts[UNREPORTED]:
             self._kick(now, out)
@@ -298,14 +299,13 @@ class Notifier:
         if dispatch is None:
             out.append(Release(self._next(), vcpu))
             return
-        source = next((s for s in self.ways["sdei"] if s.placed.vector == dispatch.event and s.state.pages), None)
+        source, source_id = self._by_event.get(dispatch.event), None
         id, r = self._next(), dispatch.registers
-        source_id = None if source is None else source.placed.source_id
+        if source is not None:
+            source_id = source.placed.source_id
+            source.state.last, source.state.vcpu = id, vcpu
         out.append(SetRegisters(id, source_id, vcpu, r.x, r.pc, r.pstate, r.elr, r.spsr))
         out.append(Release(self._next(), vcpu))
-        if source is not None:
-            source.state.last, source.state.vcpu = id, vcpu
-            out.append(source.look(self._next()))
 
     # -- telling a vCPU what it consumed -----------------------------------------------
 
@@ -392,11 +392,11 @@ class Notifier:
             self._rest(abort)
             pages += self._neighbours(abort, source.capacity - 1)
         block = self._block(pages, rule, False)
-        source.posted(pages, queue, self._id + 1, now, rule)
-        id = source.publish(self._id, block, out)
+        id = source.post(self._id, block, pages, queue, now, rule, out)
         esr = sea_syndrome(rule.sea, state.el, abort.gva is not None, abort.esr)
         source_id, s = source.placed.source_id, source.state
-        s.last, s.vcpu, s.esr = id + 1, vcpu, esr
+        s.last, s.vcpu = id + 1, vcpu
+        self._busy[source_id] = source
         out.append(InjectSea(id + 1, source_id, vcpu, esr, abort.gva))
         out.append(Posted(id + 2, source_id, "sea", vcpu, esr, pages, block, rule.name))
         out.append(Release(id + 3, vcpu))
@@ -453,8 +453,8 @@ class Notifier:
             self.poison.set(page, POSTED)
         pages = tuple((page << shift, size) for page in found)
         block = self._block(pages, rule, True)
-        source.posted(pages, queue, self._id + 1, now, rule)
-        self._id = source.publish(self._id, block, out)
+        self._id = source.post(self._id, block, pages, queue, now, rule, out)
+        self._busy[source.placed.source_id] = source
         esr = None
         if way == "sei":
             esr = serror_esr(sei_syndrome(rule))
@@ -515,20 +515,18 @@ class Notifier:
 
     def _ack(self, event: AckRead, now: float) -> list[Effect]:
         effect, source_id, value = event
-        source = self.sources.get(source_id)
-        if source is None or not source.state.pages or effect < source.state.first:
+        source = self._busy.get(source_id)
+        if source is None or effect < source.state.first:
             return []  # read before the present block was posted: it says nothing about it
         if not source.acknowledged(value):
             source.unread(now)
             return []
         pages = source.clear()
+        del self._busy[source_id]
         if source.state.refused:
             source.state.refused.clear()
-        poison, shift = self.poison, self.page_shift
-        for gpa, _ in pages:
-            page = gpa >> shift
-            if poison.state(page) == POSTED:
-                poison.set(page, ACKED)
+        poison = self.poison
+        poison.acknowledge(pages, self.page_shift)
         out: list[Effect] = [Acked(self._next(), source_id, pages)]
         if self.aborts and source.way == "sea":
             self._resume_held(now, out)
@@ -550,9 +548,9 @@ class Notifier:
     def _failed(self, event: Failed, now: float) -> list[Effect]:
         id, reason = event
         out: list[Effect] = []
-        for source in self.sources.values():
+        for source in list(self._busy.values()):
             s = source.state
-            if s.pages and s.first <= id <= max(s.first + 2, s.last):
+            if s.first <= id <= max(s.first + 2, s.last):
                 writing = id <= s.first + (2 if source.placed.ack is not None else 1)
                 if writing:
                     s.broken = reason
@@ -566,6 +564,7 @@ class Notifier:
     def _take_back(self, source: ErrorSource, reason: str, out: list[Effect]) -> None:
         """Withdraw an unread block; its pages wait again."""
         queue, pages = source.state.queue, source.clear()
+        self._busy.pop(source.placed.source_id, None)
         if source.way == "sdei":
             self.sdei.withdraw(source.placed.vector)
         out.append(TakenBack(self._next(), source.placed.source_id, pages, reason))
@@ -597,20 +596,23 @@ class Notifier:
         else:
             assert result.x0 is not None
             out.append(Reply(self._next(), vcpu, result.x0))
-        for source in self.ways["sdei"]:
-            if source.placed.vector in result.discarded and source.state.pages:
+        for event_number in result.discarded:
+            source = self._by_event.get(event_number)
+            if source is not None and source.state.pages:
                 self._take_back(source, "the guest unregistered the event", out)
-        self._stuck.clear()
+        if self._stuck:
+            self._stuck.clear()
         self._out = vcpu
-        self._kick(now, out)
+        if self.poison.counts[UNREPORTED]:
+            self._kick(now, out)
         for other in result.wanted:
             self._stop(other, out)
         self._out = None
         gone = self._visit(vcpu, result.after(state), out) if vcpu in self._wanted else False
         self._leave(vcpu, result.after(state), gone, out)
-        for source in self.ways["sdei"]:
-            if source.placed.vector == result.completed and source.state.pages:
-                out.append(source.look(self._next()))
+        source = None if result.completed is None else self._by_event.get(result.completed)
+        if source is not None and source.state.pages:
+            out.append(source.look(self._next()))
         return out
 
     def _stop(self, vcpu: int, out: list[Effect]) -> None:

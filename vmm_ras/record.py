@@ -15,6 +15,7 @@ ENTRY_SIZE = DataEntry300.SIZE + PlatformMemory.SIZE
 """Bytes of one memory entry, its section included: 152."""
 ALL_ONES = (1 << 64) - 1
 
+_NO_TEXT = bytes(20)
 _header, _entry, _memory = ErrorStatusHeader.pack, DataEntry300.pack, PlatformMemory.pack
 
 
@@ -45,12 +46,32 @@ def capacity(block_length: int, max_sections: int) -> int:
     return max(0, min((block_length - HEADER_SIZE) // ENTRY_SIZE, max_sections, 0x3FF))
 
 
-@lru_cache(maxsize=64)
-def _timestamp(second: int) -> Timestamp | None:
-    try:
-        return Timestamp.of(second, precise=True)
-    except ValueError:
-        return None
+_FRU_TEXT = DataEntry300.at("fru_text")
+_BEFORE, _AFTER = _FRU_TEXT.offset, _FRU_TEXT.offset + _FRU_TEXT.size
+
+
+@lru_cache(maxsize=1024)
+def _frame(
+    count: int, severity: Severity, latent: bool, second: int | None, style: RecordStyle
+) -> tuple[bytes, bytes, bytes]:
+    """What blocks have in common: block header, and entry header before and behind the FRU text."""
+    several, corrected = count > 1 and style.count, severity == Severity.CORRECTED
+    header = _header(
+        correctable=corrected, uncorrectable=not corrected,
+        multiple_correctable=corrected and several, multiple_uncorrectable=several and not corrected,
+        entry_count=count if style.count else 0, data_length=count * ENTRY_SIZE, severity=severity,
+    )  # fmt: skip
+    stamp = None
+    if second is not None:
+        try:
+            stamp = Timestamp.of(second, precise=True)
+        except ValueError:
+            stamp = None  # a time that no calendar has is no time
+    entry = _entry(
+        section_type=PlatformMemory.GUID, severity=severity, flags=SectionFlags.LATENT_ERROR if latent else 0,
+        error_data_length=PlatformMemory.SIZE, fru_text="" if style.fru_text else None, timestamp=stamp,
+    )  # fmt: skip
+    return header, entry[:_BEFORE], entry[_AFTER:]
 
 
 def memory_block(
@@ -68,26 +89,13 @@ def memory_block(
     ``pages``: (guest physical address, bytes), sizes powers of two.  ``latent``: found, not yet consumed (section flag
     Latent Error).  ``number``: the record's, for the FRU text.  ``time``: seconds since the epoch.
     """
-    flags = SectionFlags.LATENT_ERROR if latent else 0
-    text = f"vmm memory #{number & 0xFFFFFFFF:08x}" if style.fru_text else None
-    stamp = _timestamp(int(time)) if style.timestamp and time is not None else None
+    second = int(time) if time is not None and style.timestamp else None
+    header, before, after = _frame(len(pages), severity, latent, second, style)
+    text = b"vmm memory #%08x" % (number & 0xFFFFFFFF) if style.fru_text else _NO_TEXT
     if error_type is None:
         error_type = style.error_type
-    entry = _entry(
-        section_type=PlatformMemory.GUID, severity=severity, flags=flags, error_data_length=PlatformMemory.SIZE,
-        fru_text=text, timestamp=stamp,
-    )  # fmt: skip
-    count = len(pages)
-    corrected = severity == Severity.CORRECTED
-    several = count > 1 and style.count
-    parts = [
-        _header(
-            correctable=corrected, uncorrectable=not corrected,
-            multiple_correctable=corrected and several, multiple_uncorrectable=several and not corrected,
-            entry_count=count if style.count else 0, data_length=count * ENTRY_SIZE, severity=severity,
-        )
-    ]  # fmt: skip
+    parts = [header]
     for gpa, size in pages:
         mask = -size & ALL_ONES if style.mask else None
-        parts += (entry, _memory(physical_address=gpa, physical_address_mask=mask, error_type=error_type))
+        parts += (before, text, after, _memory(physical_address=gpa, physical_address_mask=mask, error_type=error_type))
     return b"".join(parts)

@@ -53,6 +53,10 @@ LOST = frozenset({"swallowed", "malformed", "garbled", "unreadable", "objerr"})
 """Outcomes in which the guest was told and did nothing about the page."""
 PANIC = frozenset({"panic", "oops", "serror-panic"})
 
+_TELLING = frozenset({Posted, Acked, Decided, InjectSea, OwnMemory, TakenBack, Undelivered, Escalate})
+"""Effects that say what became of a row."""
+_SETTLED = frozenset({"known", "ignored"})
+
 crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
 
 
@@ -192,6 +196,9 @@ class Replay:
         self._open: dict[int, list[Row]] = {}
         self._by_source: dict[int, list[Row]] = {}
         self._published: dict[int, bytes] = {}
+        regions = [(gpa, gpa + len(data)) for _, gpa, data in image.regions]
+        self._firmware = min(low for low, _ in regions), max(high for _, high in regions)
+        """Span of what the model really reads: only there poison matters to its memory."""
         if sdei:
             self.guest.start_sdei(self.notifier, 0.0)
 
@@ -199,11 +206,15 @@ class Replay:
 
     def run(self, entries: Iterable[tuple[int, float | None, Any]]) -> Iterator[Row]:
         """Replay a trace; a row per event, in trace order.  Raises what iterating ``entries`` raises."""
-        rows = self._rows
+        rows, core, guest = self._rows, self.notifier, self.guest.os
         for line, at, item in entries:
             kind = item.__class__
             if kind is HostSignal:
-                self._advance(self._clock(at))
+                until = self._clock(at)
+                if core.next_deadline() is None and guest.next_time(self.now) > until:
+                    self.now = until
+                else:
+                    self._advance(until)
                 self._signal(line, item)
             elif kind is GuestAbort or kind is MemoryFault:
                 self._advance(self._clock(at))
@@ -287,15 +298,11 @@ class Replay:
         self._rows.append(row)
         if gpa is not None:
             self._open.setdefault(gpa >> self.page_shift, []).append(row)
-            self.guest.memory.poison(gpa & -size if size > 1 else gpa, size) if self._holds_firmware(gpa, size) else None
+            if self._firmware[0] - size < gpa < self._firmware[1] + size:
+                self.guest.memory.poison(gpa & -size, size)
         guest = self.guest
         effects = guest.drive(self.notifier, self.notifier.receive(event, self.now), self.now)
         self._follow(effects, row)
-
-    def _holds_firmware(self, gpa: int, size: int) -> bool:
-        """Whether the lost range touches what the model really reads: its tables, registers and blocks."""
-        low = gpa & -size
-        return any(low < at + len(data) and at < low + size for _, at, data in self.image.regions)
 
     def _follow(self, effects: list[Effect], row: Row | None = None) -> None:
         """Read off the effects, and off what the guest did, what became of the rows."""
@@ -305,6 +312,8 @@ class Replay:
         bare: InjectSea | None = None
         for e in effects:
             kind = e.__class__
+            if kind not in _TELLING:
+                continue
             if kind is Posted:
                 _, source_id, delivery, vcpu, esr, pages, block, rule = e
                 self.summary.blocks += 1
@@ -331,7 +340,7 @@ class Replay:
             elif kind is Decided:
                 if row is not None:
                     row.rule = e[4]
-                    if e[5] in {"known", "ignored"}:
+                    if e[5] in _SETTLED:
                         row.outcome = e[5]
                         self._close(row)
             elif kind is InjectSea:
@@ -340,13 +349,18 @@ class Replay:
                     self._told_bare(e, None)
             else:
                 self._notice(e, row)
+        if actions:
+            self._unmatched(actions, bare)
+        if self.journal is not None:
+            self.journal += effects
+
+    def _unmatched(self, actions: list[Action], bare: InjectSea | None) -> None:
+        """What the guest did that no acknowledgement followed."""
         for action in actions:
             if action.source_id is None:
                 self._told_bare(bare, action.outcome)
         for source_id in {a.source_id for a in actions if a.source_id is not None}:
             self._read(source_id, actions)
-        if self.journal is not None:
-            self.journal += effects
 
     def _notice(self, e: Effect, row: Row | None) -> None:
         """Effects that are rare."""

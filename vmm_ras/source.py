@@ -11,7 +11,6 @@ would vanish.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from acpi.image import PlacedSource
@@ -21,7 +20,7 @@ from vmm_ras.record import capacity
 
 NEVER = float("inf")
 FIRST_POLL = 0.001
-"""Seconds to the second look at an ack; each further one waits twice as long."""
+"""Seconds to the first timed look at an ack; each further one waits twice as long."""
 LAST_POLL = 1.0
 QUIET_POLL = 60.0
 """Seconds between looks once the policy is at its end with an unacknowledged block."""
@@ -40,7 +39,6 @@ class SourceState:
     """Ids of the first and last effect of the posting: a Failed in between takes it back."""
     vcpu: int | None = None
     """vCPU that the notification goes to."""
-    esr: int | None = None
     tries: int = 0
     """Repetitions done."""
     overdue: float = NEVER
@@ -70,25 +68,24 @@ class ErrorSource:
         """Whether a block may be posted."""
         return not self.state.pages and not self.state.broken and self.capacity > 0
 
-    def publish(self, id: int, block: bytes, out: list[Effect]) -> int:
-        """Arm the gate, write the body with block status 0, write the block status last; the last id used."""
-        placed = self.placed
+    def post(
+        self, id: int, block: bytes, pages: tuple[tuple[int, int], ...], queue: int, now: float, rule: Rule,
+        out: list[Effect],
+    ) -> int:  # fmt: skip
+        """Publish a block: arm the gate, write the body with block status 0, then the status.  The last id used."""
+        placed, s = self.placed, self.state
         source_id, at = placed.source_id, placed.block
+        s.first = s.last = id + 1
+        s.pages, s.queue, s.tries, s.wait = pages, queue, 0, FIRST_POLL
+        s.vcpu = None
+        s.overdue = now + rule.unacked.after_ms / 1000
+        s.poll = now + (placed.poll_interval_ms / 1000 if self.way == "polled" else FIRST_POLL)
         if placed.ack is not None:
             id += 1
             out.append(ArmAck(id, source_id, placed.ack, placed.ack_write))
         out.append(WriteGuest(id + 1, source_id, at, b"\0\0\0\0" + block[4:]))
         out.append(WriteGuest(id + 2, source_id, at, block[:4]))
         return id + 2
-
-    def posted(self, pages: Sequence[tuple[int, int]], queue: int, first: int, now: float, rule: Rule) -> None:
-        """Note what was published."""
-        s = self.state
-        s.pages, s.queue, s.first, s.last = tuple(pages), queue, first, first
-        s.vcpu = s.esr = None
-        s.tries, s.overdue, s.wait = 0, now + rule.unacked.after_ms / 1000, FIRST_POLL
-        interval = self.placed.poll_interval_ms / 1000 if self.way == "polled" else 0.0
-        s.poll = now + interval
 
     def look(self, id: int) -> PollAck:
         """The effect that reads the gate."""
@@ -116,9 +113,3 @@ class ErrorSource:
     def take_back(self, id: int) -> WriteGuest:
         """The effect that withdraws an unread block: block status 0, which a guest takes for empty."""
         return WriteGuest(id, self.placed.source_id, self.placed.block, b"\0\0\0\0")
-
-    @property
-    def deadline(self) -> float:
-        """When the source wants :meth:`Notifier.expire` to be called; NEVER if it does not."""
-        s = self.state
-        return min(s.poll, s.overdue)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from acpi.image import Image
 from vmm_ras.effects import (
     ArmAck,
     Effect,
     Escalate,
+    Hold,
     InjectSea,
     InjectSerror,
+    Notice,
     PollAck,
     RaiseLine,
     Release,
@@ -28,6 +30,7 @@ from vmm_ras.guests.vcpu import Vcpu
 from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import GuestProfile
 
+_NOTICES = frozenset(get_args(Notice)) | {Hold}
 MAX_CALLS = 10_000
 """Rounds of effects and answers after one event: more is a loop between core and guest."""
 
@@ -50,18 +53,12 @@ class ModelGuest:
         self._stops: set[int] = set()
         self.escalated: list[Escalate] = []
         self._stay = -1
-        self._handlers: dict[type, Callable[[Any, float, list[Event]], None]] = {
-            WriteGuest: self._write,
-            ArmAck: self._arm,
-            PollAck: self._poll,
-            Stop: self._stop,
-            InjectSea: self._sea,
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
             InjectSerror: self._serror,
             SetRegisters: self._set,
             RaiseLine: self._line,
             Reply: self._reply,
             Escalate: self._escalate,
-            Release: self._go,
         }
 
     def start_sdei(self, notifier: Notifier, now: float, registered: bool = True) -> None:
@@ -94,80 +91,75 @@ class ModelGuest:
         The vCPU ``stay`` is not run when it is released.  Raises GuestError if core and guest never come to rest.
         """
         seen: list[Effect] = []
-        rounds = 0
-        receive = notifier.receive
-        while effects:
+        handlers = notifier.handlers
+        self._stay = stay
+        for _ in range(MAX_CALLS):
+            if not effects:
+                break
             seen += effects
             following: list[Effect] = []
-            for answer in self.perform(effects, now, stay):
-                following += receive(answer, now)
+            for answer in self.perform(effects, now):
+                following += handlers[answer.__class__](answer, now)
             effects = following
-            rounds += 1
-            if rounds > MAX_CALLS:
-                raise GuestError("core and guest do not come to rest")
+        else:
+            raise GuestError("core and guest do not come to rest")
+        if seen:
+            notifier.receive(Done(seen[-1].id), now)
         return seen
 
-    def perform(self, effects: list[Effect], now: float, stay: int = -1) -> list[Event]:
-        """Carry out a list of effects in order; the answers.  The vCPU ``stay`` is not run when it is released."""
+    def perform(self, effects: list[Effect], now: float) -> list[Event]:
+        """Carry out a list of effects in order; the answers, but for Done.
+
+        The kinds that every error takes are told apart here, because a call for each costs more than the work.
+        """
         out: list[Event] = []
-        failed: set[int | None] = set()
-        self._stay = stay
-        handlers = self._handlers
+        failed: set[int | None] | None = None
+        memory, vcpus = self.memory, self.vcpus
         for e in effects:
-            handler = handlers.get(e.__class__)
-            if handler is None:
-                continue  # a notice
-            if failed and getattr(e, "source_id", None) in failed:
+            if type(e) in _NOTICES or (failed is not None and getattr(e, "source_id", None) in failed):
                 continue
             try:
-                handler(e, now, out)
+                if type(e) is WriteGuest:
+                    memory.write(e.gpa, e.data)
+                    if len(e.data) == 4 and e.data != b"\0\0\0\0":
+                        self.os.block_written(e.source_id, now)
+                elif type(e) is ArmAck:
+                    value = int.from_bytes(memory.read(e.gpa, 8), "little")
+                    memory.write(e.gpa, (value & ~e.mask).to_bytes(8, "little"))
+                elif type(e) is Release:
+                    if e.vcpu != self._stay:
+                        self._release(e.vcpu, now, out)
+                elif type(e) is PollAck:
+                    out.append(AckRead(e.id, e.source_id, int.from_bytes(memory.read(e.gpa, e.size), "little")))
+                elif type(e) is Stop:
+                    if e.vcpu in self._programs:  # its call comes first; it is stopped when that is answered
+                        self._stops.add(e.vcpu)
+                    else:
+                        out.append(Stopped(e.vcpu, vcpus[e.vcpu].state()))
+                elif type(e) is InjectSea:
+                    vcpus[e.vcpu].take_sea(e.esr, e.far)
+                else:
+                    self._handlers[type(e)](e, now)
             except GuestError as error:
-                failed.add(getattr(e, "source_id", None))
+                failed = {*(failed or ()), getattr(e, "source_id", None)}
                 out.append(Failed(e.id, str(error)))
-        if effects:
-            out.append(Done(effects[-1].id))
         return out
 
-    def _write(self, e: WriteGuest, now: float, out: list[Event]) -> None:
-        self.memory.write(e[2], e[3])
-        if len(e[3]) == 4 and e[3] != b"\0\0\0\0":
-            self.os.block_written(e[1], now)
-
-    def _arm(self, e: ArmAck, now: float, out: list[Event]) -> None:
-        value = int.from_bytes(self.memory.read(e[2], 8), "little")
-        self.memory.write(e[2], (value & ~e[3]).to_bytes(8, "little"))
-
-    def _poll(self, e: PollAck, now: float, out: list[Event]) -> None:
-        out.append(AckRead(e[0], e[1], int.from_bytes(self.memory.read(e[2], e[3]), "little")))
-
-    def _stop(self, e: Stop, now: float, out: list[Event]) -> None:
-        if e[1] in self._programs:  # its call comes first; it is stopped when that is answered
-            self._stops.add(e[1])
-        else:
-            out.append(Stopped(e[1], self.vcpus[e[1]].state()))
-
-    def _sea(self, e: InjectSea, now: float, out: list[Event]) -> None:
-        self.vcpus[e[2]].take_sea(e[3], e[4])
-
-    def _serror(self, e: InjectSerror, now: float, out: list[Event]) -> None:
+    def _serror(self, e: InjectSerror, now: float) -> None:
         self.vcpus[e.vcpu].pend_serror(e.vsesr)
 
-    def _set(self, e: SetRegisters, now: float, out: list[Event]) -> None:
+    def _set(self, e: SetRegisters, now: float) -> None:
         self.vcpus[e.vcpu].set_registers(e)
 
-    def _line(self, e: RaiseLine, now: float, out: list[Event]) -> None:
+    def _line(self, e: RaiseLine, now: float) -> None:
         self.os.interrupt(e.source_id, now)
 
-    def _reply(self, e: Reply, now: float, out: list[Event]) -> None:
+    def _reply(self, e: Reply, now: float) -> None:
         self._answers[e.vcpu] = e.x0
         self.vcpus[e.vcpu].x[0] = e.x0 & (1 << 64) - 1
 
-    def _escalate(self, e: Escalate, now: float, out: list[Event]) -> None:
+    def _escalate(self, e: Escalate, now: float) -> None:
         self.escalated.append(e)
-
-    def _go(self, e: Release, now: float, out: list[Event]) -> None:
-        if e[1] != self._stay:
-            self._release(e[1], now, out)
 
     def _release(self, index: int, now: float, out: list[Event]) -> None:
         program = self._programs.pop(index, None)

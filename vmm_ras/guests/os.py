@@ -87,6 +87,7 @@ class GuestOs:
         self.polls_stopped = False
         self._cache: list[tuple[bytes, float]] = []
         self._late: list[tuple[float, PlacedSource]] = []
+        self._polled: dict[int, PlacedSource] = {}
         self._unpolled: dict[int, PlacedSource] = {}
 
     # -- boot ------------------------------------------------------------------------
@@ -103,6 +104,8 @@ class GuestOs:
         for source in self.sources:
             if source.notification in self.profile.notifications:
                 self.by_type.setdefault(source.notification, []).append(source)
+                if source.notification == NotificationType.POLLED and source.poll_interval_ms:
+                    self._polled[source.source_id] = source
         for vcpu in self.vcpus:
             vcpu.vbar = VBAR
             vcpu.run_at(0, USER_PC)
@@ -192,12 +195,14 @@ class GuestOs:
 
     def block_written(self, source_id: int, now: float) -> None:
         """Host side: a block of this source was published.  Only polled sources need to be looked at later."""
-        for source in self.by_type.get(NotificationType.POLLED, ()):
-            if source.source_id == source_id and source.poll_interval_ms:
-                self._unpolled[source_id] = source
+        source = self._polled.get(source_id)
+        if source is not None:
+            self._unpolled[source_id] = source
 
     def next_time(self, now: float) -> float:
         """When the guest does something by itself: its next poll of a filled source, or a late acknowledgement."""
+        if not self._late and not self._unpolled:
+            return NEVER
         soonest = min((at for at, _ in self._late), default=NEVER)
         if not self.polls_stopped and not self.panicked:
             for source in self._unpolled.values():
@@ -250,7 +255,7 @@ class GuestOs:
                 size = head.raw_data_offset + head.raw_data_length if head.raw_data_length else 20 + head.data_length
                 if size <= limit:
                     raw = memory.read(at, size)
-                    outcome = self._process(raw, StatusBlock.decode(raw), now)
+                    outcome = self._process(raw, StatusBlock.decode(raw, head), now)
             except WireError:
                 pass
             memory.write(at, b"\0\0\0\0")

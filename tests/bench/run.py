@@ -1,0 +1,202 @@
+"""`make bench`: how long the codec takes beside construct, and a replay beside its floor loop, all in one run.
+
+The replay goes through the same function as the command line's (`vmm_ras.replay.Replay.run`, rows to JSON Lines), over
+distinct pages, and its result is checked: every page acked, every row's block CRC, the same pages as the floor's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import timeit
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from acpi.ghes import STATUS_BLOCK, DataEntry300, Entry, ErrorStatusHeader, StatusBlock
+from acpi.hest import GenericHardwareErrorSourceV2
+from acpi.presets import PRESETS
+from cper.memory import PlatformMemory
+from cper.record import RECORD, Record, RecordHeader, SectionDescriptor
+from cper.wire import Struct
+from cper.wire._construct import twin
+from tests.bench import floor
+from vmm_ras.replay import TABLES, Replay, crc32c
+from vmm_ras.traces import open_trace
+
+HVA, GPA = 0x7F00_0000_0000, 0x4000_0000
+CHUNK = 25_000
+
+
+def microseconds(call: Callable[[], object], repeat: int = 7) -> float:
+    """Least time of one call, in microseconds."""
+    timer = timeit.Timer(call)
+    number = max(20, int(0.02 / max(timer.timeit(20) / 20, 1e-8)))
+    return min(timer.repeat(repeat, number)) / number * 1e6
+
+
+def structures(console: Console) -> bool:
+    """Codec beside construct's interpreted twin; whether each is at least three times quicker, both ways."""
+    table = Table("structure", "bytes", "decode", "construct", "times", "encode", "construct", "times", "pack", "to JSON")
+    full = PlatformMemory(
+        error_status=0x400, physical_address=0x12345000, physical_address_mask=0xFFFF_FFFF_FFFF_F000, node=1, card=1,
+        module=2, device=3, row=4, column=5, bit_position=6, requestor_id=7, responder_id=8, target_id=9, error_type=3,
+        rank=1, bank_group=3, bank_address=7, card_handle=9, module_handle=10, row_high=1, chip_id=2,
+    )  # fmt: skip
+    entry = Entry.of(full, fru_text="DIMM A1")
+    record = Record.of([full])
+    source = next(s for s in PRESETS["qemu-11.1"].place(TABLES).hest.sources)
+    samples: list[Struct] = [
+        full, entry.header, StatusBlock.of([entry]).header, source, record.header, record.sections[0].descriptor,
+    ]  # fmt: skip
+    good = True
+    for sample in samples:
+        cls = type(sample)
+        data, other = sample.encode(), twin(cls)
+        words = {k: v for k, v in other.parse(data).items() if k != "_io"}
+        assert cls.decode(data) == sample
+        assert other.build(words) == data
+        values = {name: getattr(sample, name) for name in cls.model_fields if name != "residue"}
+        assert cls.pack(**values) == data
+        d, cd = microseconds(lambda c=cls, b=data: c.decode(b)), microseconds(lambda o=other, b=data: o.parse(b))
+        e, ce = microseconds(sample.encode), microseconds(lambda o=other, w=words: o.build(w))
+        p = microseconds(lambda c=cls, v=values: c.pack(**v))
+        j = microseconds(lambda c=cls, b=data: orjson.dumps(c.plain_of(b)))
+        good = good and cd / d >= 3 and ce / e >= 3
+        table.add_row(
+            cls.__name__, str(cls.SIZE), f"{d:.2f}", f"{cd:.2f}", f"{cd / d:.1f}", f"{e:.2f}", f"{ce:.2f}",
+            f"{ce / e:.1f}", f"{p:.2f}", f"{j:.2f}",
+        )  # fmt: skip
+    block = StatusBlock.of([entry]).encode()
+    d, cd = microseconds(lambda: StatusBlock.decode(block)), microseconds(lambda: STATUS_BLOCK.parse(block))
+    table.add_row("StatusBlock (frame)", str(len(block)), f"{d:.2f}", f"{cd:.2f}", f"{cd / d:.1f}", "", "", "", "", "")
+    raw = record.encode()
+    d, cd = microseconds(lambda: Record.decode(raw)), microseconds(lambda: RECORD.parse(raw))
+    table.add_row("Record (frame)", str(len(raw)), f"{d:.2f}", f"{cd:.2f}", f"{cd / d:.1f}", "", "", "", "", "")
+    console.print("Codec, microseconds per call (least of 7 runs); construct is interpreted, raw words")
+    console.print(table)
+    assert {ErrorStatusHeader, DataEntry300, GenericHardwareErrorSourceV2, RecordHeader, SectionDescriptor} <= {
+        type(s) for s in samples
+    }
+    return good
+
+
+def write_trace(path: Path, events: int) -> None:
+    """A JSONL trace of ``events`` signals on distinct pages in scattered order, every other one an AR."""
+    step = 0x9E3779B1 | 1  # odd: a permutation of the page numbers
+    span = 1 << (events - 1).bit_length()
+    with path.open("wb") as out:
+        out.write(b'{"event":"trace","version":1,"clock":"relative"}\n')
+        out.write(b'{"event":"memory","hva":%d,"gpa":%d,"size":%d}\n' % (HVA, GPA, span << 12))
+        for vcpu in range(4):
+            out.write(b'{"event":"vcpu","vcpu":%d,"tid":%d}\n' % (vcpu, 100 + vcpu))
+        for index in range(events):
+            page = index * step & span - 1
+            line = {
+                "event": "signal", "code": "AR" if index & 1 else "AO", "hva": HVA + (page << 12), "lsb": 12,
+                "tid": 100 + (index >> 1 & 3), "time": index * 1e-3,
+            }  # fmt: skip
+            out.write(orjson.dumps(line) + b"\n")
+
+
+def replay(path: Path, events: int, console: Console) -> tuple[float, float]:
+    """Events per second of `replay`, and how many times the floor's time it takes; both run in turns, chunk by chunk."""
+    run = Replay(PRESETS["default"].place(TABLES))
+    span = 1 << (events - 1).bit_length()
+    lines = path.open("rb")
+    sink = open(os.devnull, "wb")  # noqa: SIM115
+    rows, mine, theirs, blocks = 0, 0.0, 0.0, 0
+    pages = 0
+    clock = time.process_time
+    with open_trace(str(path)) as entries:
+        stream = run.run(entries)
+        left = True
+        while left:
+            start = clock()
+            for _ in range(CHUNK):
+                row = next(stream, None)
+                if row is None:
+                    left = False
+                    break
+                sink.write(orjson.dumps(row.plain()) + b"\n")
+                rows += 1
+                blocks ^= row.crc32c or 0
+            mine += clock() - start
+            part = []
+            for line in lines:
+                part.append(line)
+                if len(part) == CHUNK:
+                    break
+            start = clock()
+            _, acked = floor.run(part, HVA, GPA, span << 12, sink.write)
+            theirs += clock() - start
+            pages += acked
+            print(f"\r{rows:,} of {events:,} events", end="", file=sys.stderr, flush=True)
+    print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
+    assert rows == events, f"{rows} rows, not {events}"
+    assert pages == events, f"the floor acked {pages} pages, not {events}"
+    assert run.summary.pages == {"unreported": 0, "posted": 0, "acked": events}, run.summary.pages
+    assert run.summary.outcomes == {"offlined": events}, run.summary.outcomes
+    assert blocks != 0
+    assert crc32c(b"123456789") == 0xE3069283
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    console.print(
+        f"replay: {events:,} events in {mine:.1f} s, {events / mine:,.0f} events/s, {mine / events * 1e6:.1f} us each; "
+        f"floor {theirs / events * 1e6:.1f} us; ratio {mine / theirs:.2f} (at most 4.5); peak memory {rss >> 10} MiB"
+    )
+    return events / mine, mine / theirs
+
+
+def command_line(path: Path, events: int, console: Console) -> None:
+    """The same through the command line as a user runs it, and how quickly the command line starts."""
+    exe = [sys.executable, "-m", "vmm_ras.cli"]
+    start = time.perf_counter()
+    done = subprocess.run([*exe, "replay", str(path), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
+    took = time.perf_counter() - start
+    assert done.stdout.count(b"\n") == events
+    console.print(f"vmm-ras replay --json, {events:,} events, as a process: {took:.2f} s")
+    block = path.with_suffix(".bin")
+    block.write_bytes(StatusBlock.of([Entry.of(PlatformMemory(physical_address=0x1000))]).encode())
+    for words, limit in ((["--help"], 0.25), (["cper", "show", str(block)], 0.5)):
+        best = min(_wall([*exe, *words]) for _ in range(5))
+        console.print(f"vmm-ras {words[0]} {words[1] if len(words) > 1 else ''}: {best:.3f} s (at most {limit})")
+
+
+def _wall(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    """Run it all; exit 1 if a structure is not three times quicker than construct, or the replay misses its ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--only", choices=("structures", "replay", "cli"))
+    options = parser.parse_args()
+    console = Console(width=140)
+    good = True
+    if options.only in {None, "structures"}:
+        good = structures(console)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bench.jsonl"
+        if options.only in {None, "replay"}:
+            write_trace(path, options.events)
+            _, ratio = replay(path, options.events, console)
+            good = good and ratio <= 4.5
+        if options.only in {None, "cli"}:
+            write_trace(path, 20_000)
+            command_line(path, 20_000, console)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
