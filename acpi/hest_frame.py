@@ -11,7 +11,7 @@ import construct as c
 
 from acpi.hest import FIXED, HestHeader, OpaqueSource, Source, source_reader
 from acpi.machine_check import HEADERS, MachineCheckBank, MachineCheckHeader, MachineCheckSource
-from cper.wire import DecodeError, TruncatedError, WireError
+from cper.wire import DecodeError, Struct, TruncatedError, WireError
 from cper.wire._construct import Wire
 
 
@@ -24,7 +24,11 @@ def _banks(kind: type[MachineCheckHeader]) -> c.Construct:
                 path="bank_count", offset=context._io.tell() - kind.SIZE + kind.at("bank_count").offset,
             )  # fmt: skip
 
-    return c.Struct("header" / (Wire(kind) * fits), "banks" / c.Array(c.this.header.bank_count, Wire(MachineCheckBank)))
+    return c.Struct("header" / (Wire(kind) * fits), "banks" / c.Array(_bank_count, Wire(MachineCheckBank)))
+
+
+def _bank_count(context: Any) -> int:
+    return int(context.header.bank_count)
 
 
 FRAMES: dict[int, c.Construct] = {
@@ -63,8 +67,26 @@ class _Source(c.Construct):  # type: ignore[misc]
         return obj
 
 
+class _Head(Wire):
+    """The fixed part; a count that is not there is missed in the same words as by ``Hest.parse``."""
+
+    def __init__(self) -> None:
+        super().__init__(HestHeader)
+
+    def _parse(self, stream: Any, context: Any, path: str) -> Struct:
+        try:
+            return super()._parse(stream, context, path)
+        except TruncatedError as error:
+            at = HestHeader.at("error_source_count").offset
+            if (error.offset or 0) < at:
+                raise
+            raise TruncatedError(
+                f"4 bytes needed, {c.stream_size(stream) - at} given", structure="Hest", path="count", offset=at
+            ) from None
+
+
 HEST = c.Struct(
-    "head" / Wire(HestHeader), "sources" / c.Array(c.this.head.error_source_count, _Source()),
+    "head" / _Head(), "sources" / c.Array(lambda context: context.head.error_source_count, _Source()),
     "trailing" / c.GreedyBytes,
 )  # fmt: skip
 """The whole table; the stream must end where the header's length says."""

@@ -1,7 +1,7 @@
-"""Tables, registers and status blocks placed in guest memory (ACPI 6.5, 5.2.5, 18.3.2.7 and 18.3.2.8), and found there again.
+"""Tables, registers and status blocks placed in guest memory, and found there (ACPI 6.5, 5.2.5, 18.3.2.7 and 18.3.2.8).
 
-The error region is laid out as QEMU's ``etc/hardware_errors``: one address register per source, one Read Ack Register per
-source, then the blocks.
+The error region is laid out as QEMU's ``etc/hardware_errors``: one address register per source, one Read Ack Register
+per source, then the blocks.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def place(
     sources: Sequence[SourceDescription], tables: int, errors: int | None = None,
     words: TableWords | None = None, revision: int = 2,
 ) -> Image:  # fmt: skip
-    """RSDP, XSDT and HEST from guest physical address ``tables`` on, the error region at ``errors`` (default: behind them).
+    """RSDP, XSDT and HEST from guest physical address ``tables`` on, the error region at ``errors`` or behind them.
 
     Every source's gate is open at first: its address register holds the block's address, the bits of its ack write mask
     are set, and its block is zero.
@@ -199,16 +199,19 @@ def error_region(placed: Sequence[PlacedSource]) -> bytes:
 def find_tables(read: Read, rsdp: int) -> dict[str, tuple[int, bytes]]:
     """Walk RSDP and XSDT in guest memory: signature to (address, bytes) of each table; the first of a signature counts.
 
+    All tables together may have MAX_TABLE_SIZE bytes: an address in the XSDT costs 8 bytes, its table any number.
     Raises DecodeError, TruncatedError, and whatever ``read`` raises.
     """
     raw = read(rsdp, Rsdp.SIZE)
     pointer = Rsdp.decode(raw)
     if checksum(raw[:20]) or checksum(raw):
         raise DecodeError("the checksum is wrong", structure="Rsdp", path="checksum", offset=8)
-    _, addresses = Xsdt.parse(_table(read, pointer.xsdt_address))
+    xsdt = _table(read, pointer.xsdt_address, MAX_TABLE_SIZE)
+    left = MAX_TABLE_SIZE - len(xsdt)
     found: dict[str, tuple[int, bytes]] = {}
-    for gpa in addresses:
-        table = _table(read, gpa)
+    for gpa in Xsdt.parse(xsdt)[1]:
+        table = _table(read, gpa, left)
+        left -= len(table)
         found.setdefault(table[:4].decode("latin-1"), (gpa, table))
     return found
 
@@ -239,7 +242,7 @@ def find_sources(read: Read, hest: bytes) -> tuple[PlacedSource, ...]:
     return tuple(placed)
 
 
-def _table(read: Read, gpa: int) -> bytes:
+def _table(read: Read, gpa: int, left: int) -> bytes:
     try:
         header = TableHeader.decode(read(gpa, TableHeader.SIZE))
     except WireError as error:
@@ -247,6 +250,11 @@ def _table(read: Read, gpa: int) -> bytes:
     if not TableHeader.SIZE <= header.length <= MAX_TABLE_SIZE:
         raise DecodeError(
             f"{header.length} bytes is not between {TableHeader.SIZE} and {MAX_TABLE_SIZE}",
+            structure=f"Table@{gpa:#x}", path="header.length", offset=4,
+        )  # fmt: skip
+    if header.length > left:
+        raise DecodeError(
+            f"{header.length} bytes: the tables together have more than {MAX_TABLE_SIZE}",
             structure=f"Table@{gpa:#x}", path="header.length", offset=4,
         )  # fmt: skip
     data = read(gpa, header.length)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from acpi.hest import NotificationType
 from acpi.image import Image, SourceDescription, TableWords, place
@@ -20,7 +20,7 @@ class Preset:
 
     doc: str
     sources: tuple[SourceDescription, ...]
-    words: TableWords = TableWords()
+    words: TableWords = field(default_factory=TableWords)
     revision: int = 2
 
     def place(self, tables: int, errors: int | None = None) -> Image:
