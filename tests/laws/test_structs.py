@@ -1,0 +1,182 @@
+"""Laws that hold for every declared structure; a new one is covered the moment it is declared."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cper.wire import DecodeError, LayoutError, Struct, TruncatedError, WireError
+from cper.wire._construct import twin
+from cper.wire._layout import field_names
+from tests.laws.schema import problems
+from tests.strategies import constants, declared, images, in_place, without_residue
+
+STRUCTS = declared()
+every_struct = pytest.mark.parametrize("cls", STRUCTS, ids=lambda c: c.__name__)
+few = settings(max_examples=max(15, settings.default.max_examples * 3 // 10))
+
+
+def decode_then_encode_is_the_identity_wherever_the_bytes_lie(cls, raw):
+    value = cls.decode(raw)
+    assert value.encode() == raw
+    at = raw[-1] & 7
+    around = b"\xa5" * at + raw + b"\x5a\xa5"
+    for form in (around, bytearray(around), memoryview(around)):
+        found = cls.decode(form, at)
+        assert found == value
+        assert found.encode() == raw
+        assert cls.plain_of(form, at) == cls.plain_of(raw)
+
+
+def json_says_the_same_on_every_way_and_loses_nothing(cls, raw):
+    value = cls.decode(raw)
+    plain = cls.plain_of(raw)
+    assert plain == value.plain()
+    assert plain == json.loads(json.dumps(plain))
+    assert plain == json.loads(value.model_dump_json(exclude_none=True))
+    again = cls.of_plain(plain)
+    assert again == value
+    assert again.encode() == raw
+    assert problems(plain, SCHEMAS[cls], SCHEMAS[cls]) == []
+
+
+def pack_writes_what_the_object_writes(cls, raw):
+    value = without_residue(cls.decode(raw))
+    fields = {name: v for name, v in value if name != "residue"}
+    packed = cls.pack(**fields)
+    assert packed == value.encode()
+    assert cls.decode(packed) == value
+
+
+def the_construct_twin_reads_and_writes_the_same_words(cls, raw):
+    parsed = TWINS[cls].parse(raw)
+    words = {name: parsed[name] for name, _, _ in cls.words.words}
+    assert list(words.values()) == list(struct.unpack(cls.words.format, raw))
+    assert TWINS[cls].build(words) == raw
+
+
+LAWS = (
+    decode_then_encode_is_the_identity_wherever_the_bytes_lie,
+    json_says_the_same_on_every_way_and_loses_nothing,
+    pack_writes_what_the_object_writes,
+    the_construct_twin_reads_and_writes_the_same_words,
+)
+
+
+@every_struct
+def test_laws(cls):
+    @few
+    @given(images(cls))
+    def holds(raw):
+        for law in LAWS:
+            law(cls, raw)
+
+    holds()
+
+
+@every_struct
+def test_any_bytes_decode_or_raise_a_wire_error_with_path_and_offset(cls):
+    @few
+    @given(st.binary(max_size=cls.SIZE + 8) | images(cls), st.integers(-3, 9))
+    def holds(raw, offset):
+        decodes_or_says_where(cls, raw, offset)
+        decodes_or_says_where(cls, raw[: len(raw) * 3 // 4], offset)
+
+    holds()
+
+
+def decodes_or_says_where(cls, raw, offset):
+    results = []
+    for read in (cls.decode, cls.plain_of):
+        try:
+            read(raw, offset)
+            results.append(None)
+        except WireError as error:
+            results.append((type(error), str(error), error.offset, error.path, error.structure))
+    assert results[0] == results[1]
+    short = offset < 0 or len(raw) - offset < cls.SIZE
+    assert (results[0] is not None and results[0][0] is TruncatedError) == short
+    if results[0] is None:
+        return
+    kind, text, at, path, structure = results[0]
+    row = cls.at(path)
+    assert at == offset + row.offset
+    assert text.startswith(f"{structure}.{path} at {at:#x}: ")
+    assert structure == cls.__name__
+    if kind is TruncatedError:  # the first field that is not there as a whole
+        have = max(len(raw) - offset, 0) if offset >= 0 else 0
+        assert row.offset <= have < row.offset + row.size
+    else:
+        assert kind is DecodeError
+        assert any(row.offset <= place < row.offset + row.size for place, _ in constants(cls))
+
+
+@every_struct
+def test_only_constants_can_make_the_right_number_of_bytes_undecodable(cls):
+    for filler in (b"\0", b"\xff", b"\x5a"):
+        raw = bytearray(in_place(cls, filler * cls.SIZE))
+        assert cls.decode(raw).encode() == raw
+        for at, value in constants(cls):
+            wrong = bytearray(raw)
+            wrong[at] ^= 1
+            with pytest.raises(DecodeError) as caught:
+                cls.decode(wrong)
+            assert caught.value.offset is not None
+            assert caught.value.offset <= at < caught.value.offset + len(value)
+
+
+@every_struct
+def test_the_layout_has_no_gap_no_overlap_and_a_row_for_every_field(cls):
+    at = 0
+    for row in cls.layout:
+        if "." in row.path or row.bits:
+            continue
+        assert row.offset == at
+        at += row.size
+    assert at == cls.SIZE
+    paths = [row.path for row in cls.layout]
+    assert len(set(paths)) == len(paths)
+    assert {p for p in paths if "." not in p and not cls.at(p).reserved} >= set(cls.model_fields) - {"residue"}
+    own = [n for n in field_names(cls) if n in cls.model_fields or n in {w[0] for w in cls.words.words}]
+    assert [p for p in paths if "." not in p] == own
+    for slot in cls.words.slots:  # what is inside a nested structure has a row too, at its place
+        if isinstance(slot.kind, type) and issubclass(slot.kind, Struct):
+            for inner in slot.kind.layout:
+                found = cls.at(f"{slot.name}.{inner.path}")
+                assert (found.offset, found.size, found.bits) == (slot.offset + inner.offset, inner.size, inner.bits)
+    with pytest.raises(LayoutError):
+        cls.at("no_such_field")
+
+
+@every_struct
+def test_documents_are_derived(cls):
+    table = cls.layout_table()
+    assert all(f"`{row.path}" in table for row in cls.layout)
+    for line in ("def decode(", "def plain_of(", "def encode(", "def pack("):
+        assert line in cls.source()
+    assert cls.__doc__
+    assert set(SCHEMAS[cls]["properties"]) == set(cls.model_fields)
+
+
+SCHEMAS = {cls: cls.model_json_schema() for cls in STRUCTS}
+TWINS = {cls: twin(cls) for cls in STRUCTS}
+
+
+class TestTheLawsThemselves:
+    """The schema checker can fail."""
+
+    def test_schema(self):
+        from acpi.ghes import ErrorStatusHeader as H
+
+        schema = H.model_json_schema()
+        good = H(severity="fatal", entry_count=3).plain()
+        assert problems(good, schema, schema) == []
+        for key, value in [
+            ("entry_count", 1 << 10), ("entry_count", -1), ("entry_count", True), ("correctable", 1),
+            ("severity", "no_such"), ("severity", -1), ("raw_data_offset", "5"), ("other", 1), ("residue", "0"),
+        ]:  # fmt: skip
+            assert problems(good | {key: value}, schema, schema), (key, value)
