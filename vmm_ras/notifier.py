@@ -132,6 +132,7 @@ class Notifier:
         self._stuck: set[int] = set()
         """Rules whose pages no way takes at present."""
         self._flat = not any(r.when.gpa_from is not None or r.when.gpa_to is not None for r in self.rules)
+        self._plain_esr: dict[tuple[int, int], int] = {}
         self._cache: dict[tuple[Code, int | None, int], int] = {}
         self._busy: dict[int, ErrorSource] = {}
         """Sources with a posted block."""
@@ -393,7 +394,7 @@ class Notifier:
             pages += self._neighbours(abort, source.capacity - 1)
         block = self._block(pages, rule, False)
         id = source.post(self._id, block, pages, queue, now, rule, out)
-        esr = sea_syndrome(rule.sea, state.el, abort.gva is not None, abort.esr)
+        esr = self._esr(queue, state.el, abort)
         source_id, s = source.placed.source_id, source.state
         s.last, s.vcpu = id + 1, vcpu
         self._busy[source_id] = source
@@ -402,6 +403,14 @@ class Notifier:
         out.append(Release(id + 3, vcpu))
         out.append(source.look(id + 4))
         self._id = id + 4
+
+    def _esr(self, queue: int, el: int, abort: Abort) -> int:
+        if abort.esr is not None or abort.gva is not None:
+            return sea_syndrome(self.rules[queue].sea, el, abort.gva is not None, abort.esr)
+        found = self._plain_esr.get((queue, el))
+        if found is None:
+            found = self._plain_esr[queue, el] = sea_syndrome(self.rules[queue].sea, el, False, None)
+        return found
 
     def _neighbours(self, abort: Abort, limit: int) -> tuple[tuple[int, int], ...]:
         """Further lost pages of the same host page that still wait to be told."""

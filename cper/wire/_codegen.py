@@ -79,46 +79,20 @@ def _decode(layout: Layout, plain: bool) -> str:
     if flags:
         odd.append(f"{flags} & {~layout.known & (1 << 8 * layout.words[layout.flags or 0][1].size) - 1:#x}")
     out.append("    odd = " + (odd[0] if odd else "0"))
-    for w, (_, cell, _) in enumerate(layout.words):
-        mine = [(i, s) for i, s in enumerate(layout.slots) if s.word == w]
-        if w == layout.flags:
+    for run in _runs(layout):
+        lines: list[str] = []
+        for w in run:
+            lines += _read_word(layout, w, flags, plain)
+        if len(run) == 1 and not _flags_of(layout, run[0]):
+            out += [f"    {line}" for line in lines]
             continue
-        zero = f"w{w}" if not cell.fmt.endswith("s") else f"w{w} != {bytes(cell.size)!r}"
-        whole = next(((i, s) for i, s in mine if not s.mask), None)
-        slices = [(i, s) for i, s in mine if s.mask]
-        if not mine:
-            out.append(f"    if {zero}: odd = 1")
-            continue
-        if not slices:
-            assert whole is not None
-            i, s = whole
-            if s.flag:
-                out += [f"    if {flags} & {s.flag:#x}:", *_read(i, s, f"w{w}", 8, plain), "    else:"]
-                out += [] if plain else [f"        f{i} = None"]
-                out.append(f"        if {zero}: odd = 1")
-            else:
-                out += _read(i, s, f"w{w}", 4, plain)
-            continue
-        full = (1 << 8 * cell.size) - 1
-        fixed = full if whole is not None and not whole[1].flag else 0
-        for _, s in slices:
-            fixed |= 0 if s.flag else s.mask << s.lo
-        conditional = any(s.flag for _, s in mine)
-        out.append(f"    claimed = {fixed:#x}")
-        for i, s in mine:
-            value = f"w{w} >> {s.lo} & {s.mask:#x}" if s.mask else f"w{w}"
-            if s.flag:
-                claim = s.mask << s.lo if s.mask else full
-                out += [
-                    f"    if {flags} & {s.flag:#x}:",
-                    f"        claimed |= {claim:#x}",
-                    *_read(i, s, value, 8, plain),
-                ]
-                out += [] if plain else ["    else:", f"        f{i} = None"]
-            else:
-                out += _read(i, s, value, 4, plain)
-        if conditional or fixed != full:
-            out.append(f"    if w{w} & ~claimed: odd = 1")
+        # most records have few valid fields: one test passes over a run of them
+        mask = sum(_flags_of(layout, w) for w in run)
+        out += [f"    if {flags} & {mask:#x}:", *[f"        {line}" for line in lines], "    else:"]
+        if not plain:
+            names = [f"f{i}" for i, s in enumerate(layout.slots) if s.word in run]
+            out.append(f"        {' = '.join(names)} = None")
+        out.append(f"        if {' or '.join(_not_zero(layout, w) for w in run)}: odd = 1")
     if plain:
         out += ["    if odd:", "        residue = decode(data, offset).residue", "        if residue:"]
         out += ["            out['residue'] = residue.hex()", "    return out"]
@@ -136,6 +110,71 @@ def _decode(layout: Layout, plain: bool) -> str:
         "    return self",
     ]
     return "\n".join(out)
+
+
+RUN = 3
+"""Words of conditional fields that share one test of the validation word."""
+
+
+def _flags_of(layout: Layout, word: int) -> int:
+    """The validation bits of a word all of whose fields are conditional; 0 for other words."""
+    mine = [s for s in layout.slots if s.word == word]
+    return sum({s.flag for s in mine}) if mine and all(s.flag for s in mine) else 0
+
+
+def _runs(layout: Layout) -> list[list[int]]:
+    """The words to read, in order; neighbours whose fields are conditional in runs of up to RUN."""
+    runs: list[list[int]] = []
+    for w in range(len(layout.words)):
+        if w == layout.flags:
+            continue
+        if runs and _flags_of(layout, w) and _flags_of(layout, runs[-1][-1]) and len(runs[-1]) < RUN:
+            runs[-1].append(w)
+        else:
+            runs.append([w])
+    return runs
+
+
+def _not_zero(layout: Layout, word: int) -> str:
+    cell = layout.words[word][1]
+    return f"w{word} != {bytes(cell.size)!r}" if cell.fmt.endswith("s") else f"w{word}"
+
+
+def _read_word(layout: Layout, w: int, flags: str, plain: bool) -> list[str]:
+    """Lines that read all fields of one word, and note bits that none of them claims."""
+    cell = layout.words[w][1]
+    mine = [(i, s) for i, s in enumerate(layout.slots) if s.word == w]
+    whole = next(((i, s) for i, s in mine if not s.mask), None)
+    slices = [(i, s) for i, s in mine if s.mask]
+    out: list[str] = []
+    if not slices:
+        if whole is None:
+            return [f"if {_not_zero(layout, w)}: odd = 1"]
+        i, s = whole
+        if not s.flag:
+            return _read(i, s, f"w{w}", 0, plain)
+        out += [f"if {flags} & {s.flag:#x}:", *_read(i, s, f"w{w}", 4, plain), "else:"]
+        out += [] if plain else [f"    f{i} = None"]
+        return [*out, f"    if {_not_zero(layout, w)}: odd = 1"]
+    full = (1 << 8 * cell.size) - 1
+    fixed = full if whole is not None and not whole[1].flag else 0
+    for _, s in slices:
+        fixed |= 0 if s.flag else s.mask << s.lo
+    if any(s.flag for _, s in mine):
+        out.append(f"claimed = {fixed:#x}")
+    for i, s in mine:
+        value = f"w{w} >> {s.lo} & {s.mask:#x}" if s.mask else f"w{w}"
+        if s.flag:
+            claim = s.mask << s.lo if s.mask else full
+            out += [f"if {flags} & {s.flag:#x}:", f"    claimed |= {claim:#x}", *_read(i, s, value, 4, plain)]
+            out += [] if plain else ["else:", f"    f{i} = None"]
+        else:
+            out += _read(i, s, value, 0, plain)
+    if any(s.flag for _, s in mine):
+        out.append(f"if w{w} & ~claimed: odd = 1")
+    elif fixed != full:
+        out.append(f"if w{w} & {full & ~fixed:#x}: odd = 1")
+    return out
 
 
 def _read(i: int, s: Slot, value: str, indent: int, plain: bool) -> list[str]:

@@ -27,6 +27,10 @@ USER_PC = 0x40_0AA4
 KERNEL_PC = 0xFFFF_8000_0803_0000
 NEVER = float("inf")
 _VECTOR_SYNC, _VECTOR_SERROR = 0x000, 0x180
+_RECOVERABLE = Severity.RECOVERABLE
+_SURVIVABLE = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
+_MEMORY = PlatformMemory.GUID
+_SEA = NotificationType.SEA
 Call = Generator[tuple[int, tuple[int, ...]], int, None]
 """A guest program: yields (function, arguments) of an HVC and gets X0."""
 
@@ -157,7 +161,7 @@ class GuestOs:
         from_user = vcpu.spsr & 0xF == 0
         claimed = False
         if from_user or self.profile.claims_sea_at_el1:
-            sources = self.by_type.get(NotificationType.SEA, [])
+            sources = self.by_type.get(_SEA, [])
             if not self.profile.walks_all_sea_sources and len(sources) > 1:
                 sources = [sources[index % len(sources)]]
             for source in sources:
@@ -285,23 +289,23 @@ class GuestOs:
 
     def _process(self, raw: bytes, block: StatusBlock, now: float) -> str:
         severity = block.header.severity
-        if severity not in {Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL}:
+        if severity not in _SURVIVABLE:
             self._panic(f"GHES: {severity.plain} hardware error")
             return "panic"
         if self.profile.cache_slots and self._cached(raw, now):
             return "swallowed"
-        outcome = "ignored"
+        outcome, of_body = "ignored", PlatformMemory.of_body
         for header, body in block.entries:
-            if header.section_type != PlatformMemory.GUID:
+            if header.section_type != _MEMORY:
                 continue
             try:
-                section = PlatformMemory.of_body(body)
+                section = of_body(body)
             except WireError:
                 continue
             if section.physical_address is None:
                 continue
             page = section.physical_address >> self.page_shift
-            if header.severity == Severity.RECOVERABLE and severity == Severity.RECOVERABLE:
+            if header.severity == severity == _RECOVERABLE:
                 self.offlined.add(page)
                 outcome = "offlined"
             elif header.severity == Severity.CORRECTED and header.flags & SectionFlags.ERROR_THRESHOLD_EXCEEDED:

@@ -68,7 +68,9 @@ class Trace:
     stream that cannot be read to its end ("FILE: gzip data ends after line N, ..."), after all that could be read.
     """
 
-    def __init__(self, stream: BinaryIO, name: str, *, strict: bool = False, page_shift: int = 12) -> None:
+    def __init__(
+        self, stream: BinaryIO, name: str, *, strict: bool = False, page_shift: int = 12, owned: bool = False
+    ) -> None:
         lines = Lines(stream, name)
         self.name = name
         self.compressed = lines.compressed
@@ -77,6 +79,7 @@ class Trace:
         """How the trace was recorded, by its content; "empty" if there is nothing but blank lines."""
         self._tally = Tally(name, strict)
         self._stream = stream
+        self._owned = owned
         self.format, batches = _detect(lines, name)
         self._entries = self._read(batches, page_shift)
 
@@ -110,8 +113,9 @@ class Trace:
         self.close()
 
     def close(self) -> None:
-        """Close the stream; a standard input is closed too."""
-        self._stream.close()
+        """Close the file, if it was opened for this trace."""
+        if self._owned:
+            self._stream.close()
 
     def _read(self, batches: Iterable[tuple[int, list[bytes | None]]], page_shift: int) -> Iterator[Entry]:
         match self.format:
@@ -143,7 +147,7 @@ def open_trace(
         what = getattr(error, "strerror", None) or error
         raise InputError(f"{name}: {what}, expected a readable file") from None
     try:
-        return Trace(stream, name, strict=strict, page_shift=page_shift)
+        return Trace(stream, name, strict=strict, page_shift=page_shift, owned=True)
     except BaseException:
         stream.close()
         raise

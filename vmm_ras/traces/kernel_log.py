@@ -19,20 +19,21 @@ from vmm_ras.traces.lines import LONGEST
 
 _SENT = re.compile(
     rb"(?:Memory failure: |MCE )(0x[0-9a-f]{1,16}): (?:Sending SIGBUS to|Killing) (.+):(\d{1,10})"
-    rb" due to hardware memory corruption\s*\Z",
+    rb"(?: early)? due to hardware memory corruption\s*\Z",
     re.DOTALL,
 )
 _SENDS = re.compile(rb"(?:Memory failure: |MCE )0x[0-9a-fA-F]+: (?:Sending SIGBUS|Killing )")
-_ABOUT = re.compile(rb"Memory failure: |MCE 0x|MCE: Killing ")
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+# x86 also says "MCE: Killing COMM:TID due to ... fault at HVA" of a thread that touched poison: it names no page frame.
+_ABOUT = re.compile(rb"Memory failure: |MCE 0x|MCE: Killing |Memory error may not recovered: ")
 
+_LEVEL = re.compile(rb"\s*(?:<\d{1,3}>|[a-z]+ *:[a-z]+ *: )?")  # dmesg --raw, dmesg -x
 _UPTIME = re.compile(rb"\[\s*(\d{1,12}\.\d{1,9})(?: <[^>]*>)?\]")
-_CTIME = re.compile(rb"\[\w{3} (\w{3}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})\]")
-_ISO = re.compile(rb"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?(Z|[+-]\d\d:?\d\d)?(?=[ \t])")
-_UNIX = re.compile(rb"(\d{9,11}\.\d{1,9}) ")
-_SYSLOG = re.compile(rb"(\w{3}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d(?:\.\d{1,9})?) ")
-_LEVEL = re.compile(rb"\s*(?:<\d{1,3}>|[a-z]+ *:[a-z]+ *: )?")
-_IDENT = re.compile(rb"\s*\S+ ([^\s\[\]:]+)(?:\[\d+\])?: ")
+_CTIME = re.compile(rb"\[\w{3} (\w{3}) {1,2}(\d{1,2}) (\d\d:\d\d:\d\d) (\d{4})\]")  # dmesg -T
+_ISO = re.compile(rb"(?:\w{3} )?(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)(Z|[+-]\d\d:?\d\d| UTC)?(?=[ \t])")
+_UNIX = re.compile(rb"(\d{9,11}\.\d{1,9})(?= )")
+_SYSLOG = re.compile(rb"(\w{3}) {1,2}(\d{1,2}) (\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?= )")
+_IDENT = re.compile(rb"\s*\S+ ([^\s\[\]:]+)(?:\[\d+\])?: ")  # HOST kernel: of syslog and journalctl
+_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 
 
 def recognises(line: bytes) -> bool:
@@ -42,9 +43,11 @@ def recognises(line: bytes) -> bool:
     text = line[_lead(line) :]
     if _UPTIME.match(text) or _CTIME.match(text):
         return True
-    stamp = _ISO.match(text) or _UNIX.match(text) or _SYSLOG.match(text)
-    # journalctl and rsyslog: TIME HOST kernel: text; dmesg --time-format=iso has neither host nor identifier.
-    return stamp is not None and (b" kernel: " in text or (b"," in stamp[0] and _ISO.match(text) is not None))
+    iso = _ISO.match(text)
+    # A time begins many a log; a comma before the fraction is dmesg's own (--time-format=iso), which names no kernel.
+    if iso is not None and b"," in iso[2]:
+        return True
+    return b" kernel: " in text and bool(iso or _UNIX.match(text) or _SYSLOG.match(text))
 
 
 def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally, page_shift: int = 12) -> Iterator[Entry]:
@@ -83,7 +86,6 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally, page_s
 
 
 def _lead(line: bytes) -> int:
-    """Where the text begins after ``<3>`` (dmesg --raw) or ``kern  :err   : `` (dmesg -x)."""
     level = _LEVEL.match(line)
     return level.end() if level else 0
 
@@ -91,42 +93,34 @@ def _lead(line: bytes) -> int:
 def _stamp(lead: bytes) -> tuple[float | None, float | None, bool]:
     """Trace clock, wall clock, and whether it is the kernel that speaks, from what stands before the message."""
     text = lead[_lead(lead) :]
+    uptime = _UPTIME.search(text)
+    if match := _CTIME.match(text):
+        # The local time of a zone that is not named.
+        return _seconds(_day(match[4], match[1], match[2]), match[3]), None, True
     at: float | None = None
     wall: float | None = None
-    rest = text
     if match := _ISO.match(text):
-        zone = match[4]
-        at = _seconds(b"%sT%s%s" % (match[1], match[2], b"+00:00" if zone in (None, b"Z") else zone))
-        if at is not None and match[3]:
-            at += float(b"0." + match[3])
-        wall = at if zone else None
-        rest = text[match.end() :]
+        at = _seconds(match[1], match[2], match[3] or b"Z")
+        wall = at if match[3] else None
     elif match := _UNIX.match(text):
         at = wall = float(match[1])
-        rest = text[match.end() - 1 :]
     elif match := _SYSLOG.match(text):
         # No year: 2000 stands in, a leap year.  Only differences mean anything.
-        at = _date(b"2000", *match.group(1, 2, 3, 4), match[5][:2])
-        rest = text[match.end() - 1 :]
-    elif match := _CTIME.match(text):
-        # dmesg -T prints the local time of a zone that it does not name.
-        return _date(match[6], *match.group(1, 2, 3, 4, 5)), None, True
-    if match := _UPTIME.search(text):
-        return (float(match[1]) if wall is None else at), wall, True
-    ident = _IDENT.match(rest) if rest is not text else None
-    return at, wall, ident is None or ident[1] == b"kernel"
+        at = _seconds(_day(b"2000", match[1], match[2]), match[3])
+    speaker = _IDENT.match(text, match.end()) if match else None
+    if wall is None and uptime:
+        at = float(uptime[1])
+    return at, wall, speaker is None or speaker[1] == b"kernel"
 
 
-def _date(year: bytes, month: bytes, day: bytes, *clock: bytes) -> float | None:
-    if month not in _MONTHS:
-        return None
-    date = b"%s-%02d-%02d" % (year, _MONTHS.index(month) + 1, int(day))
-    return _seconds(b"%sT%s+00:00" % (date, b":".join(clock)))
+def _day(year: bytes, month: bytes, day: bytes) -> bytes:
+    return b"%s-%02d-%02d" % (year, _MONTHS.index(month) + 1 if month in _MONTHS else 0, int(day))
 
 
-def _seconds(text: bytes) -> float | None:
-    """Seconds since the epoch of an ISO 8601 time with a zone, None if there is no such time."""
+def _seconds(day: bytes, clock: bytes, zone: bytes = b"Z") -> float | None:
+    """Seconds since the epoch, None if there is no such time (the 31st of June, 25 o'clock)."""
     try:
-        return (datetime.fromisoformat(text.decode()) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+        when = datetime.fromisoformat((b"%sT%s%s" % (day, clock, b"Z" if zone == b" UTC" else zone)).decode())
+        return (when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
     except (ValueError, OverflowError):
         return None

@@ -31,7 +31,7 @@ _LEAD = re.compile(
     rb"(?:\[[ 0-9a-f?]+\]\s+)*"
     rb"(--- |\+\+\+ |<\.\.\. |\?\?\?|[a-z_]\w*\()"  # 8 what strace goes on with; nothing else is a line of strace's
 )
-_SIGINFO = re.compile(rb"--- SIGBUS \{(.*)\} ---\s*\Z", re.DOTALL)
+_SIGINFO = re.compile(rb"--- SIGBUS \{((?:[^{}]|\{[^{}]*\})*)\} ---\s*\Z")
 _CODE = re.compile(rb"\bsi_code=(-?\w+)")
 _ADDRESS = re.compile(rb"\bsi_addr=(NULL|0x[0-9a-fA-F]{1,16}|\d{1,20})(?![^,])")
 _LSB = re.compile(rb"\bsi_addr_lsb=(0x[0-9a-fA-F]{1,4}|\d{1,5})(?![^,])")

@@ -1,0 +1,137 @@
+"""A real Linux under emulation as an adapter: it carries out the core's effects, as ``vmm_ras.guests.model`` does."""
+
+from __future__ import annotations
+
+import time
+
+from vmm_ras.effects import (
+    Acked,
+    ArmAck,
+    Effect,
+    Escalate,
+    InjectSea,
+    PollAck,
+    Posted,
+    RaiseLine,
+    Release,
+    Stop,
+    WriteGuest,
+)
+from vmm_ras.errors import GuestError
+from vmm_ras.events import AckRead, Done, Event, Failed, Stopped
+from vmm_ras.lab import inject
+from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.qemu import Qemu
+from vmm_ras.lab.wait import Deadline
+from vmm_ras.notifier import Notifier
+
+FIRST_SPI = 32
+
+
+class QemuGuest:
+    """Effects become writes into shared RAM, exceptions through the debugger stub, interrupts through qtest.
+
+    Only vCPUs that :meth:`trap` stopped are ever stopped: what the lab replays is an access of a known instruction.
+    """
+
+    def __init__(self, qemu: Qemu, notifier: Notifier) -> None:
+        self.qemu, self.notifier = qemu, notifier
+        self.seen: list[Effect] = []
+        """Every effect so far, in order."""
+        self._trapped: dict[int, int] = {}
+        """Stopped vCPU to the guest physical address of the instruction that it stands before."""
+        self._running = True
+        self._gic = qemu.interrupt_controller()
+
+    # -- the host's side -----------------------------------------------------------------
+
+    def trap(self, pc: int, text: int, seconds: float = 20) -> int:
+        """Stop the guest before the instruction at ``pc`` (guest physical ``text``); the vCPU that stands there."""
+        debugger = self.qemu.debugger
+        debugger.interrupt()
+        debugger.add_breakpoint(pc)
+        debugger.resume()
+        vcpu = debugger.wait(seconds, f"nobody comes to {pc:#x}")
+        debugger.remove_breakpoint(pc)
+        self._running = False
+        if debugger.read("pc") != pc:
+            raise Failure(f"vCPU {vcpu} stopped at {debugger.read('pc'):#x}, not at {pc:#x}")
+        self._trapped[vcpu] = text
+        return vcpu
+
+    def receive(self, event: Event) -> list[Effect]:
+        """Give the core an event, and carry out whatever follows from it at once."""
+        return self._drive(self.notifier.receive(event, time.monotonic()))
+
+    def settle(self, posts: int, seconds: float) -> list[Posted]:
+        """Run until that many blocks were posted and all of them acknowledged; the blocks.  Raises Failure."""
+        deadline = Deadline(seconds, f"{posts} blocks posted and acknowledged")
+        while True:
+            posted = [e for e in self.seen if isinstance(e, Posted)]
+            if len(posted) >= posts and len(posted) == sum(isinstance(e, Acked) for e in self.seen):
+                return posted
+            escalated = next((e for e in self.seen if isinstance(e, Escalate)), None)
+            if escalated is not None:
+                raise Failure(f"the core is at its end: {escalated.reason}")
+            deadline.check()
+            due = self.notifier.next_deadline()
+            now = time.monotonic()
+            time.sleep(min(0.05, max(0.001, (due or now) - now)))
+            self._drive(self.notifier.expire(time.monotonic()))
+
+    # -- effects ------------------------------------------------------------------------
+
+    def _drive(self, effects: list[Effect]) -> list[Effect]:
+        seen: list[Effect] = []
+        while effects:
+            seen += effects
+            answers = self.perform(effects)
+            effects = [e for answer in answers for e in self.notifier.receive(answer, time.monotonic())]
+        self.seen += seen
+        return seen
+
+    def perform(self, effects: list[Effect]) -> list[Event]:
+        """Carry out a list of effects in order; the answers."""
+        out: list[Event] = []
+        failed: set[int | None] = set()
+        for e in effects:
+            source = getattr(e, "source_id", None)
+            if source in failed:
+                continue
+            try:
+                answer = self._perform(e)
+            except GuestError as error:
+                failed.add(source)
+                answer = Failed(e.id, str(error))
+            if answer is not None:
+                out.append(answer)
+        if effects:
+            out.append(Done(effects[-1].id))
+        return out
+
+    def _perform(self, e: Effect) -> Event | None:
+        ram = self.qemu.ram
+        if isinstance(e, WriteGuest):
+            ram.write(e.gpa, e.data)
+        elif isinstance(e, ArmAck):
+            value = int.from_bytes(ram.read(e.gpa, 8), "little")
+            ram.write(e.gpa, (value & ~e.mask).to_bytes(8, "little"))
+        elif isinstance(e, PollAck):
+            return AckRead(e.id, e.source_id, int.from_bytes(ram.read(e.gpa, e.size), "little"))
+        elif isinstance(e, Stop):
+            if e.vcpu not in self._trapped:
+                raise GuestError(f"vCPU {e.vcpu} is not stopped")
+            self.qemu.debugger.select(e.vcpu)
+            return Stopped(e.vcpu, inject.state(self.qemu.debugger))
+        elif isinstance(e, InjectSea):
+            self.qemu.debugger.select(e.vcpu)
+            inject.take_sea(self.qemu.debugger, self._trapped[e.vcpu], e.esr, e.far)
+        elif isinstance(e, Release):
+            self._trapped.pop(e.vcpu, None)
+            if not self._trapped and not self._running:
+                self._running = True
+                self.qemu.debugger.resume()
+        elif isinstance(e, RaiseLine):
+            for level in (True, False):
+                self.qemu.qtest.set_line(self._gic, e.number - FIRST_SPI, level)
+        return None

@@ -1,0 +1,288 @@
+"""What the lab needs, from Debian packages: fetched once with apt into a cache, unpacked there, never installed.
+
+Everything goes through the host's own apt and the archive that it is set up for: apt checks signatures and sums, and
+keeps its proxies and mirrors.  Only the lists and the downloads are private, so that no right on the host is needed and
+nothing on it changes.  Programs that the host has already are used as they are.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from vmm_ras.lab.errors import Unavailable
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+FETCH_TIMEOUT = 600
+"""Seconds for one call of apt-get."""
+VICTIM_BASE = 0x50_0000_0000
+"""Where the victim's text lies: no other program of the guest has an address near it."""
+SUITES = {"6.1": ("bookworm",), "6.12": ("bookworm-backports", "trixie")}
+"""Kernel series to the suites that have it, first choice first."""
+GUEST_SUITE = ("bookworm", "trixie")
+HOST_PROGRAMS = {
+    "qemu-system-aarch64": "qemu-system-arm",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "setpriv": "util-linux",
+}
+"""Program to the package that has it."""
+_EDK2 = "usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+
+
+class Kernel(NamedTuple):
+    """An unmodified kernel."""
+
+    series: str
+    version: str
+    """Package version."""
+    image: Path
+
+
+class Lab(NamedTuple):
+    """Everything that a run needs."""
+
+    kernel: Kernel
+    qemu: Path
+    edk2: Path
+    busybox: Path
+    victim: Path
+    prefix: tuple[str, ...]
+    """Command in front of QEMU: it dies with the run."""
+    environment: dict[str, str]
+
+
+def cache_folder() -> Path:
+    """``$VMM_RAS_LAB_CACHE``, or ``vmm-ras-lab`` in the user's cache."""
+    own = os.environ.get("VMM_RAS_LAB_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(own or f"{base}/vmm-ras-lab").expanduser()
+
+
+class Packages:
+    """The cache.  Every method raises Unavailable with one line that says what is not to be had, and why."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder()
+
+    def prepare(self, series: str) -> Lab:
+        """Everything for one kernel series; what is there already is not looked for again."""
+        if series not in SUITES:
+            raise Unavailable(f"kernel {series!r} is none of {', '.join(SUITES)}")
+        with self._lock():
+            tools = self._programs()
+            edk2 = self._file("host", "qemu-efi-aarch64", _EDK2)
+            busybox = self._file("guest", "busybox-static", "bin/busybox", "usr/bin/busybox")
+            environment = self._environment()
+            victim = self._victim(tools["aarch64-linux-gnu-gcc"], environment)
+            prefix = (str(tools["setpriv"]), "--pdeathsig", "KILL", "--")
+            return Lab(
+                self._kernel(series), tools["qemu-system-aarch64"], edk2, busybox, victim, prefix, environment
+            )  # fmt: skip
+
+    # -- what is wanted ----------------------------------------------------------------
+
+    def _programs(self) -> dict[str, Path]:
+        """Every host program: from the PATH, else from the cache, fetching what is in neither."""
+        unpacked = self.folder / "tools"
+        search = os.pathsep.join([os.environ.get("PATH", os.defpath), str(unpacked / "usr/bin")])
+        missing = sorted({package for name, package in HOST_PROGRAMS.items() if not shutil.which(name, path=search)})
+        if missing:
+            self._unpack(_Apt(self.folder / "apt/host").closure(missing), unpacked)
+        found = {name: shutil.which(name, path=search) for name in HOST_PROGRAMS}
+        for name, where in found.items():
+            if where is None:
+                raise Unavailable(f"{HOST_PROGRAMS[name]} has no {name}")
+        return {name: Path(str(where)) for name, where in found.items()}
+
+    def _environment(self) -> dict[str, str]:
+        """So that unpacked programs find their libraries."""
+        libraries = [str(p) for p in sorted((self.folder / "tools/usr/lib").glob("*-linux-gnu*")) if p.is_dir()]
+        path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(self.folder / "tools/usr/bin")])
+        own = os.environ.get("LD_LIBRARY_PATH")
+        return os.environ | {"PATH": path, "LD_LIBRARY_PATH": os.pathsep.join([*([own] if own else []), *libraries])}
+
+    def _file(self, kind: str, package: str, *inside: str) -> Path:
+        """One file of a package; ``kind`` is ``host`` (any architecture) or ``guest`` (arm64)."""
+        target = self.folder / kind / package / Path(inside[0]).name
+        if not target.exists():
+            deb = (
+                _Apt(self.folder / "apt/host").download(package)
+                if kind == "host"
+                else self._from_suites(GUEST_SUITE, package, "")
+            )
+            self._take(deb, inside, target)
+        return target
+
+    def _kernel(self, series: str) -> Kernel:
+        folder = self.folder / "kernel" / series
+        image, version = folder / "Image", folder / "version"
+        if not (image.exists() and version.exists()):
+            deb = self._from_suites(SUITES[series], "linux-image-cloud-arm64", series)
+            version.parent.mkdir(parents=True, exist_ok=True)
+            version.write_text(_field(deb, "Version"))
+            name = _field(deb, "Package").removeprefix("linux-image-")
+            self._take(deb, (f"boot/vmlinuz-{name}", f"usr/lib/modules/{name}/vmlinuz"), image)
+        return Kernel(series, version.read_text(), image)
+
+    def _victim(self, compiler: Path, environment: dict[str, str]) -> Path:
+        source = Path(__file__).with_name("guest") / "victim.c"
+        target = self.folder / "guest" / "victim"
+        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_suffix(".new")
+            flags = "-O1 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fno-pic -no-pie -static -nostdlib"
+            command = [str(compiler), *flags.split(), f"-Wl,-Ttext-segment={VICTIM_BASE:#x}", "-o", str(partial)]
+            _run([*command, str(source)], environment, "the victim cannot be compiled")
+            partial.rename(target)
+        return target
+
+    # -- where it comes from -------------------------------------------------------------
+
+    def _from_suites(self, suites: Sequence[str], package: str, version: str) -> Path:
+        """A package for arm64 from the first suite that has it in this version."""
+        reasons = []
+        for suite in suites:
+            try:
+                return _Apt(self.folder / "apt" / suite, suite).newest(package, version)
+            except Unavailable as error:
+                reasons.append(f"{suite}: {error}")
+        raise Unavailable("; ".join(reasons))
+
+    def _take(self, deb: Path, inside: Sequence[str], target: Path) -> None:
+        """Put the first of the named files of a package at ``target``, and forget the package."""
+        unpacked = target.parent / ".unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        self._unpack([deb], unpacked)
+        found = next((unpacked / name for name in inside if (unpacked / name).exists()), None)
+        if found is None:
+            raise Unavailable(f"{deb.name} has no {' or '.join(inside)}")
+        found.rename(target)
+        shutil.rmtree(unpacked)
+
+    @staticmethod
+    def _unpack(debs: Sequence[Path], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for deb in debs:
+            _run(["dpkg-deb", "-x", str(deb), str(folder)], None, f"{deb.name} cannot be unpacked")
+            deb.unlink()
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Only one run at a time fills the cache."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / ".lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise Unavailable(f"the cache {self.folder} cannot be filled: {error}") from None
+
+
+class _Apt:
+    """apt-get with lists and downloads of its own: for the host's architecture, or for one suite of arm64."""
+
+    def __init__(self, folder: Path, suite: str = "") -> None:
+        for program in ("apt-get", "apt-cache", "dpkg-deb"):
+            if shutil.which(program) is None:
+                raise Unavailable(f"{program} is not installed: the lab takes its guest from Debian packages")
+        self.folder = folder
+        for name in ("lists/partial", "archives/partial", "state"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        options = {
+            "Dir::State": folder / "state", "Dir::State::lists": folder / "lists", "Dir::Cache": folder,
+            "Dir::Cache::archives": folder / "archives", "Acquire::Languages": "none", "Debug::NoLocking": "1",
+            "Acquire::Retries": "2", "Acquire::http::Timeout": "30",
+        }  # fmt: skip
+        if suite:
+            (folder / "status").touch()
+            (folder / "sources.list").write_text(_source_line(suite))
+            options |= {
+                "Dir::State::status": folder / "status", "Dir::Etc::sourcelist": folder / "sources.list",
+                "Dir::Etc::sourceparts": "-", "Dir::Etc::preferencesparts": "-", "APT::Architecture": "arm64",
+                "APT::Architectures": "arm64",
+            }  # fmt: skip
+        else:
+            options["Dir::State::status"] = Path("/var/lib/dpkg/status")
+        self.options = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+        self._updated = False
+
+    def closure(self, packages: Sequence[str]) -> list[Path]:
+        """The packages, and those that they need and the host has not."""
+        self._get("install", "--yes", "--no-install-recommends", "--download-only", *packages)
+        return sorted((self.folder / "archives").glob("*.deb"))
+
+    def download(self, package: str) -> Path:
+        """One package without what it needs."""
+        for old in (self.folder / "archives").glob("*.deb"):
+            old.unlink()
+        self._get("download", package)
+        return next((self.folder / "archives").glob("*.deb"))
+
+    def newest(self, package: str, version: str) -> Path:
+        """A package whose version begins with ``version``; of a metapackage, the package that it stands for."""
+        self._update()
+        shown = _run(["apt-cache", *self.options, "show", package], None, f"no package {package}")
+        for stanza in shown.split("\n\n"):
+            fields = dict(re.findall(r"^(\w[\w-]*): (.*)$", stanza, re.MULTILINE))
+            found = fields.get("Version", "")
+            if found and (not version or found.startswith(f"{version}.")):
+                stands_for = re.match(rf"({package.split('-')[0]}-[^ ,]*) \(= ([^)]*)\)", fields.get("Depends", ""))
+                wanted = stands_for.groups() if version and stands_for else (package, found)
+                return self.download("=".join(wanted))
+        raise Unavailable(f"{package} {version} is not in the archive")
+
+    def _update(self) -> None:
+        if not self._updated:
+            _run(["apt-get", *self.options, "update"], None, "the package lists cannot be had", FETCH_TIMEOUT)
+            self._updated = True
+
+    def _get(self, *arguments: str) -> None:
+        self._update()
+        what = f"apt-get {' '.join(a for a in arguments if not a.startswith('-'))}"
+        _run(["apt-get", *self.options, "--quiet", *arguments], None, what, FETCH_TIMEOUT, self.folder / "archives")
+
+
+def _source_line(suite: str) -> str:
+    """A source for arm64 at the mirror that the host takes Debian from."""
+    listed = _run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(ORIGIN)|$(CREATED_BY)"], None, "apt has no sources"
+    )
+    rows = [line.split("|") for line in listed.splitlines() if line.endswith("|Packages")]
+    mirrors = [uri for uri, origin, _ in rows if uri.rstrip("/").endswith("/debian") and origin in {"Debian", ""}]
+    if not mirrors:
+        raise Unavailable("apt has no source of Debian packages (deb .../debian ...)")
+    trust = f" signed-by={KEYRING}" if KEYRING.exists() else ""
+    return f"deb [arch=arm64{trust}] {mirrors[0]} {suite} main\n"
+
+
+def _field(deb: Path, name: str) -> str:
+    return _run(["dpkg-deb", "-f", str(deb), name], None, f"{deb.name} cannot be read").strip()
+
+
+def _run(
+    command: list[str], environment: dict[str, str] | None, what: str, timeout: float = 60, folder: Path | None = None
+) -> str:
+    """What a command prints.  Raises Unavailable with ``what`` and the first complaint."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=folder, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{what}: no end after {timeout:.0f} s") from None
+    except OSError as error:
+        raise Unavailable(f"{what}: {error}") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        first = next(
+            (line for line in lines if line.startswith(("E:", "Err"))), lines[0] if lines else "no reason given"
+        )
+        raise Unavailable(f"{what}: {first.strip()}", done.stderr)
+    return done.stdout

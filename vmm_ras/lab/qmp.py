@@ -1,0 +1,52 @@
+"""QEMU's monitor (QMP) and its qtest protocol: one line each way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.wait import Channel
+
+
+class Monitor:
+    """QMP.  Raises Failure where a command is refused."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        greeting = json.loads(channel.line(20))
+        version = greeting["QMP"]["version"]
+        numbers = version["qemu"]
+        self.version = f"{numbers['major']}.{numbers['minor']}.{numbers['micro']}"
+        """Of QEMU."""
+        self.package = str(version["package"])
+        """Of the distribution."""
+        self.ask("qmp_capabilities")
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """What a command returns; events that come in between are dropped."""
+        request = {"execute": command} | ({"arguments": arguments} if arguments else {})
+        self._channel.send(json.dumps(request).encode() + b"\n")
+        while True:
+            answer = json.loads(self._channel.line())
+            if "error" in answer:
+                raise Failure(f"monitor: {command}: {answer['error'].get('desc', 'refused')}")
+            if "return" in answer:
+                return answer["return"]
+
+
+class Qtest:
+    """qtest: it drives interrupt lines of devices."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def set_line(self, device: str, line: int, level: bool) -> None:
+        """An input line of a device, by its path in QEMU's object tree.  Raises Failure."""
+        self._channel.send(f"set_irq_in {device} unnamed-gpio-in {line} {level:d}\n".encode())
+        while True:
+            answer = self._channel.line()
+            if not answer.startswith(b"IRQ"):
+                break
+        if not answer.startswith(b"OK"):
+            raise Failure(f"qtest: line {line} of {device}: {answer.decode(errors='replace')}")
