@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from acpi.frame import ListTable, TableHead
-from acpi.rasf import ParameterBlockHeader, PatrolScrubCommand, RasfPatrolScrub, RasSharedMemory
+from acpi.rasf import ParameterBlockHeader, PatrolScrubCommand, Range, RasfPatrolScrub, RasSharedMemory
 from cper.wire import (
     U8,
     U16,
@@ -71,14 +71,10 @@ class Ras2PatrolScrub(ParameterBlockHeader, size=312):
     length: U16 = 312
     command: Annotated[PatrolScrubCommand, u16]
     """What OSPM asks."""
-    requested_base: U64 = 0
-    """Guest physical address from which on to scrub."""
-    requested_size: U64 = 0
-    """Bytes to scrub."""
-    actual_base: U64 = 0
-    """Where the scrubber really begins."""
-    actual_size: U64 = 0
-    """Bytes that it really covers."""
+    requested_address_range: Range = (0, 0)
+    """What to scrub: guest physical address, bytes."""
+    actual_address_range: Range = (0, 0)
+    """What the scrubber really covers: guest physical address, bytes."""
     flags: ClassVar[Word] = Word("I")
     running: Annotated[bool, Bits("flags", 0, 1)] = False
     """The scrubber runs."""

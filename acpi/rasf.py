@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from acpi.frame import FixedTable, TableHead
-from cper.wire import U8, U16, U32, U64, Bits, OpenEnum, Struct, Word, blob, u16
+from cper.wire import U8, U16, U32, Bits, OpenEnum, Struct, Word, array, blob, u16
 
 
 class RasfHeader(TableHead, size=48):
@@ -24,6 +24,10 @@ class Rasf(FixedTable[RasfHeader]):
     SIGNATURE = "RASF"
     REVISION = 1
     HEAD = RasfHeader
+
+
+Range = Annotated[tuple[int, int], array("Q", 2)]
+"""Guest physical address, bytes."""
 
 
 class PatrolScrubCommand(OpenEnum):
@@ -52,14 +56,10 @@ class RasfPatrolScrub(ParameterBlockHeader, size=43):
     length: U16 = 43
     command: Annotated[PatrolScrubCommand, u16]
     """What OSPM asks."""
-    requested_base: U64 = 0
-    """Guest physical address from which on to scrub."""
-    requested_size: U64 = 0
-    """Bytes to scrub."""
-    actual_base: U64 = 0
-    """Where the scrubber really begins."""
-    actual_size: U64 = 0
-    """Bytes that it really covers."""
+    requested_address_range: Range = (0, 0)
+    """What to scrub: guest physical address, bytes."""
+    actual_address_range: Range = (0, 0)
+    """What the scrubber really covers: guest physical address, bytes."""
     flags: ClassVar[Word] = Word("H")
     running: Annotated[bool, Bits("flags", 0, 1)] = False
     """The scrubber runs."""
@@ -113,6 +113,6 @@ class RasSharedMemory(Struct, size=48):
 
 
 __all__ = [
-    "ParameterBlockHeader", "PatrolScrubCommand", "RasSharedMemory", "Rasf", "RasfHeader", "RasfPatrolScrub",
+    "ParameterBlockHeader", "PatrolScrubCommand", "Range", "RasSharedMemory", "Rasf", "RasfHeader", "RasfPatrolScrub",
     "SharedMemoryStatus",
 ]  # fmt: skip
