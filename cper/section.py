@@ -40,7 +40,7 @@ class Section(Struct):
     def of_body(cls, body: bytes) -> Self:
         """Read a body of any length from the shortest form on; bytes past ``SIZE`` are not looked at.
 
-        A form that an older revision left shorter reads as if zeroes followed.  Raises TruncatedError, DecodeError.
+        A shorter body reads as if zeroes followed.  Raises TruncatedError, DecodeError.
         """
         if len(body) >= cls.SIZE:
             return cls.decode(body)
@@ -48,8 +48,7 @@ class Section(Struct):
             raise TruncatedError(
                 f"{cls.SIZES[0]} bytes needed, {len(body)} given", structure=cls.__name__, offset=len(body)
             )
-        size = max(s for s in cls.SIZES if s <= len(body))
-        return cls.decode(body[:size].ljust(cls.SIZE, b"\0"))
+        return cls.decode(body.ljust(cls.SIZE, b"\0"))
 
 
 def section_class(guid: UUID) -> type[Section] | None:
@@ -94,8 +93,6 @@ def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
     out: dict[str, Any] = {"section": section.plain()}
     if len(body) < cls.SIZE:
         out["length"] = len(body)
-        if section.encode()[: len(body)] != body:
-            return {"body": body.hex()}
     elif len(body) > cls.SIZE:
         out["tail"] = body[cls.SIZE :].hex()
     return out

@@ -1,0 +1,315 @@
+"""Blocks that real arm64 kernels read: our decoding against what went in, and against what they printed and did."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from acpi.ghes import DataEntry300, StatusBlock
+from acpi.hest import NotificationType
+from acpi.image import PlacedSource
+from cper.memory import PlatformMemory
+from cper.record import Record
+from cper.wire import WireError
+from tests.golden.evidence import constant, table
+from tests.golden.kernel_log import (
+    KERNELS,
+    LINUX,
+    blocks,
+    comparable,
+    log,
+    parts,
+    raw,
+    render,
+    report,
+    vectors,
+    without_foreign,
+)
+from vmm_ras.guests.memory import GuestMemory
+from vmm_ras.guests.os import GuestOs
+from vmm_ras.profiles import PROFILES
+
+READ = [n for n in blocks() if not n.startswith("bad-")]
+BAD = [n for n in blocks() if n.startswith("bad-")]
+
+REJECTED_BY_US_ONLY = {
+    "bad-rawlen-wrap": "raw data offset + length passes 2^32: the kernel's sum wraps; ours is refused as truncated",
+}
+READ_OTHERWISE = {
+    "mem-len73-bit15": "validation bit 15 in 73 bytes: the kernel refuses the section, we read the missing rank as 0",
+    "mem-len76-all": "76 bytes: the kernel takes the last four of its 80 from behind the section, we read zeroes",
+    "mem-len79": "79 bytes: the kernel takes the last of its 80 from behind the section, we read zero",
+}
+
+
+def test_the_vectors_are_all_there():
+    assert len(READ) == 111
+    assert len(BAD) == 20
+    assert set(READ + BAD) <= set(vectors())
+    assert all(len(log(kernel, name)) > 1 for kernel in KERNELS for name in READ + BAD)
+
+
+def each(names, check, *args):
+    """Run a check on every vector; what failed, by name."""
+    failed = {}
+    for name in names:
+        try:
+            check(name, *args)
+        except AssertionError as error:
+            failed[name] = str(error)
+    return failed
+
+
+# -- against what was put in --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", ["mem", "ent", "blk", "fatal"])
+def test_decoding_gives_what_was_put_in(group):
+    assert each([n for n in READ if n.startswith(group)], gives_what_was_put_in) == {}
+
+
+def gives_what_was_put_in(name):
+    fields = vectors()[name]["fields"]
+    block = StatusBlock.decode(raw(name))
+    header = block.header
+    assert header.encode()[:4] == fields["block_status"].to_bytes(4, "little")
+    assert header.entry_count == fields["block_status"] >> 4 & 0x3FF
+    assert header.raw_data_offset == fields["raw_data_offset"]
+    assert header.raw_data_length == fields["raw_data_length"]
+    assert header.data_length == fields["data_length"]
+    assert header.severity == fields["error_severity"]
+    assert block.raw_data.hex() == (fields["raw_data"] or "")
+    assert len(block.entries) == len(fields["entries"])
+    for entry, put in zip(block.entries, fields["entries"], strict=True):
+        check_entry(entry.header, put)
+        assert len(entry.body) == put["error_data_length"]
+        if put["section_kind"] == "MEM" and put["section"].get("(section length)", 0) >= 73:
+            check_memory(entry.section(), put["section"])
+    assert block.encode() == raw(name)[: block.size]
+    assert StatusBlock.of_plain(block.plain()) == block
+
+
+def check_entry(head, put):
+    """An entry header against what the generator put in."""
+    assert put["entry_header_size"] == head.SIZE
+    assert str(head.section_type) == put["section_type"].lower()
+    assert head.severity == put["error_severity"]
+    assert head.revision == put["revision"]
+    assert head.flags == put["flags"]
+    assert head.error_data_length == put["error_data_length"]
+    valid = put["validation_bits"]
+    assert (None if head.fru_id is None else str(head.fru_id)) == (put["fru_id"].lower() if valid & 1 else None)
+    text = bytes.fromhex(put["fru_text"]).decode("latin-1")
+    assert head.fru_text == (text if valid & 2 else None)
+    stamp = head.timestamp.encode().hex() if isinstance(head, DataEntry300) and head.timestamp else None
+    assert stamp == (put["timestamp"] if valid & 4 and head.SIZE == 72 else None)
+
+
+def memory_values(put):
+    """Name to value of each valid field, by Linux' names of the validation bits."""
+    values = {
+        **put,
+        "error_type": put["memory_error_type"],
+        "bank_address": put["bank"] & 0xFF,
+        "bank_group": put["bank"] >> 8,
+        "row_high": put["extended"] & 3,
+        "chip_id": put["extended"] >> 5,
+    }
+    bits = {name: constant(source) for name, (source, *_) in table("structs")["PlatformMemory"]["valid"].items()}
+    return {name: values[name] if put["validation_bits"] & bit else None for name, bit in bits.items()}
+
+
+def check_memory(section, put):
+    """A memory section against what the generator put in; what lies beyond a short one is zero."""
+    assert isinstance(section, PlatformMemory)
+    length = put["(section length)"]
+    for name, value in memory_values(put).items():
+        row = PlatformMemory.at(name)
+        if row.offset + row.size > length and value is not None:
+            there = (1 << 8 * max(length - row.offset, 0)) - 1
+            assert getattr(section, name) == value & there, name
+        else:
+            assert getattr(section, name) == value, name
+
+
+def test_every_field_of_the_memory_section_is_told_apart_by_some_vector():
+    """All different and non-zero, so that no two words could be confused."""
+    words = {row.path for row in PlatformMemory.layout if not row.bits}
+    seen = set()
+    for name in ("mem-all", "mem-all-bankgroup"):
+        put = vectors()[name]["fields"]["entries"][0]["section"]
+        values = {k: v for k, v in memory_values(put).items() if v is not None}
+        assert all(values.values())
+        own = [v for k, v in values.items() if k in words]
+        assert len(set(own)) == len(own)
+        seen |= values.keys()
+    assert seen == memory_values(put).keys()
+
+
+# -- against what the kernels printed -------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_kernels_printed_what_we_read(kernel):
+    assert each(READ, printed_what_we_read, kernel) == {}
+
+
+def printed_what_we_read(name, kernel):
+    printed = comparable(without_foreign(report(log(kernel, name))))
+    ours = render_known(StatusBlock.decode(raw(name)))
+    if name in READ_OTHERWISE:
+        assert ours != printed, f"no longer different: {READ_OTHERWISE[name]}"
+        return
+    assert ours == printed
+
+
+def render_known(block):
+    """Our report; a severity that has no word stops the kernel before it prints one."""
+    lines = render(block.header, parts(block)) if int(block.header.severity) < 4 else render_odd(block)
+    return comparable(without_foreign(lines))
+
+
+def render_odd(block):
+    lines = render(block.header.model_copy(update={"severity": 0}), parts(block))
+    return [line.replace("event severity: recoverable", "event severity: unknown") for line in lines]
+
+
+def test_timestamps_are_printed_alike():
+    """``str`` of a timestamp is what Linux prints, also where it is no time at all."""
+    for name in [n for n in READ if n.startswith("ent-ts")]:
+        stamp = StatusBlock.decode(raw(name)).entries[0].header.timestamp
+        line = next(line for line in report(log("7.2", name)) if "tstamp" in line)
+        assert str(stamp) == line.split("tstamp: ")[1]
+        assert stamp.precise == (" precise" in line)
+
+
+# -- blocks that are wrong --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_the_kernels_refuse_is_refused(kernel):
+    assert each(BAD, refused_alike, kernel) == {}
+
+
+def refused_alike(name, kernel):
+    refused = log(kernel, name)[0].startswith("[Firmware Warn]: GHES: ")
+    assert refused or report(log(kernel, name))[0].startswith("Hardware error from")
+    error = None
+    try:
+        StatusBlock.decode(raw(name))
+    except WireError as found:
+        error = found
+    assert error is None or (error.path and error.offset is not None)
+    if name in REJECTED_BY_US_ONLY:
+        assert (error is not None, refused) == (True, False), f"no longer different: {REJECTED_BY_US_ONLY[name]}"
+    else:
+        assert (error is not None) == refused
+
+
+# -- records --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", sorted({n.split("-")[0] for n, v in vectors().items() if v.get("record")}))
+def test_every_record_round_trips_and_says_what_was_put_in(group):
+    names = [n for n, v in vectors().items() if v.get("record") and n.split("-")[0] == group]
+    for name in names:
+        vector = vectors()[name]
+        data = (LINUX / vector["record"]["file"]).read_bytes()
+        record = Record.decode(data)
+        assert record.encode() == data
+        assert Record.of_plain(record.plain()) == record
+        assert record.image is None
+        check_record(record, vector, len(data))
+
+
+def check_record(record, vector, length):
+    """A record against what the generator put in."""
+    head, entries = record.header, vector["fields"]["entries"]
+    assert (
+        (head.record_length, head.section_count) == (length, len(entries)) == (vector["record"]["length"], len(entries))
+    )
+    assert (head.record_id, head.revision) == (vector["record"]["record_id"], 0x0101)
+    assert head.severity == vector["fields"]["error_severity"]
+    assert (head.signature_start.to_bytes(4, "little"), head.signature_end) == (b"CPER", 0xFFFFFFFF)
+    assert str(head.creator_id) == "11223344-5566-7788-99aa-bbccddeeff00"
+    assert str(head.notification_type) == "09a9d5ac-5204-4214-96e5-94992e752bcd"
+    assert (head.platform_id, head.partition_id, head.flags, head.persistence_information) == (None, None, 0, 0)
+    stamps = [e["timestamp"] for e in entries if e["timestamp"] and e["validation_bits"] & 4]
+    assert (head.timestamp.encode().hex() if head.timestamp else None) == (stamps[0] if stamps else None)
+    at = 128 + 72 * len(entries)
+    for (descriptor, body), put in zip(record.sections, entries, strict=True):
+        assert (descriptor.section_offset, descriptor.section_length, descriptor.revision) == (at, len(body), 0x0100)
+        at += len(body)
+        assert str(descriptor.section_type) == put["section_type"].lower()
+        assert (descriptor.severity, descriptor.flags) == (put["error_severity"], put["flags"])
+        valid = put["validation_bits"]
+        assert (descriptor.fru_id and str(descriptor.fru_id)) == (put["fru_id"].lower() if valid & 1 else None)
+        text = bytes.fromhex(put["fru_text"])[:20].decode("latin-1")
+        assert descriptor.fru_text == (text if valid & 2 else None)
+        if put["section_kind"] == "MEM" and put.get("section", {}).get("(section length)", 0) >= 73:
+            check_memory(PlatformMemory.of_body(body), put["section"])
+
+
+# -- the model guest --------------------------------------------------------------------------
+
+RAM = (0x4000_0000, 1 << 30)
+MODEL_DIFFERS = {
+    "mem-recoverable-outside": "an address outside RAM: no kernel offlines a page there, the model does",
+    "mem-qemu-like": "an address outside RAM, as above",
+    "mem-threshold-outside": "an address outside RAM, as above",
+}
+
+
+def model(name):
+    """A fresh ``linux`` guest that reads the block from a polled GHESv2 source: (guest, ack register after)."""
+    register, ack, block = 0x4001_0000, 0x4001_0008, 0x4002_0000
+    memory = GuestMemory()
+    memory.add_region(*RAM)
+    memory.write(register, block.to_bytes(8, "little"))
+    memory.write(block, raw(name))
+    guest = GuestOs(memory, [], PROFILES["linux"])
+    source = PlacedSource(
+        5, NotificationType.POLLED, 0, 1000, register, block, 8192, 1, ack, 0xFFFF_FFFF_FFFF_FFFE, 1,
+    )  # fmt: skip
+    assert guest.read_source(source, 0.0)
+    return guest, memory.read(ack, 8), memory.read(block, 4)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_model_guest_does_what_the_kernel_did(kernel):
+    assert each(READ + BAD, does_what_the_kernel_did, kernel) == {}
+
+
+def does_what_the_kernel_did(name, kernel):
+    outcome, lines = vectors()[name]["outcome"][kernel], log(kernel, name)
+    guest, ack, status = model(name)
+    assert bool(guest.panicked) == outcome["panicked"] == any("Kernel panic" in line for line in lines)
+    assert outcome["acked"]
+    assert (ack, status) == ((1).to_bytes(8, "little"), bytes(4))
+    pages = outcome.get("hardware_corrupted_kb", 0) // 4
+    lost = [re.match(r"Memory failure: 0x([0-9a-f]+): recovery action for .*: Recovered", line) for line in lines]
+    named = [int(m[1], 16) for m in lost if m]
+    if name in MODEL_DIFFERS:
+        assert guest.offlined.count != pages, f"no longer different: {MODEL_DIFFERS[name]}"
+        return
+    assert guest.offlined.count == pages
+    assert all(page in guest.offlined for page in named)
+    if pages and not named:  # soft offline says nothing in the log: the page is the block's
+        assert StatusBlock.decode(raw(name)).entries[0].section().physical_address >> 12 in guest.offlined
+
+
+def test_the_model_guest_remembers_a_block_by_its_content():
+    survived = [n for n in READ if not vectors()[n]["outcome"]["7.2"]["panicked"]]
+    assert each(survived, remembers) == {}
+
+
+def remembers(name):
+    guest, _, _ = model(name)
+    first = [a.outcome for a in guest.drain()]
+    assert first != ["swallowed"]
+    source = PlacedSource(5, NotificationType.POLLED, 0, 1000, 0x4001_0000, 0x4002_0000, 8192, 1, 0x4001_0008, 0, 1)
+    for now, expected in ((9.0, ["swallowed"]), (20.0, first)):
+        guest.memory.write(0x4002_0000, raw(name))
+        guest.read_source(source, now)
+        assert [a.outcome for a in guest.drain()] == expected
