@@ -256,6 +256,12 @@ def test_get_info_before_registration(guest):
     assert info(1, 0, 3) == [t.INVALID_PARAMETERS] * 2
 
 
+@pytest.mark.parametrize("call", ["ENABLE", "DISABLE", "UNREGISTER", "STATUS"])
+def test_unknown_events_are_invalid(guest, call):
+    for event in (1, 1 << 31, 1 << 32, 1 << 32 | SHARED, (1 << 64) - 1):
+        assert guest.x0(f"EVENT_{call}", event) == t.INVALID_PARAMETERS
+
+
 def test_routing_info(guest):
     assert guest.x0("EVENT_REGISTER", SHARED, ENTRY, 0, 1, AFFINITY[3]) == 0
     assert guest.x0("EVENT_GET_INFO", SHARED, 3) == 1
@@ -289,6 +295,10 @@ def test_routing_info(guest):
 def test_register_refuses(guest, event, entry, flags, mpidr):
     assert guest.x0("EVENT_REGISTER", event, entry, 0, flags, mpidr) == t.INVALID_PARAMETERS
     assert guest.status(SHARED) == guest.status(PRIVATE) == 0
+
+
+def test_the_highest_instruction_can_be_an_entry(guest):
+    assert guest.x0("EVENT_REGISTER", SHARED, (1 << 64) - 4, 0, 0, 0) == 0
 
 
 def test_private_events_are_registered_per_pe(guest):
@@ -524,6 +534,36 @@ def test_private_signal_without_a_pe_finds_one(guest):
     assert not guest.sdei.pending(PRIVATE)  # it was signalled once, and moved
 
 
+def test_private_signal_without_a_pe_takes_the_nearest_to_running(guest):
+    guest.unmask(0, 1, 2)
+    assert guest.x0("EVENT_REGISTER", PRIVATE, ENTRY, 7, 0, 0, vcpu=1) == 0
+    guest.ready(PRIVATE, vcpu=2)
+    guest.ready(PRIVATE, vcpu=3)
+    assert guest.sdei.signal(PRIVATE) == 2
+    assert guest("PE_MASK", vcpu=2).wanted == ()
+    guest.x0("EVENT_DISABLE", PRIVATE, vcpu=2)
+    guest.x0("EVENT_DISABLE", PRIVATE, vcpu=3)
+    assert guest.sdei.signal(PRIVATE) is None  # it moved to 1, the first that is registered
+    assert guest("EVENT_ENABLE", PRIVATE, vcpu=1).wanted == (1,)
+
+
+def test_idle(guest):
+    guest.ready(SHARED)
+    guest.unmask(0)
+    assert guest.sdei.idle
+    guest.sdei.signal(SHARED)
+    assert not guest.sdei.idle
+    guest.sdei.dispatch(0, at())
+    assert guest.sdei.idle
+
+
+def test_registers_that_were_not_given_are_zero(guest):
+    guest.ready(SHARED)
+    guest.unmask(0)
+    guest.run(SHARED, state=at(x=(1, 2, 3)))
+    assert guest("EVENT_COMPLETE", 0).registers.x == (1, 2, 3, *[0] * 15)
+
+
 def test_event_0_is_signalled_by_the_client(guest):
     guest.ready(0, vcpu=1)
     assert guest("EVENT_SIGNAL", 0, AFFINITY[1]).wanted == ()
@@ -594,7 +634,12 @@ def test_a_pe_that_is_switched_on_starts_over(guest):
     guest.run(PRIVATE)
     guest.run(CRITICAL)
     guest.sdei.signal(PRIVATE, 0)
+    guest.sdei.signal(PRIVATE_CRITICAL, 1)
+    guest.sdei.signal(SHARED)
+    guest.x0("EVENT_SIGNAL", 0, AFFINITY[0])
     assert guest.sdei.reset_pe(0) == (PRIVATE,)
+    assert guest.sdei.pending(PRIVATE_CRITICAL)
+    assert guest.sdei.pending(SHARED)
     assert (guest.sdei.running(0), guest.sdei.masked(0)) == ((), True)
     assert [guest.status(event) for event in (SHARED, PRIVATE, CRITICAL)] == [3, 0, 3]
     assert guest.status(PRIVATE, 1) == 3
@@ -638,7 +683,7 @@ def nested():
     guest.ready(0, vcpu=3)
     guest.unmask(0, 3)
     guest.run(PRIVATE, state=at(0x1000, N | EL0))
-    guest.run(CRITICAL, state=at(0x2000, HANDLER))
+    guest.run(CRITICAL, state=at((1 << 64) - 4, HANDLER, ((1 << 64) - 1,) * 18))
     guest.x0("EVENT_UNREGISTER", PRIVATE)
     guest.sdei.signal(CRITICAL)
     guest.x0("EVENT_SIGNAL", 0, AFFINITY[3])
@@ -730,6 +775,22 @@ def test_snapshot_nesting_is_checked():
     snapshot["contexts"][0].reverse()
     with pytest.raises(SnapshotError, match="a critical event interrupts a normal one"):
         restore(snapshot)
+    for first, second in ((SHARED, PRIVATE), (CRITICAL, PRIVATE_CRITICAL)):
+        guest = Guest()
+        for event in (first, second):
+            guest.ready(event)
+        guest.unmask(0, 1)
+        guest.run(first)
+        guest.ready(second, vcpu=1)
+        guest.run(second, 1)
+        flat = guest.sdei.snapshot()
+        flat["contexts"][0] += flat["contexts"].pop(1)
+        flat["contexts"].insert(1, [])
+        for handler in flat["handlers"]:
+            if handler["event"] == second:
+                handler["state"] = 7 if handler["vcpu"] == 0 else 3
+        with pytest.raises(SnapshotError, match="a critical event interrupts a normal one"):
+            restore(flat)
     snapshot["contexts"][0] *= 2
     with pytest.raises(SnapshotError, match="4 handlers: at most 2 nest"):
         restore(snapshot)

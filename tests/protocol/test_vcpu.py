@@ -94,11 +94,12 @@ def test_masked_serror_waits_and_is_taken_when_unmasked():
 
 def test_unmasked_serror_is_taken_at_once():
     vcpu = Vcpu(vbar=VBAR)
-    vcpu.run_at(0, 0x2000)
+    vcpu.run_at(0, 0x2000, N | SS | UAO)
     assert vcpu.pend_serror(UEO) is True
-    assert (vcpu.pc, vcpu.elr, vcpu.spsr) == (VBAR + 0x580, 0x2000, 0)
+    assert (vcpu.pc, vcpu.elr, vcpu.spsr) == (VBAR + 0x580, 0x2000, N | SS | UAO)
+    assert vcpu.pstate == N | PAN | DAIF | 0x5
     assert vcpu.eret() is False
-    assert (vcpu.pc, vcpu.pstate, vcpu.el) == (0x2000, 0, 0)
+    assert (vcpu.pc, vcpu.pstate, vcpu.el) == (0x2000, N | SS | UAO, 0)
 
 
 def test_sea_before_serror_and_never_masked():
@@ -176,9 +177,13 @@ def test_illegal_return_stays_at_el1(mode):
 def test_bits_that_the_pe_lacks_do_not_come_back():
     vcpu = Vcpu()
     vcpu.run_at(1)
-    vcpu.spsr = TCO | DIT | ALLINT | BTYPE | PAN | UAO | SSBS | 1 << 40
+    vcpu.spsr = TCO | DIT | ALLINT | BTYPE | PAN | UAO | SSBS | SS | IL | 1 << 40
     vcpu.eret()
-    assert vcpu.pstate == PAN | UAO | SSBS
+    assert vcpu.pstate == PAN | UAO | SSBS | SS | IL
+    vcpu = Vcpu(EVERYTHING)
+    vcpu.spsr = (1 << 64) - 1 & ~0x1F
+    vcpu.eret()
+    assert vcpu.pstate == N | Z | C | V | TCO | DIT | UAO | PAN | SS | IL | ALLINT | SSBS | BTYPE | DAIF
 
 
 def test_run_at_refuses_other_modes():

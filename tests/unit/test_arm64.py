@@ -122,6 +122,7 @@ def test_sea_fields():
     assert arm64.sea_esr(1, 0x1000, instruction=True) == 0x86000010
     assert arm64.sea_esr(0, None, ea=1) == 0x92000610
     assert arm64.sea_esr(0, 0, wnr=1) == 0x92000050
+    assert arm64.sea_esr(0, (1 << 64) - 1) == 0x92000010
     assert arm64.sea_esr(0, 0, set_=arm64.SET_UEO) == 0x92001810
     assert arm64.sea_esr(1, 0, dfsc=0x17) == 0x96000017
     assert arm64.sea_esr(1, 0, dfsc=0x18, ras=False) == 0x96000018
@@ -166,6 +167,7 @@ def test_relay_rewrites_ec_and_clears_the_hosts_view():
     kept = ESR["ESR_ELx_EA"] | ESR["ESR_ELx_CM"] | ESR["ESR_ELx_WNR"] | ESR["ESR_ELx_SET_MASK"]
     everything = 0xFFFF_FFFF_0000_0000 | lower | 0x1FF_FFC0 | 0x10
     assert arm64.relay(everything, 0, 0) == lower | il | kept | 0x10
+    assert arm64.relay(ESR["ESR_ELx_EC_IABT_CUR"] << 26 | 0x10, 0, 4) == instruction | il | 0x10
     # KVM of Linux 6.1 sign-extends the register
     assert arm64.relay(0xFFFF_FFFF_9600_0010, 1, 0) == 0x96000010
 
@@ -241,6 +243,24 @@ def test_describe():
     assert arm64.describe_esr(0xBE000C11) | {"aet_name": "uer", "aet": 3} == arm64.describe_esr(0xBE000C11)
     assert arm64.describe_esr(0xBF000123) == {"ec": 0x2F, "ec_name": "SError", "il": True, "ids": True, "iss": 0x123}
     assert arm64.describe_esr(0xBE000000)["dfsc_name"] == "uncategorised"
+
+
+FLAGS = {"il": "IL", "isv": "ISV", "fnv": "FnV", "ea": "EA", "cm": "CM", "s1ptw": "S1PTW", "wnr": "WNR"}
+
+
+@pytest.mark.parametrize(
+    ("field", "bit", "base"),
+    [
+        *((field, ESR[f"ESR_ELx_{linux}"], 0x90000010) for field, linux in FLAGS.items()),
+        *((field, ESR[f"ESR_ELx_{FLAGS[field]}"], 0xBC000011) for field in ("il", "ea")),
+        ("iesb", 1 << 13, 0xBC000011),
+        ("ids", ESR["ESR_ELx_IDS"], 0xBC000000),
+    ],
+)
+def test_each_flag_is_its_bit(field, bit, base):
+    assert arm64.describe_esr(base)[field] is False
+    assert arm64.describe_esr(base | bit)[field] is True
+    assert arm64.describe_esr(base | 0x1FF_FFC0 & ~bit).get(field, False) is False
 
 
 @given(st.integers())
