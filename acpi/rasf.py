@@ -26,7 +26,7 @@ class Rasf(FixedTable[RasfHeader]):
     HEAD = RasfHeader
 
 
-Range = Annotated[tuple[int, int], array("Q", 2)]
+Range = Annotated[tuple[int, ...], array("Q", 2)]
 """Guest physical address, bytes."""
 
 
