@@ -155,9 +155,12 @@ class Notifier:
 
     def next_deadline(self) -> float | None:
         """When :meth:`expire` is to be called next, or None."""
-        if not self._busy and not self.aborts:
+        if not self._busy and not self.aborts and not self._stuck:
             return None
         soonest = min((a.until for a in self.aborts.values()), default=NEVER)
+        if self._stuck:
+            retries = (t for s in self.sources.values() for q, t in s.state.refused.items() if self.poison.waiting[q])
+            soonest = min(soonest, min(retries, default=NEVER))
         for source in self._busy.values():
             soonest = min(soonest, source.state.poll, source.state.overdue)
         return None if soonest == NEVER else soonest
@@ -170,6 +173,8 @@ class Notifier:
                 out.append(source.look(self._next()))
             if source.state.overdue <= now:
                 self._overdue(source, now, out)
+        if self._stuck:
+            self._kick(now, out)
         for vcpu, abort in list(self.aborts.items()):
             if abort.until <= now and abort.state is not None:
                 del self.aborts[vcpu]
@@ -331,7 +336,7 @@ class Notifier:
         rule, waits = self.rules[queue], ""
         for way in rule.deliver:
             for source in self.ways[way]:
-                if source.state.broken or queue in source.state.refused or not source.capacity:
+                if source.refuses(queue, now):
                     continue
                 if way != "sea":
                     if way == "sdei" and not self.sdei.accepts(source.placed.vector):
@@ -438,7 +443,7 @@ class Notifier:
             if way == "sea":
                 continue  # an SEA needs a vCPU that consumed the page
             for source in self.ways[way]:
-                if source.state.broken or queue in source.state.refused or not source.capacity:
+                if source.refuses(queue, now):
                     reasons.append(f"{way}: {source.state.broken or 'refused'}")
                 elif way == "sdei" and not self.sdei.accepts(source.placed.vector):
                     reasons.append("sdei: not registered and enabled")
@@ -532,8 +537,6 @@ class Notifier:
             return []
         pages = source.clear()
         del self._busy[source_id]
-        if source.state.refused:
-            source.state.refused.clear()
         poison = self.poison
         poison.acknowledge(pages, self.page_shift)
         out: list[Effect] = [Acked(self._next(), source_id, pages)]
@@ -564,7 +567,7 @@ class Notifier:
                 if writing:
                     s.broken = reason
                 else:
-                    s.refused.add(s.queue)
+                    s.refused[s.queue] = now + self.rules[s.queue].unacked.after_ms / 1000
                 self._take_back(source, reason, out)
                 self._kick(now, out)
                 break

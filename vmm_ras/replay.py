@@ -18,7 +18,6 @@ from acpi.image import Image
 from vmm_ras.effects import Acked, Decided, Effect, Escalate, InjectSea, OwnMemory, Posted, TakenBack, Undelivered
 from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault
 from vmm_ras.guests.model import ModelGuest
-from vmm_ras.guests.os import Action
 from vmm_ras.memory import ACKED, POSTED, UNREPORTED, MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import Policy
@@ -196,6 +195,7 @@ class Replay:
         self._open: dict[int, list[Row]] = {}
         self._by_source: dict[int, list[Row]] = {}
         self._published: dict[int, bytes] = {}
+        self._row: Row | None = None
         regions = [(gpa, gpa + len(data)) for _, gpa, data in image.regions]
         self._firmware = min(low for low, _ in regions), max(high for _, high in regions)
         """Span of what the model really reads: only there poison matters to its memory."""
@@ -266,7 +266,7 @@ class Replay:
         self.now = until
 
     def _drive(self, effects: list[Effect]) -> None:
-        self._follow(self.guest.drive(self.notifier, effects, self.now))
+        self.guest.drive(self.notifier, effects, self.now, self._follow)
 
     # -- events --------------------------------------------------------------------------
 
@@ -300,15 +300,16 @@ class Replay:
             self._open.setdefault(gpa >> self.page_shift, []).append(row)
             if self._firmware[0] - size < gpa < self._firmware[1] + size:
                 self.guest.memory.poison(gpa & -size, size)
-        guest = self.guest
-        effects = guest.drive(self.notifier, self.notifier.receive(event, self.now), self.now)
-        self._follow(effects, row)
+        now = self.now
+        self._row = row
+        self.guest.drive(self.notifier, self.notifier.receive(event, now), now, self._follow)
+        self._row = None
 
-    def _follow(self, effects: list[Effect], row: Row | None = None) -> None:
-        """Read off the effects, and off what the guest did, what became of the rows."""
+    def _follow(self, effects: list[Effect]) -> None:
+        """Read off effects that were carried out, and off what the guest did then, what became of the rows."""
         shift = self.page_shift
         open_rows, by_source = self._open, self._by_source
-        actions = self.guest.os.drain() if self.guest.os.actions else []
+        row = self._row
         bare: InjectSea | None = None
         for e in effects:
             kind = e.__class__
@@ -331,10 +332,7 @@ class Replay:
                 by_source[source_id] = found
                 self._published[source_id] = block
             elif kind is Acked:
-                source_id = e[1]
-                if actions:
-                    self._read(source_id, actions)
-                for r in by_source.pop(source_id, ()):
+                for r in by_source.pop(e[1], ()):
                     r.acked = True
                     self._close(r)
             elif kind is Decided:
@@ -349,18 +347,22 @@ class Replay:
                     self._told_bare(e, None)
             else:
                 self._notice(e, row)
-        if actions:
-            self._unmatched(actions, bare)
+        if self.guest.os.actions:
+            self._outcomes(bare)
         if self.journal is not None:
             self.journal += effects
 
-    def _unmatched(self, actions: list[Action], bare: InjectSea | None) -> None:
-        """What the guest did that no acknowledgement followed."""
-        for action in actions:
-            if action.source_id is None:
-                self._told_bare(bare, action.outcome)
-        for source_id in {a.source_id for a in actions if a.source_id is not None}:
-            self._read(source_id, actions)
+    def _outcomes(self, bare: InjectSea | None) -> None:
+        """What the guest made of what it was told."""
+        for source_id, outcome, raw in self.guest.os.drain():
+            if source_id is None:
+                self._told_bare(bare, outcome)
+                continue
+            if raw and raw != self._published.get(source_id, raw):
+                outcome = "garbled"
+            for r in self._by_source.get(source_id, ()):
+                if r.outcome not in PANIC:
+                    r.outcome = outcome
 
     def _notice(self, e: Effect, row: Row | None) -> None:
         """Effects that are rare."""
@@ -381,19 +383,6 @@ class Replay:
         elif isinstance(e, Escalate):
             self.summary.escalations.append(f"{e.action}: {e.reason}")
             del self.summary.escalations[100:]
-
-    def _read(self, source_id: int, actions: list[Action]) -> None:
-        """The guest read the source's block: the oldest of its actions on that source says what it made of it."""
-        for index, action in enumerate(actions):
-            if action.source_id == source_id:
-                del actions[index]
-                outcome = action.outcome
-                if action.raw and action.raw != self._published.get(source_id, action.raw):
-                    outcome = "garbled"
-                for r in self._by_source.get(source_id, ()):
-                    if r.outcome not in PANIC:
-                        r.outcome = outcome
-                return
 
     def _told_bare(self, sea: InjectSea | None, outcome: str | None) -> None:
         """An SEA went without a record: it is about the latest AR of its vCPU."""

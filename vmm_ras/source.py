@@ -49,8 +49,8 @@ class SourceState:
     """Seconds from that look to the one after."""
     broken: str = ""
     """Why the source cannot be used any more: its block or register cannot be written."""
-    refused: set[int] = field(default_factory=set)
-    """Queues for which telling the guest through this source failed; forgotten at the next acknowledgement."""
+    refused: dict[int, float] = field(default_factory=dict)
+    """Queue to when this source may be tried for it again: telling the guest through it failed."""
 
 
 class ErrorSource:
@@ -86,6 +86,18 @@ class ErrorSource:
         out.append(WriteGuest(id + 1, source_id, at, b"\0\0\0\0" + block[4:]))
         out.append(WriteGuest(id + 2, source_id, at, block[:4]))
         return id + 2
+
+    def refuses(self, queue: int, now: float) -> bool:
+        """Whether the source cannot be tried for this queue at present."""
+        s = self.state
+        if s.broken or not self.capacity:
+            return True
+        if not s.refused:
+            return False
+        until = s.refused.get(queue, 0.0)
+        if until <= now:
+            s.refused.pop(queue, None)
+        return until > now
 
     def look(self, id: int) -> PollAck:
         """The effect that reads the gate."""

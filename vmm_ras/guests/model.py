@@ -31,8 +31,9 @@ from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import GuestProfile
 
 _NOTICES = frozenset(get_args(Notice)) | {Hold}
-MAX_CALLS = 10_000
-"""Rounds of effects and answers after one event: more is a loop between core and guest."""
+Watch = Callable[[list[Effect]], None]
+MAX_ROUNDS = 4_000_000
+"""Lists of effects after one event: more is a loop between core and guest, for a 16 GiB page takes 650,000."""
 
 
 class ModelGuest:
@@ -85,27 +86,31 @@ class ModelGuest:
             vcpu.pstate, vcpu.pc = pstate, pc
             vcpu.poll_serror()
 
-    def drive(self, notifier: Notifier, effects: list[Effect], now: float, stay: int = -1) -> list[Effect]:
-        """Carry out effects, hand the answers to the core, and so on until nothing is left; all effects, in order.
+    def drive(
+        self, notifier: Notifier, effects: list[Effect], now: float, watch: Watch | None = None, stay: int = -1
+    ) -> None:
+        """Carry out effects, hand the answers to the core, carry out what follows, until nothing is left.
 
-        The vCPU ``stay`` is not run when it is released.  Raises GuestError if core and guest never come to rest.
+        ``watch`` is given each list of effects once it was carried out; a large page takes thousands of them.  The vCPU
+        ``stay`` is not run when it is released.  Raises GuestError if core and guest never come to rest.
         """
-        seen: list[Effect] = []
         handlers = notifier.handlers
         self._stay = stay
-        for _ in range(MAX_CALLS):
+        last = 0
+        for _ in range(MAX_ROUNDS):
             if not effects:
                 break
-            seen += effects
-            following: list[Effect] = []
-            for answer in self.perform(effects, now):
-                following += handlers[answer.__class__](answer, now)
-            effects = following
+            last = effects[-1].id
+            answers = self.perform(effects, now)
+            if watch is not None:
+                watch(effects)
+            effects = []
+            for answer in answers:
+                effects += handlers[answer.__class__](answer, now)
         else:
             raise GuestError("core and guest do not come to rest")
-        if seen:
-            notifier.receive(Done(seen[-1].id), now)
-        return seen
+        if last:
+            notifier.receive(Done(last), now)
 
     def perform(self, effects: list[Effect], now: float) -> list[Event]:
         """Carry out a list of effects in order; the answers, but for Done.

@@ -61,6 +61,10 @@ class Console:
                     raise Failure(f"guest: {pattern!r}: {why}", text[-3000:])
                 self._news.wait(min(left, 0.5))
 
+    def line(self, beginning: str, seconds: float, start: int = 0) -> str:
+        """The first whole line that begins so.  Raises Failure."""
+        return self.expect(rf"^{beginning}[^\n]*\n", seconds, start).group().rstrip("\n")
+
     def type(self, line: str) -> None:
         """A line for whoever reads the console."""
         self._channel.send(line.encode() + b"\n")

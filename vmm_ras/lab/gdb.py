@@ -85,7 +85,7 @@ class Debugger:
         self._channel.send(frame(command.encode()))
         answer = self._next(seconds, command)
         if re.fullmatch(rb"E[0-9a-f]{2}", answer):
-            raise Failure(f"debugger: {command.split(',')[0]!r} is refused with {answer.decode()}")
+            raise Failure(f"debugger: {command.partition(',')[0]!r} is refused with {answer.decode()}")
         return answer
 
     def _next(self, seconds: float, what: str) -> bytes:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -68,8 +68,10 @@ def cache_folder() -> Path:
 class Packages:
     """The cache.  Every method raises Unavailable with one line that says what is not to be had, and why."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, say: Callable[[str], None] = lambda line: None) -> None:
         self.folder = folder or cache_folder()
+        self._say = say
+        """Is told what is fetched: that takes a while."""
 
     def prepare(self, series: str) -> Lab:
         """Everything for one kernel series; what is there already is not looked for again."""
@@ -94,6 +96,7 @@ class Packages:
         search = os.pathsep.join([os.environ.get("PATH", os.defpath), str(unpacked / "usr/bin")])
         missing = sorted({package for name, package in HOST_PROGRAMS.items() if not shutil.which(name, path=search)})
         if missing:
+            self._say(f"fetching {', '.join(missing)} and what they need, once")
             self._unpack(_Apt(self.folder / "apt/host").closure(missing), unpacked)
         found = {name: shutil.which(name, path=search) for name in HOST_PROGRAMS}
         for name, where in found.items():
@@ -112,6 +115,7 @@ class Packages:
         """One file of a package; ``kind`` is ``host`` (any architecture) or ``guest`` (arm64)."""
         target = self.folder / kind / package / Path(inside[0]).name
         if not target.exists():
+            self._say(f"fetching {package}, once")
             deb = (
                 _Apt(self.folder / "apt/host").download(package)
                 if kind == "host"
@@ -124,6 +128,7 @@ class Packages:
         folder = self.folder / "kernel" / series
         image, version = folder / "Image", folder / "version"
         if not (image.exists() and version.exists()):
+            self._say(f"fetching Linux {series}, once")
             deb = self._from_suites(SUITES[series], "linux-image-cloud-arm64", series)
             version.parent.mkdir(parents=True, exist_ok=True)
             version.write_text(_field(deb, "Version"))
@@ -233,7 +238,7 @@ class _Apt:
             fields = dict(re.findall(r"^(\w[\w-]*): (.*)$", stanza, re.MULTILINE))
             found = fields.get("Version", "")
             if found and (not version or found.startswith(f"{version}.")):
-                stands_for = re.match(rf"({package.split('-')[0]}-[^ ,]*) \(= ([^)]*)\)", fields.get("Depends", ""))
+                stands_for = re.match(r"(linux-image-[^ ,]*) \(= ([^)]*)\)", fields.get("Depends", ""))
                 wanted = stands_for.groups() if version and stands_for else (package, found)
                 return self.download("=".join(wanted))
         raise Unavailable(f"{package} {version} is not in the archive")

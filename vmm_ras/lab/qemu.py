@@ -56,9 +56,8 @@ class Qemu:
     """A running machine: ``virt`` without ACPI of its own, our firmware files instead.  Use it in a ``with`` block."""
 
     def __init__(
-        self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], *, gpa: int, memory: int, vcpus: int, gic: int,
-        append: str = "",
-    ) -> None:  # fmt: skip
+        self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], *, gpa: int, memory: int, vcpus: int, gic: int
+    ) -> None:
         self._fds: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._channels: list[Channel] = []
@@ -66,14 +65,12 @@ class Qemu:
         self._complaints = os.memfd_create("qemu-complaints")
         self.ram = SharedRam(gpa, memory)
         try:
-            self._start(lab, initrd, files, vcpus, gic, append)
+            self._start(lab, initrd, files, vcpus, gic)
         except BaseException:
             self.close()
             raise
 
-    def _start(
-        self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], vcpus: int, gic: int, append: str
-    ) -> None:  # fmt: skip
+    def _start(self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], vcpus: int, gic: int) -> None:
         ends = {name: socket.socketpair() for name in ("console", "monitor", "debugger", "qtest")}
         command = [
             *lab.prefix, str(lab.qemu),
@@ -82,7 +79,7 @@ class Qemu:
             "-m", f"size={self.ram.size >> 20}M", "-cpu", CPU, "-smp", str(vcpus),
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S", "-bios", str(lab.edk2),
             "-kernel", str(lab.kernel.image), "-initrd", self._memory_file("initrd", initrd),
-            "-append", f"console=ttyAMA0 rdinit=/init {append}".strip(),
+            "-append", "console=ttyAMA0 rdinit=/init",
         ]  # fmt: skip
         for name, (_, theirs) in ends.items():
             command += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]

@@ -140,7 +140,7 @@ def open_trace(
     """
     name = fspath(source)
     if name == "-":
-        return Trace(stdin or sys.stdin.buffer, "<stdin>", strict=strict, page_shift=page_shift)
+        return Trace(sys.stdin.buffer if stdin is None else stdin, "<stdin>", strict=strict, page_shift=page_shift)
     try:
         stream = open(name, "rb")  # noqa: SIM115  # Trace closes it
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from vmm_ras.traces.lines import LONGEST
 U32_MAX = (1 << 32) - 1
 _INFINITY = float("inf")
 _CODES = {"AR": Code.AR, "AO": Code.AO}
-_OBJECT = re.compile(rb'\s*\{\s*(?:["}]|\Z)')
+_OBJECT = re.compile(rb'\s*\{\s*["}]')
 
 
 def recognises(line: bytes) -> bool:

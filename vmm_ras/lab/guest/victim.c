@@ -1,8 +1,8 @@
 /*
- * A process that owns one page and reads it for ever: "victim NAME [flags]".
+ * A process that owns one page and reads it again and again: "victim NAME [flags]".
  *
  *   h  handle SIGBUS: say code, address, lsb and pc, then end; without it the signal kills
- *   e  ask for early signals (PR_MCE_KILL_EARLY): BUS_MCEERR_AO as soon as the page is lost
+ *   e  ask for early signals (PR_MCE_KILL_EARLY), BUS_MCEERR_AO as soon as the page is lost, and leave the page alone
  *
  * It says where everything lies: pid, virtual and physical address of the page, pc and physical address of the one
  * instruction that reads it.  No C library: whoever reads guest memory or steps through it meets nothing else.
@@ -91,7 +91,7 @@ __attribute__((used)) static void start(u64 *stack)
 	u64 argc = stack[0];
 	char **argv = (char **)(stack + 1);
 	u64 pause[2] = { 0, 1000000 };
-	u64 *page;
+	u64 *page, idle = 0;
 
 	name = argc > 1 ? argv[1] : "victim";
 	for (const char *flag = argc > 2 ? argv[2] : ""; *flag; flag++) {
@@ -100,7 +100,7 @@ __attribute__((used)) static void start(u64 *stack)
 		if (*flag == 'h')
 			call(SYS_rt_sigaction, SIGBUS, (long)&action, 0, 8, 0, 0);
 		if (*flag == 'e')
-			call(SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0, 0);
+			idle = 1, call(SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0, 0);
 	}
 	page = (u64 *)call(SYS_mmap, 0, 4096, PROT_RW, MAP_PRIVATE_ANONYMOUS_POPULATE, -1, 0);
 	for (u32 i = 0; i < 512; i++)
@@ -116,6 +116,10 @@ __attribute__((used)) static void start(u64 *stack)
 	for (;;) {
 		u64 value;
 
+		if (idle) {
+			call(SYS_nanosleep, (long)pause, 0, 0, 0, 0, 0);
+			continue;
+		}
 		__asm__ volatile(".globl victim_load\nvictim_load: ldr %0, [%1]" : "=r"(value) : "r"(page) : "memory");
 		call(SYS_nanosleep, (long)pause, 0, 0, 0, 0, 0);
 	}

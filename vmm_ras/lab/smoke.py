@@ -1,0 +1,366 @@
+"""The first scenario: an unmodified Linux boots with our tables and takes our records.
+
+Three records are told, each to a process that owns the lost page: one found and polled for, one found and told through
+the event device's interrupt, one consumed and told by an SEA.  A fourth process takes an SEA for which there is no
+record.  Then the model guest, booted from the bytes that the real firmware placed, gets the same events: the blocks that
+both consumed, and what both did about them, must be the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from dataclasses import replace
+
+from acpi.bert import BootErrorRegion
+from acpi.fadt import Fadt, FadtHeader
+from acpi.firmware import Firmware, build
+from acpi.firmware_presets import MIB, describe, virt_machine
+from acpi.ghes import StatusBlock
+from acpi.image import Image, PlacedSource, find_sources, find_tables
+from acpi.hest import Hest
+from acpi.linking import BOOT_ERRORS_FILE, ERRORS_FILE, RSDP_FILE, TABLES_FILE
+from cper.common import Severity
+from vmm_ras import arm64
+from vmm_ras.effects import Effect, Posted
+from vmm_ras.events import Code, Event, GuestAbort, HostSignal
+from vmm_ras.guests.model import ModelGuest
+from vmm_ras.lab import initrd, kernel_log
+from vmm_ras.lab.adapter import QemuGuest
+from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.kernel_log import Victim
+from vmm_ras.lab.packages import Lab
+from vmm_ras.lab.qemu import CPU, Qemu
+from vmm_ras.lab.report import Report
+from vmm_ras.memory import MemoryMap, MemorySlot
+from vmm_ras.notifier import Notifier
+from vmm_ras.policy import load_policy
+from vmm_ras.profiles import PROFILES
+from vmm_ras.record import memory_block
+
+MEMORY = 512 * MIB
+VCPUS = 2
+GIC = {"6.1": 2, "6.12": 3}
+"""Interrupt controller of each kernel's machine, so that both forms of the MADT are booted."""
+HOST = 0x7F00_0000_0000
+"""Host address that guest RAM is taken to have: a SIGBUS names host addresses."""
+FIRST_THREAD = 1000
+"""Host thread of the first vCPU."""
+PREVIOUS_BOOT = 0x4600_0000
+"""Guest physical address that the boot error record names."""
+BOOT_SECONDS = 120.0
+SECONDS = 20.0
+"""For everything else that the guest is waited for."""
+_POLICY = """
+version = 1
+[[rule]]
+name = "consumed"
+when = {{ code = "AR" }}
+deliver = ["sea"]
+[[rule]]
+name = "polled"
+when = {{ code = "AO", gpa_from = {page:#x}, gpa_to = {end:#x} }}
+deliver = ["polled"]
+[[rule]]
+name = "found"
+deliver = ["gsiv"]
+"""
+
+
+def run(lab: Lab) -> Report:
+    """Boot the kernel and play the scenario.  Raises LabError; nothing of the run is left either way."""
+    series = lab.kernel.series
+    report = Report(f"Lab: Linux {series}, smoke")
+    gic = GIC[series]
+    machine = virt_machine(MEMORY, VCPUS, gic=3 if gic == 3 else 2)  # noqa: PLR2004
+    block = memory_block([(PREVIOUS_BOOT, 4096)], severity=Severity.FATAL, error_type=3)
+    region = BootErrorRegion.build([StatusBlock.decode(block)], 4096)
+    firmware = build(
+        replace(describe("minimal-vmm", memory=MEMORY, vcpus=VCPUS), machine=machine, boot_errors=region)
+    )  # fmt: skip
+    gpa = machine.memory[0].gpa
+    start = time.monotonic()
+    with Qemu(lab, initrd.build(lab), firmware.files, gpa=gpa, memory=MEMORY, vcpus=VCPUS, gic=gic) as qemu:
+        report.facts |= {
+            "Kernel package": lab.kernel.version,
+            "QEMU": f"{qemu.monitor.version} ({qemu.monitor.package})",
+            "Machine": f"virt, acpi=off, {CPU}, {VCPUS} vCPUs, GICv{gic}, {MEMORY >> 20} MiB, emulated",
+            "Firmware": "edk2, with our files of fw_cfg",
+            "Date": time.strftime("%Y-%m-%d", time.gmtime()),
+        }
+        _Smoke(qemu, firmware, report).play()
+    report.facts["Wall-clock time"] = f"{time.monotonic() - start:.1f} s"
+    return report
+
+
+class _Smoke:
+    """One run: what is known of the guest so far."""
+
+    def __init__(self, qemu: Qemu, firmware: Firmware, report: Report) -> None:
+        self.qemu, self.firmware, self.report = qemu, firmware, report
+        self.console, self.ram = qemu.console, qemu.ram
+        self.log = ""
+        """The kernel log so far."""
+        self.rsdp = 0
+        self.image: Image
+        """What the firmware placed, before any event."""
+        self.outcomes: list[str] = []
+        """What the guest did about each event, in the model's words."""
+
+    def play(self) -> None:
+        """The whole scenario."""
+        with self.report.step("Boot"):
+            self._boot()
+        with self.report.step("Tables"):
+            self._tables()
+        victims = {
+            name: self._start(name, flags)
+            for name, flags in (("polled", "he"), ("gsiv", "he"), ("sea", "h"), ("bare", "h"))
+        }
+        page = victims["polled"].pa
+        self.policy = load_policy(_POLICY.format(page=page, end=page + 4096))
+        self.guest = QemuGuest(self.qemu, self._notifier(self.image.sources))
+        events: list[Event] = []
+        with self.report.step("A found page, polled for"):
+            events.append(self._found(victims["polled"]))
+        with self.report.step("A found page, told by the event device's interrupt"):
+            events.append(self._found(victims["gsiv"]))
+        with self.report.step("A consumed page, told by an SEA"):
+            events.append(self._consumed(victims["sea"]))
+        with self.report.step("An SEA without a record"):
+            events.append(self._bare(victims["bare"]))
+        with self.report.step("The model guest, given the same"):
+            self._model(events)
+        with self.report.step("Afterwards"):
+            self._afterwards(3)
+
+    # -- boot ---------------------------------------------------------------------------
+
+    def _boot(self) -> None:
+        check = self.report.check
+        self.qemu.debugger.resume()
+        release = self.console.line("LAB-UP ", BOOT_SECONDS).removeprefix("LAB-UP ")
+        self.report.facts["Kernel"] = release
+        log = self._kernel_log()
+        for pattern in kernel_log.BOUND:
+            found = re.search(f".*{pattern}.*", log)
+            check(found is not None, f"the log says: {pattern}", kernel_log.plain(found.group()) if found else "", log)
+        complaints = kernel_log.complaints(log)
+        check(not complaints, "no complaint about our tables in the log", "; ".join(complaints), log)
+        address = f"{PREVIOUS_BOOT:#018x}"
+        line = re.search(rf".*physical_address: {address}.*", log)
+        check(
+            line is not None,
+            "the log names the page of the boot before",
+            kernel_log.plain(line.group()) if line else "",
+        )
+        sources = len(self.firmware.description.sources)
+        bound = self.console.run("ls -d /sys/bus/platform/drivers/GHES/GHES.*").split()
+        self.report.equal(len(bound), sources, f"all {sources} sources are bound", " ".join(map(_basename, bound)))
+        cpus = self.console.run("nproc").strip()
+        self.report.equal(cpus, str(VCPUS), "every vCPU of the MADT runs", f"nproc: {cpus}")
+        interrupts = self.console.run("cat /proc/interrupts")
+        gsiv = self.firmware.description.sources[1].vector
+        ged = re.search(rf".*\b{gsiv} Edge +ACPI:Ged.*", interrupts)
+        check(ged is not None, "the event device has its interrupt", ged.group() if ged else "", interrupts)
+        pointer = re.search(r"ACPI: RSDP (0x[0-9A-F]+)", log)
+        check(pointer is not None, "the log says where the RSDP is", pointer.group() if pointer else "")
+        assert pointer is not None
+        self.rsdp = int(pointer.group(1), 16)
+
+    def _tables(self) -> None:
+        """What the guest has in memory and in sysfs is what was built, linked for where the firmware put it."""
+        ram = find_tables(self.ram.read, self.rsdp)
+        hest = Hest.parse(ram["HEST"][1])
+        first = hest.generic_sources[0]
+        errors = first.error_status_address.address
+        boot = int.from_bytes(ram["BERT"][1][-8:], "little")
+        placed = self.firmware.link(
+            {RSDP_FILE: 0x1000, TABLES_FILE: 0x10000, ERRORS_FILE: errors, BOOT_ERRORS_FILE: boot}
+        )  # fmt: skip
+        built = self.firmware.image_of(placed)
+        shown = kernel_log.tables(
+            self.console.run(
+                "cd /sys/firmware/acpi/tables; for t in * data/*; do [ -f $t ] && echo TABLE $t && base64 $t; done; cd /"
+            )
+        )
+        self.report.equal(
+            set(shown) - {"data/BERT"}, {t.signature for t in self.firmware.tables} - {"XSDT"}, "the guest has our tables",
+            " ".join(sorted(shown)),
+        )  # fmt: skip
+        for name, _, expected in built.regions:
+            signature = name.upper()
+            if signature not in shown:
+                continue
+            found = base64.b64decode(shown[signature])
+            if signature == "FACP":
+                found, expected = _without_dsdt(found), _without_dsdt(expected)
+                self.report.equal(
+                    found, expected, "FACP is what we built, but for the DSDT's address", f"{len(found)} bytes"
+                )
+            else:
+                self.report.equal(found, expected, f"{signature} is what we built", f"{len(found)} bytes")
+        fadt = Fadt.parse(ram["FACP"][1]).head
+        dsdt = self.ram.read(fadt.x_dsdt or fadt.dsdt, len(self.firmware.table("DSDT")))
+        self.report.equal(
+            dsdt, dict((n, d) for n, _, d in built.regions)["dsdt"], "FACP points to the DSDT", hex(fadt.dsdt)
+        )
+        gpa, region = built.region("hardware_errors")
+        self.report.equal(self.ram.read(gpa, len(region)), region, "the error region is what we built", f"{gpa:#x}")
+        region = built.region("boot_errors")[1]
+        self.report.equal(
+            base64.b64decode(shown["data/BERT"])[4:], region[4:], "Linux shows the boot error region as we built it",
+            f"{boot:#x}, block status cleared",
+        )  # fmt: skip
+        regions = [("rsdp", self.rsdp, self.ram.read(self.rsdp, 36))]
+        pointer = int.from_bytes(regions[0][2][24:32], "little")
+        regions.append(("xsdt", pointer, self.ram.read(pointer, 36 + 8 * len(ram))))
+        regions += [(name, at, data) for name, (at, data) in ram.items()]
+        regions.append(("hardware_errors", gpa, built.region("hardware_errors")[1]))
+        self.image = Image(tuple(regions), self.rsdp, find_sources(self.ram.read, ram["HEST"][1]), hest)
+        self.report.equal(
+            self.image.sources, built.sources, "the sources lie where we think", f"{len(built.sources)} sources"
+        )
+
+    # -- events -------------------------------------------------------------------------
+
+    def _notifier(self, sources: tuple[PlacedSource, ...]) -> Notifier:
+        memory = MemoryMap([MemorySlot(HOST, self.ram.gpa, self.ram.size)])
+        threads = {FIRST_THREAD + index: index for index in range(VCPUS)}
+        return Notifier(sources, memory, policy=self.policy, vcpus=VCPUS, threads=threads)
+
+    def _signal(self, code: Code, gpa: int, vcpu: int = 0) -> HostSignal:
+        return HostSignal(code, HOST + gpa - self.ram.gpa, 12, FIRST_THREAD + vcpu, float(int(time.time())))
+
+    def _start(self, name: str, flags: str) -> Victim:
+        start = len(self.console.text)
+        self.console.type(f"victim {name} {flags} &")
+        return kernel_log.victim(self.console.line(f"VICTIM {name} ", SECONDS, start))
+
+    def _found(self, victim: Victim) -> Event:
+        event = self._signal(Code.AO, victim.pa)
+        count = self._posted()
+        self.guest.receive(event)
+        posted = self.guest.settle(count + 1, SECONDS)[-1]
+        self.report.equal(posted.delivery, victim.name, "the core chose the way", f"rule {posted.rule}")
+        self._told(posted, victim, Code.AO)
+        return event
+
+    def _consumed(self, victim: Victim) -> Event:
+        vcpu = self.guest.trap(victim.pc, victim.text, SECONDS)
+        event = self._signal(Code.AR, victim.pa, vcpu)
+        count = self._posted()
+        self.guest.receive(event)
+        posted = self.guest.settle(count + 1, SECONDS)[-1]
+        self.report.equal(posted.delivery, "sea", "the core chose the way", f"vCPU {vcpu}, ESR {posted.esr:#x}")
+        line = self._told(posted, victim, Code.AR)
+        self.report.check(f"pc={victim.pc:#x}" in line, "it stands at the very instruction", f"pc={victim.pc:#x}")
+        return event
+
+    def _bare(self, victim: Victim) -> Event:
+        """The negative control: no record, so Linux cannot know the page."""
+        vcpu = self.guest.trap(victim.pc, victim.text, SECONDS)
+        event = GuestAbort(vcpu, arm64.sea_esr(0, victim.va), victim.va)
+        count, start = self._posted(), len(self.console.text)
+        self.guest.receive(event)
+        line = self.console.line(f"SIGBUS {victim.name} ", SECONDS, start)
+        self.report.check(" code=3 " in f"{line} ", "the process gets SIGBUS with BUS_OBJERR, not BUS_MCEERR_AR", line)
+        self.report.equal(self._posted(), count, "no record was posted", f"still {count} blocks in all")
+        failures = [f for f in kernel_log.memory_failures(self._kernel_log()) if f.pfn == victim.pa >> 12]
+        self.report.check(not failures, "memory_failure() was not called for the page")
+        self.outcomes.append("objerr")
+        return event
+
+    def _posted(self) -> int:
+        return sum(isinstance(e, Posted) for e in self.guest.seen)
+
+    def _told(self, posted: Posted, victim: Victim, code: Code) -> str:
+        """One record was consumed: what that must have left behind.  The line that the process printed."""
+        report, source = self.report, next(s for s in self.image.sources if s.source_id == posted.source_id)
+        left = self.ram.read(source.block, len(posted.block))
+        report.equal(
+            left[4:], posted.block[4:], "the block in guest memory is the one that the core built", f"{len(left)} bytes"
+        )
+        report.equal(left[:4], bytes(4), "the guest cleared the block status")
+        assert source.ack is not None
+        ack = int.from_bytes(self.ram.read(source.ack, 8), "little")
+        report.equal(ack & source.ack_write, source.ack_write, "the guest acknowledged", f"ack register {ack:#x}")
+        line = self.console.line(f"SIGBUS {victim.name} ", SECONDS)
+        name = "BUS_MCEERR_AR" if code == Code.AR else "BUS_MCEERR_AO"
+        expected = f"code={int(code)} addr={victim.va:#x} "
+        report.check(expected in line, f"the process gets SIGBUS with {name} and the address", line)
+        failure = self._memory_failure(victim.pa >> 12)
+        report.equal(failure.outcome, "Recovered", "memory_failure() took the page away", failure.line)
+        self.outcomes.append("offlined")
+        return line
+
+    def _memory_failure(self, pfn: int) -> kernel_log.MemoryFailure:
+        """Linux queues the work after the acknowledgement: ask until it is done."""
+        end = time.monotonic() + SECONDS
+        while True:
+            log = self._kernel_log()
+            for failure in kernel_log.memory_failures(log):
+                if failure.pfn == pfn:
+                    return failure
+            if time.monotonic() > end:
+                raise Failure(f"the log says nothing of page {pfn:#x} within {SECONDS:.0f} s", log[-3000:])
+            time.sleep(0.1)
+
+    def _kernel_log(self) -> str:
+        self.log += self.console.run("dmesg -c")
+        return self.log
+
+    # -- afterwards ---------------------------------------------------------------------
+
+    def _model(self, events: list[Event]) -> None:
+        """The model boots from the bytes that the firmware placed, and takes the same events."""
+        report, model = self.report, ModelGuest(self.image, PROFILES["linux"], vcpus=VCPUS, sdei=False)
+        notifier = self._notifier(model.os.sources)
+        now, seen, raw, outcomes = 0.0, list[Effect](), list[bytes](), list[str]()
+        for event in events:
+            model.drive(notifier, notifier.receive(event, now), now, seen.extend)
+            for _ in range(100):
+                if not any(s.state.pages for s in notifier.sources.values()):
+                    break
+                now = min(model.os.next_time(now), notifier.next_deadline() or now + 1.0)
+                model.os.advance(now)
+                model.drive(notifier, notifier.expire(now), now, seen.extend)
+            actions = model.os.drain()
+            raw += [action.raw for action in actions if action.raw]
+            outcomes += [action.outcome for action in actions]
+            now += 1.0
+        posted = [e for e in seen if isinstance(e, Posted)]
+        real = [e for e in self.guest.seen if isinstance(e, Posted)]
+        report.equal(
+            [e.block for e in posted], [e.block for e in real], "the same blocks were posted", f"{len(real)} blocks"
+        )
+        report.equal(
+            raw, [e.block for e in real], "the model consumed the bytes that the real guest consumed", "byte for byte"
+        )
+        report.equal(
+            [(e.source_id, e.delivery, e.esr) for e in posted], [(e.source_id, e.delivery, e.esr) for e in real],
+            "by the same ways, with the same syndromes",
+        )  # fmt: skip
+        report.equal(outcomes, self.outcomes, "the model did what Linux did", ", ".join(outcomes))
+
+    def _afterwards(self, pages: int) -> None:
+        corrupted = re.search(r"HardwareCorrupted: +(\d+) kB", self.console.run("cat /proc/meminfo"))
+        assert corrupted is not None
+        self.report.equal(int(corrupted.group(1)), 4 * pages, f"Linux counts {pages} lost pages", corrupted.group())
+        complaints = kernel_log.complaints(self._kernel_log())
+        self.report.check(not complaints, "still no complaint about our tables", "; ".join(complaints))
+
+
+def _without_dsdt(fadt: bytes) -> bytes:
+    """The table without what the firmware owns: the DSDT's addresses, and the checksum with them."""
+    out = bytearray(fadt)
+    out[9] = 0
+    for name in ("dsdt", "x_dsdt"):
+        field = FadtHeader.at(name)
+        out[field.offset : field.offset + field.size] = bytes(field.size)
+    return bytes(out)
+
+
+def _basename(path: str) -> str:
+    return path.rpartition("/")[2]
