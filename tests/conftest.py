@@ -15,6 +15,8 @@ settings.register_profile("ci", settings.get_profile("default"))
 settings.register_profile("fuzz", max_examples=5000, print_blob=True, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+pytest.register_assert_rewrite("tests.golden.linux", "tests.laws.schema")
+
 SKIPS = Path(__file__).with_name("skips.txt")
 
 

@@ -1,4 +1,4 @@
-"""What arm64 Linux logs about a status block, written from decoded fields; and what it did log, made comparable.
+"""What arm64 Linux logs about a status block, written from decoded fields; what it did log, and what was put in.
 
 The formats are those of ``drivers/acpi/apei/ghes.c`` and ``drivers/firmware/efi/cper.c``; only values come from us.
 """
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from acpi.ghes import StatusBlock
 from cper.memory import MemoryErrorType, PlatformMemory
 from cper.wire import Struct, WireError
+from tests.golden.evidence import constant, table
 
 LINUX = Path(__file__).parents[2] / "fixtures" / "linux"
 KERNELS = ("6.1", "6.12", "7.2")
@@ -185,3 +186,83 @@ def comparable(lines: list[str]) -> list[str]:
         re.sub(r"(error_type: \d+, )(.*)", lambda m: m[1] + re.sub(r"[^a-z0-9]+", "_", m[2].lower()), line)
         for line in lines
     ]
+
+
+def check_entry(head, put):
+    """An entry header against what the generator put in."""
+    assert put["entry_header_size"] == head.SIZE
+    assert str(head.section_type) == put["section_type"].lower()
+    assert head.severity == put["error_severity"]
+    assert head.revision == put["revision"]
+    assert head.flags == put["flags"]
+    assert head.error_data_length == put["error_data_length"]
+    valid = put["validation_bits"]
+    assert (None if head.fru_id is None else str(head.fru_id)) == (put["fru_id"].lower() if valid & 1 else None)
+    text = bytes.fromhex(put["fru_text"]).decode("latin-1")
+    assert head.fru_text == (text if valid & 2 else None)
+    stamp = head.timestamp.encode().hex() if getattr(head, "timestamp", None) else None
+    assert stamp == (put["timestamp"] if valid & 4 and head.SIZE == 72 else None)
+
+
+def memory_values(put):
+    """Name to value of each valid field, by Linux' names of the validation bits."""
+    values = {
+        **put,
+        "error_type": put["memory_error_type"],
+        "bank_address": put["bank"] & 0xFF,
+        "bank_group": put["bank"] >> 8,
+        "row_high": put["extended"] & 3,
+        "chip_id": put["extended"] >> 5,
+    }
+    bits = {name: constant(source) for name, (source, *_) in table("structs")["PlatformMemory"]["valid"].items()}
+    return {name: values[name] if put["validation_bits"] & bit else None for name, bit in bits.items()}
+
+
+def check_memory(section, put):
+    """A memory section against what the generator put in; what lies beyond a short one is zero."""
+    assert section is not None
+    length = put["(section length)"]
+    for name, value in memory_values(put).items():
+        row = PlatformMemory.at(name)
+        if row.offset + row.size > length and value is not None:
+            there = (1 << 8 * max(length - row.offset, 0)) - 1
+            assert getattr(section, name) == value & there, name
+        else:
+            assert getattr(section, name) == value, name
+
+
+def check_record_header(head, vector):
+    """A record header against what the generator put in."""
+    entries, record = vector["fields"]["entries"], vector["record"]
+    assert (head.record_length, head.section_count) == (record["length"], len(entries))
+    assert (head.record_id, head.revision) == (record["record_id"], 0x0101)
+    assert head.severity == vector["fields"]["error_severity"]
+    assert (head.signature_start.to_bytes(4, "little"), head.signature_end) == (b"CPER", 0xFFFFFFFF)
+    assert str(head.creator_id) == "11223344-5566-7788-99aa-bbccddeeff00"
+    assert str(head.notification_type) == "09a9d5ac-5204-4214-96e5-94992e752bcd"
+    assert (head.platform_id, head.partition_id, head.flags, head.persistence_information) == (None, None, 0, 0)
+    stamps = [e["timestamp"] for e in entries if e["timestamp"] and e["validation_bits"] & 4]
+    assert (head.timestamp.encode().hex() if head.timestamp else None) == (stamps[0] if stamps else None)
+
+
+def check_descriptor(descriptor, put, offset, length):
+    """A section descriptor against what the generator put in."""
+    assert (descriptor.section_offset, descriptor.section_length, descriptor.revision) == (offset, length, 0x0100)
+    assert str(descriptor.section_type) == put["section_type"].lower()
+    assert (descriptor.severity, descriptor.flags) == (put["error_severity"], put["flags"])
+    valid = put["validation_bits"]
+    assert (descriptor.fru_id and str(descriptor.fru_id)) == (put["fru_id"].lower() if valid & 1 else None)
+    text = bytes.fromhex(put["fru_text"])[:20].decode("latin-1")
+    assert descriptor.fru_text == (text if valid & 2 else None)
+
+
+def check_block_header(head, fields):
+    """A status block's header against what the generator put in."""
+    status = fields["block_status"]
+    bits = (head.uncorrectable, head.correctable, head.multiple_uncorrectable, head.multiple_correctable)
+    assert bits == tuple(bool(status & 1 << bit) for bit in range(4))
+    assert head.entry_count == status >> 4 & 0x3FF
+    assert head.raw_data_offset == fields["raw_data_offset"]
+    assert head.raw_data_length == fields["raw_data_length"]
+    assert head.data_length == fields["data_length"]
+    assert head.severity == fields["error_severity"]

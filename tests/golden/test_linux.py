@@ -6,19 +6,24 @@ import re
 
 import pytest
 
-from acpi.ghes import DataEntry300, StatusBlock
+from acpi.ghes import StatusBlock
 from acpi.hest import NotificationType
 from acpi.image import PlacedSource
 from cper.memory import PlatformMemory
 from cper.record import Record
 from cper.wire import WireError
-from tests.golden.evidence import constant, table
-from tests.golden.kernel_log import (
+from tests.golden.linux import (
     KERNELS,
     LINUX,
     blocks,
+    check_block_header,
+    check_descriptor,
+    check_entry,
+    check_memory,
+    check_record_header,
     comparable,
     log,
+    memory_values,
     parts,
     raw,
     render,
@@ -72,13 +77,8 @@ def test_decoding_gives_what_was_put_in(group):
 def gives_what_was_put_in(name):
     fields = vectors()[name]["fields"]
     block = StatusBlock.decode(raw(name))
-    header = block.header
-    assert header.encode()[:4] == fields["block_status"].to_bytes(4, "little")
-    assert header.entry_count == fields["block_status"] >> 4 & 0x3FF
-    assert header.raw_data_offset == fields["raw_data_offset"]
-    assert header.raw_data_length == fields["raw_data_length"]
-    assert header.data_length == fields["data_length"]
-    assert header.severity == fields["error_severity"]
+    check_block_header(block.header, fields)
+    assert block.header.encode()[:4] == fields["block_status"].to_bytes(4, "little")
     assert block.raw_data.hex() == (fields["raw_data"] or "")
     assert len(block.entries) == len(fields["entries"])
     for entry, put in zip(block.entries, fields["entries"], strict=True):
@@ -88,49 +88,6 @@ def gives_what_was_put_in(name):
             check_memory(entry.section(), put["section"])
     assert block.encode() == raw(name)[: block.size]
     assert StatusBlock.of_plain(block.plain()) == block
-
-
-def check_entry(head, put):
-    """An entry header against what the generator put in."""
-    assert put["entry_header_size"] == head.SIZE
-    assert str(head.section_type) == put["section_type"].lower()
-    assert head.severity == put["error_severity"]
-    assert head.revision == put["revision"]
-    assert head.flags == put["flags"]
-    assert head.error_data_length == put["error_data_length"]
-    valid = put["validation_bits"]
-    assert (None if head.fru_id is None else str(head.fru_id)) == (put["fru_id"].lower() if valid & 1 else None)
-    text = bytes.fromhex(put["fru_text"]).decode("latin-1")
-    assert head.fru_text == (text if valid & 2 else None)
-    stamp = head.timestamp.encode().hex() if isinstance(head, DataEntry300) and head.timestamp else None
-    assert stamp == (put["timestamp"] if valid & 4 and head.SIZE == 72 else None)
-
-
-def memory_values(put):
-    """Name to value of each valid field, by Linux' names of the validation bits."""
-    values = {
-        **put,
-        "error_type": put["memory_error_type"],
-        "bank_address": put["bank"] & 0xFF,
-        "bank_group": put["bank"] >> 8,
-        "row_high": put["extended"] & 3,
-        "chip_id": put["extended"] >> 5,
-    }
-    bits = {name: constant(source) for name, (source, *_) in table("structs")["PlatformMemory"]["valid"].items()}
-    return {name: values[name] if put["validation_bits"] & bit else None for name, bit in bits.items()}
-
-
-def check_memory(section, put):
-    """A memory section against what the generator put in; what lies beyond a short one is zero."""
-    assert isinstance(section, PlatformMemory)
-    length = put["(section length)"]
-    for name, value in memory_values(put).items():
-        row = PlatformMemory.at(name)
-        if row.offset + row.size > length and value is not None:
-            there = (1 << 8 * max(length - row.offset, 0)) - 1
-            assert getattr(section, name) == value & there, name
-        else:
-            assert getattr(section, name) == value, name
 
 
 def test_every_field_of_the_memory_section_is_told_apart_by_some_vector():
@@ -220,35 +177,14 @@ def test_every_record_round_trips_and_says_what_was_put_in(group):
         assert record.encode() == data
         assert Record.of_plain(record.plain()) == record
         assert record.image is None
-        check_record(record, vector, len(data))
-
-
-def check_record(record, vector, length):
-    """A record against what the generator put in."""
-    head, entries = record.header, vector["fields"]["entries"]
-    assert (
-        (head.record_length, head.section_count) == (length, len(entries)) == (vector["record"]["length"], len(entries))
-    )
-    assert (head.record_id, head.revision) == (vector["record"]["record_id"], 0x0101)
-    assert head.severity == vector["fields"]["error_severity"]
-    assert (head.signature_start.to_bytes(4, "little"), head.signature_end) == (b"CPER", 0xFFFFFFFF)
-    assert str(head.creator_id) == "11223344-5566-7788-99aa-bbccddeeff00"
-    assert str(head.notification_type) == "09a9d5ac-5204-4214-96e5-94992e752bcd"
-    assert (head.platform_id, head.partition_id, head.flags, head.persistence_information) == (None, None, 0, 0)
-    stamps = [e["timestamp"] for e in entries if e["timestamp"] and e["validation_bits"] & 4]
-    assert (head.timestamp.encode().hex() if head.timestamp else None) == (stamps[0] if stamps else None)
-    at = 128 + 72 * len(entries)
-    for (descriptor, body), put in zip(record.sections, entries, strict=True):
-        assert (descriptor.section_offset, descriptor.section_length, descriptor.revision) == (at, len(body), 0x0100)
-        at += len(body)
-        assert str(descriptor.section_type) == put["section_type"].lower()
-        assert (descriptor.severity, descriptor.flags) == (put["error_severity"], put["flags"])
-        valid = put["validation_bits"]
-        assert (descriptor.fru_id and str(descriptor.fru_id)) == (put["fru_id"].lower() if valid & 1 else None)
-        text = bytes.fromhex(put["fru_text"])[:20].decode("latin-1")
-        assert descriptor.fru_text == (text if valid & 2 else None)
-        if put["section_kind"] == "MEM" and put.get("section", {}).get("(section length)", 0) >= 73:
-            check_memory(PlatformMemory.of_body(body), put["section"])
+        assert len(data) == vector["record"]["length"]
+        check_record_header(record.header, vector)
+        at = 128 + 72 * len(record.sections)
+        for (descriptor, body), put in zip(record.sections, vector["fields"]["entries"], strict=True):
+            check_descriptor(descriptor, put, at, len(body))
+            at += len(body)
+            if put["section_kind"] == "MEM" and put.get("section", {}).get("(section length)", 0) >= 73:
+                check_memory(PlatformMemory.of_body(body), put["section"])
 
 
 # -- the model guest --------------------------------------------------------------------------
