@@ -121,9 +121,34 @@ def store(value: bytes, target: bytes) -> bytes:
     return b"\x70" + value + target
 
 
-def and_(left: bytes, right: bytes) -> bytes:
-    """And (left, right), its result not stored."""
-    return b"\x7b" + left + right + ZERO
+def and_(left: bytes, right: bytes, target: bytes = ZERO) -> bytes:
+    """And (left, right, target); without a target its result is not stored."""
+    return b"\x7b" + left + right + target
+
+
+def or_(left: bytes, right: bytes, target: bytes = ZERO) -> bytes:
+    """Or (left, right, target)."""
+    return b"\x7d" + left + right + target
+
+
+def not_(operand: bytes) -> bytes:
+    """LNot (operand)."""
+    return b"\x92" + operand
+
+
+def return_(value: bytes) -> bytes:
+    """Return (value)."""
+    return b"\xa4" + value
+
+
+def create_dword_field(source: bytes, index: int, path: str) -> bytes:
+    """CreateDWordField (source, index, path): a name for four bytes of a buffer."""
+    return b"\x8a" + source + integer(index) + name(path)
+
+
+def buffer(content: bytes) -> bytes:
+    """Buffer () { content }."""
+    return b"\x11" + package(integer(len(content)) + content)
 
 
 def equal(left: bytes, right: bytes) -> bytes:
@@ -143,8 +168,7 @@ def notify(target: str, value: int) -> bytes:
 
 def resources(*descriptors: bytes) -> bytes:
     """ResourceTemplate () { descriptors }: a buffer that an end tag closes (6.4)."""
-    content = b"".join(descriptors) + b"\x79\x00"  # checksum 0: taken for right
-    return b"\x11" + package(integer(len(content)) + content)
+    return buffer(b"".join(descriptors) + b"\x79\x00")  # checksum 0: taken for right
 
 
 def memory32_fixed(address: int, length: int) -> bytes:

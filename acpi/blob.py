@@ -66,7 +66,9 @@ class Blob:
             hest = build_hest(d.sources, 0, d.words, d.revisions.hest)
         except ValueError as error:
             raise FirmwareError("sources", "", str(error)) from None
-        dsdt = self._append(build_dsdt(d.machine, self._gsivs(), d.words.header("DSDT", d.revisions.dsdt)), "DSDT")
+        dsdt = self._append(
+            build_dsdt(d.machine, self._gsivs(), d.words.header("DSDT", d.revisions.dsdt), osc=d.osc), "DSDT"
+        )
         offsets = [self._append(table, "tables") for table in self._own(hest)]
         made = {t.signature for t in self.tables} | {"XSDT", "RSDT", "BERT"}
         for index, table in enumerate(d.extra):

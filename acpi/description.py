@@ -33,6 +33,8 @@ class FirmwareDescription:
     """Up to 8 characters for the FADT."""
     sdei: bool | None = None
     """Whether there is an SDEI table; None: where a source's notification is SDEI."""
+    osc: bool = True
+    """Whether the DSDT agrees to firmware-first errors (_OSC); QEMU's does not, and Linux goes on without."""
     spcr: bool = True
     """Whether the UART is named as the console."""
     boot_errors: bytes | None = None

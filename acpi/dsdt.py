@@ -7,6 +7,7 @@ reads every source whose notification is GSIV, GPIO or SCI.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from acpi import aml
 from acpi.machine import EventDevice, Machine, Uart
@@ -16,18 +17,50 @@ ERROR_DEVICE = "GEDD"
 EVENT_DEVICE = "GED"
 HARDWARE_ERROR = 0x80
 """Notification value of the error device (table 5.173)."""
+PLATFORM_CAPABILITIES = UUID("0811b06e-4a27-44f9-8d60-3cbbc22e7b48")
+"""What the operating system asks _OSC about (6.2.11.2)."""
+APEI_SUPPORT = 0x10
+"""The capability that errors are handled by firmware first."""
+_UNKNOWN_UUID, _CAPABILITIES_MASKED = 0x04, 0x10
 _SYSTEM_MEMORY = 0
 _DWORD_WRITE_AS_ZEROS = 3 | 2 << 5
 
 
-def build_dsdt(machine: Machine, gsivs: Sequence[int], header: TableHeader) -> bytes:
-    """The table.  ``gsivs``: interrupts by which the error device is told; none, and the table has no error device."""
-    terms = [processor(index) for index in range(len(machine.mpidrs))]
+def build_dsdt(machine: Machine, gsivs: Sequence[int], header: TableHeader, *, osc: bool = True) -> bytes:
+    """The table.
+
+    ``gsivs``: interrupts by which the error device is told; none, and the table has no error device.  ``osc``: whether
+    it agrees to firmware-first errors when asked.
+    """
+    terms = [capabilities()] if osc else []
+    terms += [processor(index) for index in range(len(machine.mpidrs))]
     if machine.uart is not None:
         terms.append(uart(machine.uart))
     if gsivs:
         terms += [event_device(machine.event_device, gsivs), error_device()]
     return seal(header, aml.scope("_SB", *terms))
+
+
+def capabilities() -> bytes:
+    """_OSC of the platform: of everything that the operating system can do, APEI is wanted and granted."""
+    status, wanted = aml.name("CDW1"), aml.name("CDW2")
+    grant = [
+        aml.create_dword_field(aml.argument(3), 4, "CDW2"),
+        aml.and_(wanted, aml.integer(APEI_SUPPORT), aml.local(0)),
+        aml.if_(
+            aml.not_(aml.equal(aml.local(0), wanted)),
+            aml.or_(status, aml.integer(_CAPABILITIES_MASKED), status),
+            aml.store(aml.local(0), wanted),
+        ),
+        aml.return_(aml.argument(3)),
+    ]
+    return aml.method(
+        "_OSC", 4,
+        aml.create_dword_field(aml.argument(3), 0, "CDW1"),
+        aml.if_(aml.equal(aml.argument(0), aml.buffer(PLATFORM_CAPABILITIES.bytes_le)), *grant),
+        aml.or_(status, aml.integer(_UNKNOWN_UUID), status),
+        aml.return_(aml.argument(3)),
+    )  # fmt: skip
 
 
 def processor(index: int) -> bytes:

@@ -62,7 +62,7 @@ def _qemu(
         device = EventDevice(41, 0x0908_0000) if len(PRESETS[name].sources) > 1 else None
         return FirmwareDescription(
             virt_machine(memory, vcpus, gic=2, event_device=device, uart_access=uart_access),
-            PRESETS[name].sources, QEMU_WORDS, revisions, hypervisor="QEMU", write_back=write_back,
+            PRESETS[name].sources, QEMU_WORDS, revisions, hypervisor="QEMU", osc=False, write_back=write_back,
         )  # fmt: skip
 
     return describe

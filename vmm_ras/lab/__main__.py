@@ -11,7 +11,7 @@ import typer
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
-    help="Real Linux guests under QEMU's emulation.  Exit codes: 0 passed, 1 failed, 2 usage, 3 the host lacks something.",
+    help="Real Linux guests under QEMU's emulation.  Exit codes: 0 passed, 1 failed, 3 the host lacks something.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 

@@ -12,7 +12,8 @@ BOUND = (
 )
 """What a boot with our tables must say."""
 COMPLAINTS = re.compile(
-    r"ACPI (?:BIOS )?(?:Error|Warning|Exception)|ACPI: .*(?:[Mm]ismatch|[Ii]nvalid|[Uu]nable|[Ii]gnor)|Firmware (?:Bug|Warn)"
+    r"ACPI (?:BIOS )?(?:Error|Warning|Exception)|ACPI: .*(?:[Mm]ismatch|[Ii]nvalid|[Uu]nable|[Ii]gnor)"
+    r"|Firmware (?:Bug|Warn)"
     r"|(?:GHES|HEST|BERT|APEI|SDEI|SPCR|MADT|GTDT|FADT|GICv\d|psci): .*(?:[Ff]ail|[Ii]nvalid|[Uu]nknown|[Uu]nsupported"
     r"|[Tt]runcated|[Cc]orrupt|[Nn]ot supported|too|[Cc]an't|[Uu]nable|[Ss]kip)"
 )

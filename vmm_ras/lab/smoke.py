@@ -2,41 +2,37 @@
 
 Three records are told, each to a process that owns the lost page: one found and polled for, one found and told through
 the event device's interrupt, one consumed and told by an SEA.  A fourth process takes an SEA for which there is no
-record.  Then the model guest, booted from the bytes that the real firmware placed, gets the same events: the blocks that
-both consumed, and what both did about them, must be the same.
+record.  Then the model guest, booted from the bytes that the real firmware placed, gets the same events: the blocks
+that both consumed, and what both did about them, must be the same.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 import time
 from dataclasses import replace
 
 from acpi.bert import BootErrorRegion
-from acpi.fadt import Fadt, FadtHeader
 from acpi.firmware import Firmware, build
 from acpi.firmware_presets import MIB, describe, virt_machine
 from acpi.ghes import StatusBlock
-from acpi.image import Image, PlacedSource, find_sources, find_tables
-from acpi.hest import Hest
-from acpi.linking import BOOT_ERRORS_FILE, ERRORS_FILE, RSDP_FILE, TABLES_FILE
+from acpi.image import Image, PlacedSource
 from cper.common import Severity
 from vmm_ras import arm64
-from vmm_ras.effects import Effect, Posted
+from vmm_ras.effects import Posted
 from vmm_ras.events import Code, Event, GuestAbort, HostSignal
-from vmm_ras.guests.model import ModelGuest
 from vmm_ras.lab import initrd, kernel_log
 from vmm_ras.lab.adapter import QemuGuest
 from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.guest_tables import compare
 from vmm_ras.lab.kernel_log import Victim
+from vmm_ras.lab.model_run import play
 from vmm_ras.lab.packages import Lab
 from vmm_ras.lab.qemu import CPU, Qemu
 from vmm_ras.lab.report import Report
 from vmm_ras.memory import MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import load_policy
-from vmm_ras.profiles import PROFILES
 from vmm_ras.record import memory_block
 
 MEMORY = 512 * MIB
@@ -73,7 +69,7 @@ def run(lab: Lab) -> Report:
     series = lab.kernel.series
     report = Report(f"Lab: Linux {series}, smoke")
     gic = GIC[series]
-    machine = virt_machine(MEMORY, VCPUS, gic=3 if gic == 3 else 2)  # noqa: PLR2004
+    machine = virt_machine(MEMORY, VCPUS, gic=3 if gic == 3 else 2)
     block = memory_block([(PREVIOUS_BOOT, 4096)], severity=Severity.FATAL, error_type=3)
     region = BootErrorRegion.build([StatusBlock.decode(block)], 4096)
     firmware = build(
@@ -113,7 +109,7 @@ class _Smoke:
         with self.report.step("Boot"):
             self._boot()
         with self.report.step("Tables"):
-            self._tables()
+            self.image = compare(qemu=self.qemu, firmware=self.firmware, rsdp=self.rsdp, report=self.report)
         victims = {
             name: self._start(name, flags)
             for name, flags in (("polled", "he"), ("gsiv", "he"), ("sea", "h"), ("bare", "h"))
@@ -168,60 +164,6 @@ class _Smoke:
         check(pointer is not None, "the log says where the RSDP is", pointer.group() if pointer else "")
         assert pointer is not None
         self.rsdp = int(pointer.group(1), 16)
-
-    def _tables(self) -> None:
-        """What the guest has in memory and in sysfs is what was built, linked for where the firmware put it."""
-        ram = find_tables(self.ram.read, self.rsdp)
-        hest = Hest.parse(ram["HEST"][1])
-        first = hest.generic_sources[0]
-        errors = first.error_status_address.address
-        boot = int.from_bytes(ram["BERT"][1][-8:], "little")
-        placed = self.firmware.link(
-            {RSDP_FILE: 0x1000, TABLES_FILE: 0x10000, ERRORS_FILE: errors, BOOT_ERRORS_FILE: boot}
-        )  # fmt: skip
-        built = self.firmware.image_of(placed)
-        shown = kernel_log.tables(
-            self.console.run(
-                "cd /sys/firmware/acpi/tables; for t in * data/*; do [ -f $t ] && echo TABLE $t && base64 $t; done; cd /"
-            )
-        )
-        self.report.equal(
-            set(shown) - {"data/BERT"}, {t.signature for t in self.firmware.tables} - {"XSDT"}, "the guest has our tables",
-            " ".join(sorted(shown)),
-        )  # fmt: skip
-        for name, _, expected in built.regions:
-            signature = name.upper()
-            if signature not in shown:
-                continue
-            found = base64.b64decode(shown[signature])
-            if signature == "FACP":
-                found, expected = _without_dsdt(found), _without_dsdt(expected)
-                self.report.equal(
-                    found, expected, "FACP is what we built, but for the DSDT's address", f"{len(found)} bytes"
-                )
-            else:
-                self.report.equal(found, expected, f"{signature} is what we built", f"{len(found)} bytes")
-        fadt = Fadt.parse(ram["FACP"][1]).head
-        dsdt = self.ram.read(fadt.x_dsdt or fadt.dsdt, len(self.firmware.table("DSDT")))
-        self.report.equal(
-            dsdt, dict((n, d) for n, _, d in built.regions)["dsdt"], "FACP points to the DSDT", hex(fadt.dsdt)
-        )
-        gpa, region = built.region("hardware_errors")
-        self.report.equal(self.ram.read(gpa, len(region)), region, "the error region is what we built", f"{gpa:#x}")
-        region = built.region("boot_errors")[1]
-        self.report.equal(
-            base64.b64decode(shown["data/BERT"])[4:], region[4:], "Linux shows the boot error region as we built it",
-            f"{boot:#x}, block status cleared",
-        )  # fmt: skip
-        regions = [("rsdp", self.rsdp, self.ram.read(self.rsdp, 36))]
-        pointer = int.from_bytes(regions[0][2][24:32], "little")
-        regions.append(("xsdt", pointer, self.ram.read(pointer, 36 + 8 * len(ram))))
-        regions += [(name, at, data) for name, (at, data) in ram.items()]
-        regions.append(("hardware_errors", gpa, built.region("hardware_errors")[1]))
-        self.image = Image(tuple(regions), self.rsdp, find_sources(self.ram.read, ram["HEST"][1]), hest)
-        self.report.equal(
-            self.image.sources, built.sources, "the sources lie where we think", f"{len(built.sources)} sources"
-        )
 
     # -- events -------------------------------------------------------------------------
 
@@ -314,35 +256,15 @@ class _Smoke:
     # -- afterwards ---------------------------------------------------------------------
 
     def _model(self, events: list[Event]) -> None:
-        """The model boots from the bytes that the firmware placed, and takes the same events."""
-        report, model = self.report, ModelGuest(self.image, PROFILES["linux"], vcpus=VCPUS, sdei=False)
-        notifier = self._notifier(model.os.sources)
-        now, seen, raw, outcomes = 0.0, list[Effect](), list[bytes](), list[str]()
-        for event in events:
-            model.drive(notifier, notifier.receive(event, now), now, seen.extend)
-            for _ in range(100):
-                if not any(s.state.pages for s in notifier.sources.values()):
-                    break
-                now = min(model.os.next_time(now), notifier.next_deadline() or now + 1.0)
-                model.os.advance(now)
-                model.drive(notifier, notifier.expire(now), now, seen.extend)
-            actions = model.os.drain()
-            raw += [action.raw for action in actions if action.raw]
-            outcomes += [action.outcome for action in actions]
-            now += 1.0
-        posted = [e for e in seen if isinstance(e, Posted)]
+        report, model = self.report, play(self.image, VCPUS, self._notifier, events)
         real = [e for e in self.guest.seen if isinstance(e, Posted)]
-        report.equal(
-            [e.block for e in posted], [e.block for e in real], "the same blocks were posted", f"{len(real)} blocks"
-        )
-        report.equal(
-            raw, [e.block for e in real], "the model consumed the bytes that the real guest consumed", "byte for byte"
-        )
-        report.equal(
-            [(e.source_id, e.delivery, e.esr) for e in posted], [(e.source_id, e.delivery, e.esr) for e in real],
-            "by the same ways, with the same syndromes",
-        )  # fmt: skip
-        report.equal(outcomes, self.outcomes, "the model did what Linux did", ", ".join(outcomes))
+        blocks, ways = [e.block for e in real], [(e.source_id, e.delivery, e.esr) for e in real]
+        report.equal([e.block for e in model.posted], blocks, "the same blocks were posted", f"{len(real)} blocks")
+        report.equal(model.consumed, blocks, "the model consumed what the real guest consumed", "byte for byte")
+        found = [(e.source_id, e.delivery, e.esr) for e in model.posted]
+        shown = ", ".join(f"{way} {esr:#x}" if esr else way for _, way, esr in ways)
+        report.equal(found, ways, "by the same ways, with the same syndromes", shown)
+        report.equal(model.outcomes, self.outcomes, "the model did what Linux did", ", ".join(model.outcomes))
 
     def _afterwards(self, pages: int) -> None:
         corrupted = re.search(r"HardwareCorrupted: +(\d+) kB", self.console.run("cat /proc/meminfo"))
@@ -350,16 +272,6 @@ class _Smoke:
         self.report.equal(int(corrupted.group(1)), 4 * pages, f"Linux counts {pages} lost pages", corrupted.group())
         complaints = kernel_log.complaints(self._kernel_log())
         self.report.check(not complaints, "still no complaint about our tables", "; ".join(complaints))
-
-
-def _without_dsdt(fadt: bytes) -> bytes:
-    """The table without what the firmware owns: the DSDT's addresses, and the checksum with them."""
-    out = bytearray(fadt)
-    out[9] = 0
-    for name in ("dsdt", "x_dsdt"):
-        field = FadtHeader.at(name)
-        out[field.offset : field.offset + field.size] = bytes(field.size)
-    return bytes(out)
 
 
 def _basename(path: str) -> str:
