@@ -68,17 +68,18 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally) -> Ite
             pid, bare, hour, minute, second, count, late_pid, _ = lead.groups()
             if bare is not None and int(bare) > PID_MAX and count is None:
                 bare, count = None, bare
+            at = wall = None
             if hour is not None:
-                clock.time_of_day(int(hour) * 3600 + int(minute) * 60 + float(second))
+                at = clock.time_of_day(int(hour) * 3600 + int(minute) * 60 + float(second))
             elif count is not None:
-                clock.count(float(count))
+                at, wall = clock.count(float(count))
             begin = lead.start(8)
             if line.startswith(b"--- SIGBUS", begin):
-                item = _delivery(line[begin:], int(pid or bare or late_pid or 0), clock.wall)
+                item = _delivery(line[begin:], int(pid or bare or late_pid or 0), wall)
                 if item is None:
                     tally.other += 1
                 else:
-                    yield number, clock.at, item if isinstance(item, HostSignal) else tally.reject(number, item.reason)
+                    yield number, at, item if isinstance(item, HostSignal) else tally.reject(number, item.reason)
             elif line.startswith(b"+++ killed by SIGBUS", begin):
                 tally.info += 1
 
@@ -118,23 +119,24 @@ def _integer(digits: bytes) -> int:
 
 
 class _Clock:
-    """The trace clock: what the lines' times say."""
+    """The trace clock: what the lines' times say, in seconds."""
 
     def __init__(self) -> None:
-        self.at: float | None = None
-        self.wall: float | None = None
+        self._last = 0.0
         self._day = 0
 
-    def time_of_day(self, seconds: float) -> None:
+    def time_of_day(self, seconds: float) -> float:
         now = self._day + seconds
         # A clock that was set back is not a new day.
-        if self.at is not None and now < self.at - DAY / 2:
+        if now < self._last - DAY / 2:
             self._day += DAY
             now += DAY
-        self.at = now
+        self._last = now
+        return now
 
-    def count(self, seconds: float) -> None:
+    def count(self, seconds: float) -> tuple[float, float | None]:
+        """Trace clock and wall clock of a time since the epoch (-ttt), or since the line before (-r)."""
         if seconds >= EPOCH_FROM:
-            self.at = self.wall = seconds
-        else:
-            self.at = (self.at or 0.0) + seconds
+            return seconds, seconds
+        self._last += seconds
+        return self._last, None
