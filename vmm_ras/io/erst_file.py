@@ -5,6 +5,7 @@ A write is acknowledged when ``fdatasync`` has returned.  One process at a time 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -90,10 +91,8 @@ def _have(path: Path, records: int, record_size: int) -> int:
         try:
             SlotStore.format(FileMedium(fd), records, record_size)
             os.fsync(fd)
-            try:
+            with contextlib.suppress(FileExistsError):  # another process was quicker: its file counts
                 os.link(name, path)
-            except FileExistsError:
-                pass  # another process was quicker: its file counts
         finally:
             os.close(fd)
             os.unlink(name)
