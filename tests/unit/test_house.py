@@ -74,8 +74,8 @@ def wrong_imports(tree: ast.AST, module: str, is_package: bool = False) -> list[
 FORBIDDEN_MODULES = {
     "asyncio", "ctypes", "fcntl", "getpass", "glob", "gzip", "http", "io", "logging", "mmap", "multiprocessing", "os",
     "pathlib", "platform", "queue", "random", "resource", "secrets", "select", "selectors", "shutil", "signal",
-    "socket", "socketserver", "sqlite3", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "urllib", "warnings",
-    "rich", "typer",
+    "socket", "socketserver", "sqlite3", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "urllib",
+    "warnings", "rich", "typer",
 }  # fmt: skip
 FORBIDDEN_CALLS = {"open", "print", "input", "breakpoint"}
 CLOCKS = {"now", "utcnow", "today", "uuid1", "uuid4", "monotonic", "perf_counter", "getenv"}
