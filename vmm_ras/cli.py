@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vmm_ras.replay import Replay, Row
+    from vmm_ras.replay import Replay
 
 MAX_FILE = 64 << 20
 """Bytes of a blob that a command reads at most."""
@@ -258,8 +258,8 @@ def hest_build(
             whole[gpa - base : gpa - base + len(region)] = region
         _write(image, bytes(whole))
     if json_:
-        _print_json({"file": str(output), "size": len(data), "rsdp": placed.rsdp,
-                     "sources": [s._asdict() | {"notification": s.notification.plain} for s in placed.sources]})  # fmt: skip
+        sources = [s._asdict() | {"notification": s.notification.plain} for s in placed.sources]
+        _print_json({"file": str(output), "size": len(data), "rsdp": placed.rsdp, "sources": sources})
     else:
         print(f"{output}: HEST, {len(data)} bytes, {len(placed.sources)} sources, error region at {at:#x}")
 
@@ -386,7 +386,8 @@ def policy_show(
 
     Example: vmm-ras policy show > mine.toml
     """
-    from vmm_ras.policy import TEXT, load_policy
+    from vmm_ras.default_policy import TEXT
+    from vmm_ras.policy import load_policy
 
     text = TEXT if file is None else _text(file)
     rules = load_policy(text, "default policy" if file is None else str(file))

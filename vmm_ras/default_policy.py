@@ -25,9 +25,9 @@ deliver = ["sea", "sdei", "gsiv", "gpio", "polled", "sei"]
 [[rule]]
 name = "found"
 doc = """
-Memory is lost and nobody used it yet.  The guest can stop using it: by the first way that it accepts.  SDEI comes first,
-because it reaches the guest at once, masked or not.  SEI comes last: a masked SError stays pending, and many kernels
-panic on one.
+Memory is lost and nobody used it yet.  The guest can stop using it: told by the first way that it accepts.  SDEI comes
+first, because it reaches the guest at once, masked or not.  SEI comes last: a masked SError stays pending, and many
+kernels panic on one.
 """
 when = { code = "AO" }
 deliver = ["sdei", "gsiv", "gpio", "polled", "sei"]

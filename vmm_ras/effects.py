@@ -1,8 +1,9 @@
 """What the core asks for, in order.  Every effect has an ``id``: its place in the VM-wide order.
 
-An adapter carries out a list of effects in that order and answers with ``Done(last id)``, or with ``Failed(id, reason)``
-for one that did not work, skipping the later effects of the same list that have the same ``source_id``.  ``Stop`` and
-``PollAck`` have answers of their own.  Notices ask for nothing: they say what was decided, for journals and people.
+An adapter carries out a list of effects in that order and answers with ``Done(last id)``, and with
+``Failed(id, reason)`` for one that did not work, skipping later effects of the list that have the same ``source_id``.
+``Stop`` and ``PollAck`` have answers of their own.  Notices ask for nothing: they say what was decided, for journals and
+people.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class InjectSerror(NamedTuple):
 
 
 class SetRegisters(NamedTuple):
-    """Set registers of a stopped vCPU: an SDEI dispatch or completion.  ``x`` starts at X0; None leaves a register alone."""
+    """Set registers of a stopped vCPU (SDEI dispatch or completion).  ``x`` starts at X0; None leaves one alone."""
 
     id: int
     source_id: int | None
@@ -104,7 +105,7 @@ class Reply(NamedTuple):
 
 
 class RaiseLine(NamedTuple):
-    """Pulse an interrupt line for the guest's error device: ``kind`` is ``gsiv`` (``number`` is the GSIV) or ``gpio`` (a pin)."""
+    """Pulse a line of the guest's error device: ``kind`` is ``gsiv`` (``number`` is the GSIV) or ``gpio`` (a pin)."""
 
     id: int
     source_id: int
@@ -121,7 +122,8 @@ class Decided(NamedTuple):
     size: int
     rule: str
     what: str
-    """``tell``, ``known`` (the guest was told, or is being told, already), ``ignored`` or ``bare`` (told without a record)."""
+    """``tell``, ``known`` (the guest was told already, or is being told), ``ignored``, ``bare`` (told without a
+    record), or the action that the orchestrator is asked for."""
 
 
 class Posted(NamedTuple):
@@ -156,7 +158,7 @@ class TakenBack(NamedTuple):
 
 
 class Undelivered(NamedTuple):
-    """Notice: no way of the rule is open at present (``reason`` per way); the pages stay unreported and are not forgotten."""
+    """Notice: no way of the rule is open at present (``reason`` per way); its pages wait, and are not forgotten."""
 
     id: int
     rule: str

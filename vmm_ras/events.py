@@ -20,7 +20,7 @@ class Code(IntEnum):
 
 
 class HostSignal(NamedTuple):
-    """A SIGBUS: what its siginfo knows, and the thread that got it.  It knows no guest address and no exception level."""
+    """A SIGBUS: what its siginfo knows, and the thread that got it.  It knows no guest address, and no EL."""
 
     code: Code
     hva: int
@@ -82,7 +82,7 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The effect was not, or not wholly, carried out; later effects of the same list for the same source were skipped."""
+    """The effect was not wholly carried out; later effects of the same list for the same source were skipped."""
 
     effect: int
     reason: str

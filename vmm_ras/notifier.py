@@ -50,7 +50,7 @@ from vmm_ras.events import (
     Stopped,
     VcpuState,
 )
-from vmm_ras.memory import ACKED, MAX_QUEUES, POSTED, UNREPORTED, MemoryMap, MemorySlot, PoisonMap
+from vmm_ras.memory import MAX_QUEUES, POSTED, UNREPORTED, MemoryMap, MemorySlot, PoisonMap
 from vmm_ras.policy import Policy, Rule, default_policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle, memory_block
@@ -532,6 +532,13 @@ class Notifier:
         source = self._busy.get(source_id)
         if source is None or effect < source.state.first:
             return []  # read before the present block was posted: it says nothing about it
+        if effect == source.state.peek:
+            source.state.peek = 0
+            if value:  # unread: whoever was told did not look
+                again: list[Effect] = []
+                self._notify(source, again)
+                return again
+            return []
         if not source.acknowledged(value):
             source.unread(now)
             return []
@@ -590,10 +597,10 @@ class Notifier:
         if s.tries < rule.unacked.tries:
             s.tries += 1
             s.overdue = now + rule.unacked.after_ms / 1000
-            self._notify(source, out)
+            out.append(source.look_at_status(self._next()))
             return
         s.overdue = NEVER
-        reason = f"no acknowledgement after {s.tries + 1} notifications"
+        reason = f"source {source.placed.source_id}: no acknowledgement in {(s.tries + 1) * rule.unacked.after_ms} ms"
         out.append(Escalate(self._next(), source.placed.source_id, rule.unacked.then, reason))
 
     # -- SDEI calls ------------------------------------------------------------------
@@ -628,7 +635,7 @@ class Notifier:
         return out
 
     def _stop(self, vcpu: int, out: list[Effect]) -> None:
-        """Ask for the vCPU, unless it was asked for and has not come yet, or is out with a call that is being answered."""
+        """Ask for the vCPU, unless it was asked for and has not come yet, or is out, its call being answered."""
         if vcpu not in self._stopping and vcpu != self._out:
             self._stopping.add(vcpu)
             out.append(Stop(self._next(), vcpu))

@@ -102,9 +102,9 @@ class Unacked(_Table):
     after_ms: Annotated[int, Field(ge=1, le=3_600_000, strict=True)] = 1000
     """Milliseconds without an acknowledgement before each step."""
     tries: Annotated[int, Field(ge=0, le=100, strict=True)] = 2
-    """How often the notification is repeated, with the same block still unread."""
+    """How often, in such steps, the notification is repeated where the block is still unread."""
     then: Literal["report", "stop", "reset", "migrate"] = "report"
-    """Last step: escalate to the orchestrator.  The pages stay posted, and count as told once the guest acknowledges."""
+    """Last step: escalate to the orchestrator.  The pages stay posted, and are told once the guest acknowledges."""
 
 
 class Rule(_Table):
@@ -157,7 +157,7 @@ class Policy(_Table):
             if name in names[:index]:
                 raise ValueError(f"rule {index + 1} {name!r}: name: rule {names.index(name) + 1} has it already")
         for code in ("AR", "AO"):
-            if not any(r.when.covers(When(code=code)) for r in self.rule):  # type: ignore[arg-type]
+            if not any(r.when.covers(When(code=code)) for r in self.rule):
                 raise ValueError(f"no rule decides every {code}: end with one whose when is empty or only that code")
         for r in self.rule:
             if r.when.covers(When(code="AO")) and r.action == "bare":
@@ -175,12 +175,18 @@ class Policy(_Table):
         """Rules that can never decide, each with the rule that covers it."""
         out = []
         for index, rule in enumerate(self.rule):
-            for before, other in enumerate(self.rule[:index]):
-                if other.when.covers(rule.when):
-                    out.append(
-                        f"rule {index + 1} {rule.name!r} is never reached: rule {before + 1} {other.name!r} holds first"
-                    )
+            covering: dict[str, None] = {}
+            for code in (rule.when.code,) if rule.when.code else ("AR", "AO"):
+                if rule.when.el is not None and code == "AO":
+                    continue
+                one = rule.when.model_copy(update={"code": code})
+                found = next((n for n, r in enumerate(self.rule[:index]) if r.when.covers(one)), None)
+                if found is None:
                     break
+                covering[f"rule {found + 1} {self.rule[found].name!r}"] = None
+            else:
+                holds = "holds" if len(covering) == 1 else "hold"
+                out.append(f"rule {index + 1} {rule.name!r} is never reached: {' and '.join(covering)} {holds} first")
         return out
 
 

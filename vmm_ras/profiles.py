@@ -1,4 +1,4 @@
-"""Guest profiles: what a guest does with what it is told.  Data only; each statement cites the observation behind it."""
+"""Guest profiles: what a guest does with what it is told.  Data only; each statement cites its observation."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ PROFILES: dict[str, GuestProfile] = {
             cache_slots=4,
             cache_seconds=10.0,
             evidence={
-                "notifications": "seen on 6.1, 6.12 and 7.2: SEA, SDEI, polled, GSIV and GPIO are bound; for SEI the log "
-                "says 'Unknown notification type: 9' and the probe fails with -22",
-                "claims_sea_at_el1": "seen on 6.1, 6.12 and 7.2: an SEA at EL1 ends in an Oops, the record stays unread "
-                "and the ack register 0",
+                "notifications": "seen on 6.1, 6.12 and 7.2: SEA, SDEI, polled, GSIV and GPIO are bound; for SEI the "
+                "log says 'Unknown notification type: 9' and the probe fails with -22",
+                "claims_sea_at_el1": "seen on 6.1, 6.12 and 7.2: an SEA at EL1 ends in an Oops, the record stays "
+                "unread and the ack register 0",
                 "walks_all_sea_sources": "Linux 7.2, ghes_notify_sea(): every SEA walks the list of all SEA sources",
                 "cache": "Linux 7.2, ghes.c: GHES_ESTATUS_CACHES_SIZE 4, GHES_ESTATUS_IN_CACHE_MAX_NSEC 10 s; a hit is "
                 "acknowledged and queues no memory_failure",

@@ -1,14 +1,14 @@
 """Replay a trace: every event through the core into a model guest, with one row for what became of each.
 
-A row is finished when its page is acknowledged, or nothing more can become of it.  Rows come out in trace order; at most
-``WINDOW`` wait for their end, so that memory is bounded by the guest's RAM and not by the number of events.  A row that
-leaves the window unfinished says ``waiting``; the summary, which is made from the poison map, still counts its pages.
+A row is finished when its page is acknowledged, or nothing more can become of it.  Rows come out in trace order; at
+most ``WINDOW`` wait for their end, so that memory is bounded by the guest's RAM and not by the number of events.  A row
+that leaves the window unfinished says ``waiting``; the summary, made from the poison map, still counts its pages.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,12 +48,12 @@ STEP = 0.001
 SETTLE = 30.0
 """Seconds that the guest is given, after the last event, to finish."""
 MAX_SLOTS = 4096
+MAX_ESCALATIONS = 100
+"""Escalations whose text the summary keeps."""
 LOST = frozenset({"swallowed", "malformed", "garbled", "unreadable", "objerr"})
 """Outcomes in which the guest was told and did nothing about the page."""
 PANIC = frozenset({"panic", "oops", "serror-panic"})
 
-_TELLING = frozenset({Posted, Acked, Decided, InjectSea, OwnMemory, TakenBack, Undelivered, Escalate})
-"""Effects that say what became of a row."""
 _SETTLED = frozenset({"known", "ignored"})
 
 crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
@@ -196,6 +196,18 @@ class Replay:
         self._by_source: dict[int, list[Row]] = {}
         self._published: dict[int, bytes] = {}
         self._row: Row | None = None
+        """The row whose event is being handled."""
+        self._bare: InjectSea | None = None
+        self._telling: dict[type, Callable[[Any], None]] = {
+            Posted: self._posted,
+            Acked: self._acked,
+            Decided: self._decided,
+            InjectSea: self._injected,
+            OwnMemory: self._own_memory,
+            TakenBack: self._taken_back,
+            Undelivered: self._undelivered,
+            Escalate: self._escalated,
+        }
         regions = [(gpa, gpa + len(data)) for _, gpa, data in image.regions]
         self._firmware = min(low for low, _ in regions), max(high for _, high in regions)
         """Span of what the model really reads: only there poison matters to its memory."""
@@ -307,88 +319,89 @@ class Replay:
 
     def _follow(self, effects: list[Effect]) -> None:
         """Read off effects that were carried out, and off what the guest did then, what became of the rows."""
-        shift = self.page_shift
-        open_rows, by_source = self._open, self._by_source
-        row = self._row
-        bare: InjectSea | None = None
+        telling = self._telling
         for e in effects:
-            kind = e.__class__
-            if kind not in _TELLING:
-                continue
-            if kind is Posted:
-                _, source_id, delivery, vcpu, esr, pages, block, rule = e
-                self.summary.blocks += 1
-                if self.blocks is not None:
-                    self.blocks(source_id, block)
-                crc = crc32c(block)
-                found = []
-                for gpa, _ in pages:
-                    for r in open_rows.get(gpa >> shift, ()):
-                        r.delivery, r.source_id, r.block, r.crc32c = delivery, source_id, block, crc
-                        r.pages, r.rule, r.esr = len(pages), r.rule or rule, r.esr if esr is None else esr
-                        if r.vcpu is None:
-                            r.vcpu = vcpu
-                        found.append(r)
-                by_source[source_id] = found
-                self._published[source_id] = block
-            elif kind is Acked:
-                for r in by_source.pop(e[1], ()):
-                    r.acked = True
-                    self._close(r)
-            elif kind is Decided:
-                if row is not None:
-                    row.rule = e[4]
-                    if e[5] in _SETTLED:
-                        row.outcome = e[5]
-                        self._close(row)
-            elif kind is InjectSea:
-                if e[1] is None:
-                    bare = e
-                    self._told_bare(e, None)
-            else:
-                self._notice(e, row)
+            tell = telling.get(e.__class__)
+            if tell is not None:
+                tell(e)
         if self.guest.os.actions:
-            self._outcomes(bare)
+            self._outcomes()
         if self.journal is not None:
             self.journal += effects
 
-    def _outcomes(self, bare: InjectSea | None) -> None:
+    def _posted(self, e: Posted) -> None:
+        _, source_id, delivery, vcpu, esr, pages, block, rule = e
+        self.summary.blocks += 1
+        if self.blocks is not None:
+            self.blocks(source_id, block)
+        crc, shift, rows = crc32c(block), self.page_shift, self._open
+        found: list[Row] = []
+        for gpa, _ in pages:
+            for r in rows.get(gpa >> shift, ()):
+                r.delivery, r.source_id, r.block, r.crc32c = delivery, source_id, block, crc
+                r.pages, r.rule, r.esr = len(pages), r.rule or rule, r.esr if esr is None else esr
+                if r.vcpu is None:
+                    r.vcpu = vcpu
+                found.append(r)
+        self._by_source[source_id] = found
+        self._published[source_id] = block
+
+    def _acked(self, e: Acked) -> None:
+        for r in self._by_source.pop(e.source_id, ()):
+            r.acked = True
+            self._close(r)
+
+    def _decided(self, e: Decided) -> None:
+        row = self._row
+        if row is not None:
+            row.rule = e.rule
+            if e.what in _SETTLED:
+                row.outcome = e.what
+                self._close(row)
+
+    def _injected(self, e: InjectSea) -> None:
+        if e.source_id is None:
+            self._bare = e
+            self._told_bare(e, None)
+
+    def _own_memory(self, e: OwnMemory) -> None:
+        if self._row is not None:
+            self._row.outcome = "own-memory"
+            self._close(self._row)
+
+    def _taken_back(self, e: TakenBack) -> None:
+        self.summary.taken_back += 1
+        for r in self._by_source.pop(e.source_id, ()):
+            r.delivery = r.source_id = r.block = r.crc32c = None
+            r.outcome = "waiting"
+
+    def _undelivered(self, e: Undelivered) -> None:
+        self.summary.undelivered[f"{e.rule}: {e.reason}"] += 1
+        if self._row is not None and not e.rule:
+            self._row.outcome = "no-guest-memory"
+            self._close(self._row)
+
+    def _escalated(self, e: Escalate) -> None:
+        self.summary.escalations.append(f"{e.action}: {e.reason}")
+        del self.summary.escalations[MAX_ESCALATIONS:]
+
+    def _outcomes(self) -> None:
         """What the guest made of what it was told."""
-        for source_id, outcome, raw in self.guest.os.drain():
+        for source_id, did, raw in self.guest.os.drain():
             if source_id is None:
-                self._told_bare(bare, outcome)
+                self._told_bare(self._bare, did)
                 continue
-            if raw and raw != self._published.get(source_id, raw):
-                outcome = "garbled"
+            outcome = did if not raw or raw == self._published.get(source_id, raw) else "garbled"
             for r in self._by_source.get(source_id, ()):
                 if r.outcome not in PANIC:
                     r.outcome = outcome
-
-    def _notice(self, e: Effect, row: Row | None) -> None:
-        """Effects that are rare."""
-        if isinstance(e, OwnMemory):
-            if row is not None:
-                row.outcome = "own-memory"
-                self._close(row)
-        elif isinstance(e, TakenBack):
-            self.summary.taken_back += 1
-            for r in self._by_source.pop(e.source_id, ()):
-                r.delivery = r.source_id = r.block = r.crc32c = None
-                r.outcome = "waiting"
-        elif isinstance(e, Undelivered):
-            self.summary.undelivered[f"{e.rule}: {e.reason}"] += 1
-            if row is not None and not e.rule:
-                row.outcome = "no-guest-memory"
-                self._close(row)
-        elif isinstance(e, Escalate):
-            self.summary.escalations.append(f"{e.action}: {e.reason}")
-            del self.summary.escalations[100:]
 
     def _told_bare(self, sea: InjectSea | None, outcome: str | None) -> None:
         """An SEA went without a record: it is about the latest AR of its vCPU."""
         for r in reversed(self._rows):
             if r.code == "AR" and not r.closed and (sea is None or r.vcpu == sea.vcpu):
-                r.outcome = outcome or r.outcome
+                if outcome in PANIC or (outcome and r.outcome == "waiting"):
+                    r.outcome = outcome
                 r.esr = sea.esr if sea else r.esr
                 return
 
@@ -441,8 +454,7 @@ class Replay:
                 elif cpu.unmask_serror():
                     self._run_on(vcpu)
             case SdeiRegistered(registered):
-                guest.start_sdei(self.notifier, self.now, registered)
-                self._drive(self.notifier.expire(self.now))
+                guest.start_sdei(self.notifier, self.now, registered, self._follow)
             case RunAt(vcpu, el) if vcpu < self.notifier.vcpus:
                 if guest.vcpus[vcpu].run_at(el):
                     self._run_on(vcpu)
@@ -472,7 +484,7 @@ class Replay:
         slot = MemorySlot(hva & -WINDOW_SIZE, self._next_gpa, WINDOW_SIZE)
         self._next_gpa += WINDOW_SIZE
         self._add_slot(slot)
-        self.summary.windows.append(tuple(slot))
+        self.summary.windows.append((slot.hva, slot.gpa, slot.size))
         self.notices.append(
             f"no map given: host {slot.hva:#x}-{slot.hva + slot.size - 1:#x} stands for guest {slot.gpa:#x}-"
             f"{slot.gpa + slot.size - 1:#x}, by order of appearance (--map HVA:GPA:SIZE)"
@@ -483,7 +495,9 @@ class Replay:
         taken = set(self.notifier.threads.values())
         vcpu = next((v for v in range(self.notifier.vcpus) if v not in taken), None)
         if vcpu is None:
-            self.notices.append(f"thread {tid} consumed poison, but all {self.notifier.vcpus} vCPUs have threads (--vcpus)")
+            self.notices.append(
+                f"thread {tid} consumed poison, but all {self.notifier.vcpus} vCPUs have threads (--vcpus)"
+            )
             return None
         self.notifier.threads[tid] = vcpu
         return vcpu

@@ -172,7 +172,9 @@ def render(console: Console, data: bytes, fields: Iterable[Field], *, every: boo
             continue
         line = Text(f"{start:06x}  ", style="dim")
         for n, byte in enumerate(row):
-            line.append(f"{byte:02x}", style=colour.get(start + n, "dim") if byte else f"dim {colour.get(start + n, '')}")
+            line.append(
+                f"{byte:02x}", style=colour.get(start + n, "dim") if byte else f"dim {colour.get(start + n, '')}"
+            )
             line.append("  " if n == 7 else " ")
         line.append("   " * (16 - len(row)) + " ")
         for n, (name, style) in enumerate(names.get(start // 16, ())):

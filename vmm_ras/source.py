@@ -45,6 +45,8 @@ class SourceState:
     """When the next step against an unacknowledged block is due."""
     poll: float = NEVER
     """When to look at the ack next."""
+    peek: int = 0
+    """Id of the effect that reads the block status, to see whether the guest has read the block; 0: none is out."""
     wait: float = FIRST_POLL
     """Seconds from that look to the one after."""
     broken: str = ""
@@ -76,7 +78,7 @@ class ErrorSource:
         placed, s = self.placed, self.state
         source_id, at = placed.source_id, placed.block
         s.first = s.last = id + 1
-        s.pages, s.queue, s.tries, s.wait = pages, queue, 0, FIRST_POLL
+        s.pages, s.queue, s.tries, s.peek, s.wait = pages, queue, 0, 0, FIRST_POLL
         s.vcpu = None
         s.overdue = now + rule.unacked.after_ms / 1000
         s.poll = now + (placed.poll_interval_ms / 1000 if self.way == "polled" else FIRST_POLL)
@@ -105,8 +107,13 @@ class ErrorSource:
         return PollAck(id, self.placed.source_id, self._gate, self._gate_size)
 
     def acknowledged(self, value: int) -> bool:
-        """Whether the gate, read as ``value``, is open.  GHES version 1 has no ack: there the guest clears the status."""
+        """Whether the gate, read as ``value``, is open.  GHES version 1 has none: there the guest clears the status."""
         return bool(value & self.placed.ack_write) if self.placed.ack is not None else value == 0
+
+    def look_at_status(self, id: int) -> PollAck:
+        """The effect that reads the block status: it is 0 once the guest has read the block."""
+        self.state.peek = id
+        return PollAck(id, self.placed.source_id, self.placed.block, 4)
 
     def unread(self, now: float) -> None:
         """The gate is still shut: look again later, ever less often."""

@@ -1,8 +1,8 @@
 """The least work that one event takes in plain Python: what `replay` is measured against.
 
-Hand-written, ``struct`` only, no declarations, no validation, no queue, no effects; but the same work that `replay` does
-for the same event: JSONL line in, a few rules, poison map, 172-byte block, gate, exception entry or SDEI dispatch, the
-guest's read, decoding, cache and acknowledgement, CRC-32C, JSONL line out.
+Hand-written, ``struct`` only, no declarations, no validation, no queue, no effects; but the same work that `replay`
+does for the same event: JSONL line in, a few rules, poison map, 172-byte block, gate, exception entry or SDEI dispatch,
+the guest's read, decoding, cache and acknowledgement, CRC-32C, JSONL line out.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MEMORY = struct.Struct("<QQQQHHHHHHHHQQQBBHHH")
 U64 = struct.Struct("<Q")
 GUID = bytes.fromhex("1411bca5646fde4eb8633e83ed7c83b1")
 NAMES = (
-    "validation status pa mask node card module bank device row column bit requestor responder target type extended "
-    "rank card_handle module_handle"
-).split()
-ENTRY_NAMES = "type severity revision validation flags length fru text timestamp".split()
+    *("validation", "status", "pa", "mask", "node", "card", "module", "bank", "device", "row", "column", "bit"),
+    *("requestor", "responder", "target", "type", "extended", "rank", "card_handle", "module_handle"),
+)
+ENTRY_NAMES = ["type", "severity", "revision", "validation", "flags", "length", "fru", "text", "timestamp"]
 REGISTER, ACK, BLOCK = 0x100, 0x200, 0x1000
 ALL = (1 << 64) - 1
 
@@ -93,7 +93,9 @@ def guest(memory: Memory, cache: list[bytes], offlined: bytearray, base: int) ->
     return outcome, raw
 
 
-def run(lines: Iterable[bytes], hva: int, gpa_base: int, size: int, write: Callable[[bytes], object]) -> tuple[int, int]:
+def run(
+    lines: Iterable[bytes], hva: int, gpa_base: int, size: int, write: Callable[[bytes], object]
+) -> tuple[int, int]:
     """Events replayed, and pages acked in the end."""
     memory, vcpus = Memory(0x10000), [Vcpu() for _ in range(4)]
     memory.write(REGISTER, U64.pack(BLOCK))

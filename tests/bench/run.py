@@ -45,7 +45,9 @@ def microseconds(call: Callable[[], object], repeat: int = 7) -> float:
 
 def structures(console: Console) -> bool:
     """Codec beside construct's interpreted twin; whether each is at least three times quicker, both ways."""
-    table = Table("structure", "bytes", "decode", "construct", "times", "encode", "construct", "times", "pack", "to JSON")
+    table = Table(
+        "structure", "bytes", "decode", "construct", "times", "encode", "construct", "times", "pack", "to JSON"
+    )
     full = PlatformMemory(
         error_status=0x400, physical_address=0x12345000, physical_address_mask=0xFFFF_FFFF_FFFF_F000, node=1, card=1,
         module=2, device=3, row=4, column=5, bit_position=6, requestor_id=7, responder_id=8, target_id=9, error_type=3,
@@ -108,7 +110,7 @@ def write_trace(path: Path, events: int) -> None:
 
 
 def replay(path: Path, events: int, console: Console) -> tuple[float, float]:
-    """Events per second of `replay`, and how many times the floor's time it takes; both run in turns, chunk by chunk."""
+    """Events per second of `replay`, and how many times the floor's time it takes; both in turns, chunk by chunk."""
     run = Replay(PRESETS["default"].place(TABLES))
     span = 1 << (events - 1).bit_length()
     lines = path.open("rb")
@@ -159,7 +161,7 @@ def command_line(path: Path, events: int, console: Console) -> None:
     """The same through the command line as a user runs it, and how quickly the command line starts."""
     exe = [sys.executable, "-m", "vmm_ras.cli"]
     start = time.perf_counter()
-    done = subprocess.run([*exe, "replay", str(path), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
+    done = subprocess.run([*exe, "replay", str(path), "--json"], capture_output=True, check=True)
     took = time.perf_counter() - start
     assert done.stdout.count(b"\n") == events
     console.print(f"vmm-ras replay --json, {events:,} events, as a process: {took:.2f} s")

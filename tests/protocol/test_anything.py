@@ -178,6 +178,4 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(
-    stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestAnyOrder.settings = settings(stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))

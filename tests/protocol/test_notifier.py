@@ -1,4 +1,4 @@
-"""What the core promises, each promise by an ordinary case: who is told what, by which way, and what happens when not."""
+"""What the core promises, each promise by an ordinary case: who is told what, by which way, and what if not."""
 
 from __future__ import annotations
 
@@ -213,9 +213,9 @@ def test_nothing_is_written_while_a_block_is_unacknowledged() -> None:
     assert m.os.offlined.count == 39
 
 
-def test_unacknowledged_notifications_are_repeated_then_escalated() -> None:
+def test_unread_blocks_are_notified_again_then_escalated() -> None:
     m = Machine()
-    m.os.ack_delay[None] = float("inf")
+    deaf = m.os.by_type.pop(8)
     m.ar(1)
 
     effects = m.wait(10.0)
@@ -224,9 +224,22 @@ def test_unacknowledged_notifications_are_repeated_then_escalated() -> None:
     assert len(again) == 2
     assert of(effects, WriteGuest) == [], "with the block as it was"
     assert [e.action for e in of(effects, Escalate)] == ["report"]
-    m.os.ack_delay.clear()
-    m.guest.memory.write(m.core.sources[0].placed.ack, b"\1" + bytes(7))
-    assert of(m.wait(120.0), Acked), "a late acknowledgement still counts"
+    m.os.by_type[8] = deaf
+    m.os.read_source(deaf[0], m.now)
+    assert of(m.wait(120.0), Acked), "a late reader still counts"
+
+
+def test_a_block_that_was_read_is_not_notified_again() -> None:
+    """A repeated SEA would find no record, and kill a process for nothing."""
+    m = Machine()
+    m.os.ack_delay[None] = float("inf")
+    m.ar(1)
+
+    effects = m.wait(10.0)
+
+    assert of(effects, InjectSea) == []
+    assert [e.action for e in of(effects, Escalate)] == ["report"]
+    assert m.did() == [(0, "offlined")]
 
 
 def test_a_thread_that_is_no_vcpu_consumes_for_nobody() -> None:

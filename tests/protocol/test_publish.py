@@ -1,4 +1,4 @@
-"""Publish order and ack gate: a guest that reads at any moment, and bytes that change on the way (ACPI 6.5, 18.3.2.8)."""
+"""Publish order and ack gate: a guest that reads at any moment, and bytes that change on the way (ACPI 18.3.2.8)."""
 
 from __future__ import annotations
 

@@ -46,13 +46,14 @@ def test_what_the_default_policy_decides(code: Code, el: int | None, guest: str,
 
 def test_rules_are_tried_in_order_by_place_and_size() -> None:
     policy = load_policy(
-        'version = 1\n'
+        "version = 1\n"
         '[[rule]]\nname = "low"\nwhen = { gpa_to = 0x8000_0000 }\naction = "ignore"\n'
         '[[rule]]\nname = "huge"\nwhen = { lsb_min = 21 }\ndeliver = ["polled"]\n'
         '[[rule]]\nname = "rest"\ndeliver = ["sea"]\n'
     )
 
-    assert [policy.decide(Code.AO, None, gpa, lsb, "linux") for gpa, lsb in ((0, 30), (1 << 31, 21), (1 << 31, 12))] == [
+    places = ((0, 30), (1 << 31, 21), (1 << 31, 12))
+    assert [policy.decide(Code.AO, None, gpa, lsb, "linux") for gpa, lsb in places] == [
         0, 1, 2,
     ]  # fmt: skip
 
@@ -69,7 +70,10 @@ def test_rules_are_tried_in_order_by_place_and_size() -> None:
         (RULE + RULE[11:], "p.toml: rule 2 'all': name: rule 1 has it already"),
         ("version = 1\n", "p.toml: rule: is missing"),
         ("version = 1\nrule = 3\n", "p.toml: rule: "),
-        ('version = 1\n[[rule]]\nname = "x"\n', "p.toml: rule 1 'x': deliver: a rule that tells names at least one way"),
+        (
+            'version = 1\n[[rule]]\nname = "x"\n',
+            "p.toml: rule 1 'x': deliver: a rule that tells names at least one way",
+        ),
         (RULE + 'when = { code = "AR" }\n', "p.toml: no rule decides every AO"),
         (RULE + 'when = { guest = ["hurd"] }\n', "p.toml: rule 1 'all': when: guest 'hurd' is none of linux, generic"),
         (RULE + 'when = { code = "AO", el = 1 }\n', "p.toml: rule 1 'all': when: el: an AO has no exception level"),

@@ -1,1 +1,1 @@
-"""Guests: what takes the effects.  ``model`` is a whole guest in Python: memory, vCPUs and an operating system's RAS side."""
+"""Guests: what takes the effects.  ``model`` is one in Python: memory, vCPUs and an operating system's RAS side."""

@@ -1,4 +1,4 @@
-"""The model guest as an adapter: it carries out effects and answers with events, as KVM's adapter does for a real one."""
+"""The model guest as an adapter: it carries out effects and answers with events, as an adapter of a real guest does."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class ModelGuest:
             Escalate: self._escalate,
         }
 
-    def start_sdei(self, notifier: Notifier, now: float, registered: bool = True) -> None:
-        """Let the guest's SDEI client register, or unregister, its events."""
+    def start_sdei(self, notifier: Notifier, now: float, registered: bool = True, watch: Watch | None = None) -> None:
+        """Let the guest's SDEI client register, or unregister, its events; ``watch`` as in :meth:`drive`."""
         for index, vcpu in enumerate(self.vcpus):
             if registered:
                 program = self.os.register_sdei(index == 0)
@@ -75,13 +75,13 @@ class ModelGuest:
             vcpu.run_at(1, pc)
             call = self._resume(index, program, None)
             while call is not None:
-                self.drive(notifier, notifier.receive(call, now), now, stay=index)
+                self.drive(notifier, notifier.receive(call, now), now, watch, index)
                 answer = self._answers.pop(index, 0)
                 if vcpu.pc == SDEI_ENTRY:  # an event that waited was dispatched on the way back
                     events: list[Event] = []
                     self._release(index, now, events)
                     for event in events:
-                        self.drive(notifier, notifier.receive(event, now), now)
+                        self.drive(notifier, notifier.receive(event, now), now, watch)
                 call = self._resume(index, program, answer)
             vcpu.pstate, vcpu.pc = pstate, pc
             vcpu.poll_serror()

@@ -1,0 +1,202 @@
+"""The command line as its users run it: output, JSON, exit codes, one line for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from acpi.ghes import Entry, StatusBlock
+from cper.memory import PlatformMemory
+from cper.record import Record
+from vmm_ras.replay import crc32c
+
+ROOT = Path(__file__).parents[2]
+TRACE = ROOT / "fixtures" / "traces" / "qemu-like.strace"
+FIELDS = {
+    "seq": int, "code": str, "gpa": int, "lsb": int, "rule": str, "delivery": str, "source_id": int, "esr": int,
+    "block": str, "crc32c": int, "outcome": str, "acked": bool,
+}  # fmt: skip
+
+
+def cli(*words: str | Path, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run(
+        [sys.executable, "-m", "vmm_ras.cli", *map(str, words)], input=stdin, capture_output=True, check=False,
+        env={**os.environ, "COLUMNS": "120"}, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code, (done.stdout[-500:], done.stderr[-500:])
+    assert b"Traceback" not in done.stderr
+    return done
+
+
+def test_replay_as_json_lines(tmp_path: Path) -> None:
+    done = cli("replay", TRACE, "--json", "--out", tmp_path / "out")
+
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 18
+    for row in rows:
+        for name, kind in FIELDS.items():
+            assert row[name] is None or type(row[name]) is kind, (name, row[name])
+    assert json.loads(done.stderr.splitlines()[-1])["failures"] == {"lost": 0, "unseen": 0, "panic": 0}
+    digests = dict(reversed(line.split()) for line in (tmp_path / "out" / "blocks.crc32c").read_text().splitlines())
+    blocks = {p: (tmp_path / "out" / p).read_bytes() for p in digests}
+    assert all(f"{crc32c(data):08x}" == digests[p] for p, data in blocks.items())
+    assert {r["block"] for r in rows if r["block"]} <= {d.hex() for d in blocks.values()}
+    layout = json.loads((tmp_path / "out" / "image.json").read_text())
+    assert {r["name"] for r in layout["regions"]} == {"rsdp", "xsdt", "hest", "hardware_errors"}
+    cli("hest", "show", tmp_path / "out" / "hest.bin")
+
+
+def test_replay_for_people() -> None:
+    text = cli("replay", TRACE).stdout.decode()
+
+    assert "→ rule consumed → block 172 B" in text
+    assert "SEA source 0 vcpu 0 ESR 0x92000410 → guest offlined the page → ack" in text
+    assert "no map given" in text
+    assert "0 lost, 0 unseen, 0 panic" in text
+
+
+def test_replay_from_standard_input_and_quietly() -> None:
+    text = cli("replay", "-", "--quiet", stdin=TRACE.read_bytes()).stdout.decode()
+
+    assert "→ rule" not in text
+    assert "18 (7 AO, 11 AR)" in text
+
+
+def test_fail_on(tmp_path: Path) -> None:
+    trace = tmp_path / "t.jsonl"
+    trace.write_text(
+        '{"event":"guest","action":"ack-delay","ms":null}\n'
+        '{"event":"signal","code":"AR","hva":139637976727552,"lsb":12,"tid":1}\n'
+    )
+
+    cli("replay", trace, "--fail-on", "lost,panic")
+    cli("replay", trace, "--fail-on", "unseen", code=4)
+    assert b"expected lost, unseen or panic" in cli("replay", trace, "--fail-on", "lots", code=2).stderr
+
+
+def test_map_and_strict(tmp_path: Path) -> None:
+    trace = tmp_path / "t.jsonl"
+    trace.write_text('{"event":"signal","code":"AO","hva":4096}\nrubbish\n')
+
+    done = cli("replay", trace, "--map", "0x1000:0x80000000:1M", "--json")
+    assert json.loads(done.stdout)["gpa"] == 0x80000000
+    assert b"line 2" in done.stderr
+    error = cli("replay", trace, "--strict", code=1).stderr.decode()
+    assert error.startswith(f"vmm-ras: {trace}:2: ")
+    assert error.count("\n") == 1
+    for bad in ("1:2", "x:0:4K", "0:0:0", "0:0:-1"):
+        assert cli("replay", trace, "--map", bad, code=1 if bad == "0:0:0" else 2).stderr
+
+
+@pytest.mark.parametrize("preset", ["default", "all", "qemu-7.2", "qemu-10.0", "qemu-11.1"])
+def test_hest_build_and_show(tmp_path: Path, preset: str) -> None:
+    table, image = tmp_path / "HEST", tmp_path / "image"
+    built = json.loads(
+        cli(
+            "hest", "build", "--preset", preset, "--errors", "0x5c410000", "-o", table, "--image", image, "--json"
+        ).stdout
+    )
+
+    shown = json.loads(cli("hest", "show", table, "--json").stdout)
+    assert [s["source_id"] for s in shown["sources"]] == [s["source_id"] for s in built["sources"]]
+    assert shown["sources"][0]["error_status_address"]["address"] == 0x5C410000
+    assert image.read_bytes()[:8] == b"RSD PTR "
+    assert "sources[0].notification.type" in cli("hest", "show", table).stdout.decode()
+
+
+def test_cper_show_and_encode_are_inverse(tmp_path: Path) -> None:
+    memory = PlatformMemory(physical_address=0x1000, node=3, bank_group=2)
+    for name, data in (
+        ("block", StatusBlock.of([Entry.of(memory, fru_text="DIMM 3")]).encode()),
+        ("record", Record.of([memory, memory]).encode()),
+    ):
+        path, again = tmp_path / name, tmp_path / (name + ".again")
+        path.write_bytes(data)
+        text = cli("cper", "show", path, "--json").stdout
+        cli("cper", "encode", "-", "-o", again, stdin=text)
+        assert again.read_bytes() == data
+        assert "physical_address" in cli("cper", "show", path).stdout.decode()
+    bare, again = tmp_path / "bare", tmp_path / "bare.again"
+    bare.write_bytes(memory.encode())
+    text = cli("cper", "show", bare, "--type", "PlatformMemory", "--json").stdout
+    cli("cper", "encode", "-", "--type", "memory", "-o", again, stdin=text)
+    assert again.read_bytes() == bare.read_bytes()
+
+
+def test_policy_show_and_check(tmp_path: Path) -> None:
+    text = cli("policy", "show").stdout
+    mine = tmp_path / "mine.toml"
+    mine.write_bytes(text)
+
+    assert b"3 rules, 0 findings" in cli("policy", "check", mine).stdout
+    assert json.loads(cli("policy", "show", mine, "--json").stdout)["rule"][0]["name"] == "consumed-in-kernel"
+    mine.write_bytes(text + b'[[rule]]\nname = "late"\ndeliver = ["sea"]\n')
+    assert (
+        b"rule 4 'late' is never reached: rule 2 'consumed' and rule 3 'found' hold first"
+        in cli("policy", "check", mine, code=1).stdout
+    )
+    mine.write_bytes(b"version = 1\n[[rule]\n")
+    assert cli("policy", "check", mine, code=1).stderr.decode().startswith(f"vmm-ras: {mine}:2: ")
+    mine.write_bytes(b"\xff\n")
+    assert b"not UTF-8" in cli("policy", "show", mine, code=1).stderr
+    mine.write_bytes(text.replace(b'deliver = ["sea", "sdei"', b'sea = { dfsc = 0x20 }\ndeliver = ["sea", "sdei"', 1))
+    assert b"rule 2 'consumed': sea: " in cli("policy", "check", mine, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "wanted"),
+    [
+        (["cper", "show", "-"], b"", "ErrorStatusHeader"),
+        (["cper", "show", "-"], b"CPER", "Record.header"),
+        (["cper", "show", "-"], b"\1" * 40, "StatusBlock.header.data_length at 0xc"),
+        (["cper", "show", "/nowhere"], b"", "/nowhere: No such file"),
+        (["hest", "show", "-"], b"XSDT" + bytes(60), "expected 'HEST'"),
+        (["cper", "encode", "-", "-o", "/dev/null"], b"{", "not JSON"),
+        (["cper", "encode", "-", "-o", "/dev/null"], b"[]", "an object expected"),
+        (["cper", "encode", "-", "-o", "/dev/null"], b"{}", "'header'"),
+        (["cper", "encode", "-", "-o", "/dev/null"], b'{"header":{"severity":"bad"}}', "severity"),
+        (["replay", "/nowhere"], b"", "/nowhere"),
+        (["replay", "-"], b"hello\nworld\n", "not a trace"),
+        (["replay", "-"], b"\x1f\x8b\x08broken", "gzip"),
+    ],
+)
+def test_bad_input_gets_one_line(words: list[str], stdin: bytes, wanted: str) -> None:
+    error = cli(*words, stdin=stdin, code=1).stderr.decode()
+
+    assert error.startswith("vmm-ras: ")
+    assert error.count("\n") == 1
+    assert wanted in error
+
+
+def test_usage_errors_exit_with_2() -> None:
+    cli("replay", code=2)
+    cli("nonsense", code=2)
+    cli("cper", "show", "-", "--type", "Nothing", code=2)
+
+
+def test_an_unwritable_file_is_the_hosts_fault() -> None:
+    cli("hest", "build", "-o", "/nowhere/HEST", code=3)
+
+
+@pytest.mark.parametrize("words", [[], ["replay"], ["hest"], ["hest", "build"], ["hest", "show"], ["cper", "show"],
+                                   ["cper", "encode"], ["policy", "show"], ["policy", "check"]])  # fmt: skip
+def test_help_has_an_example_and_the_json_switch(words: list[str]) -> None:
+    text = cli(*words, "--help").stdout.decode()
+
+    if not words:
+        assert "Exit codes: 0 done" in text
+    elif len(words) > 1 or words == ["replay"]:
+        assert "Example: vmm-ras" in text
+        assert "--json" in text
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("pydantic", "construct", "rich.console", "orjson")
+    code = f"import sys, vmm_ras.cli; print([m for m in {heavy} if m in sys.modules])"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"
