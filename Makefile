@@ -15,8 +15,15 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## replay the captured SIGBUS traces into the model guest
-	@$(BIN)/python -m vmm_ras.cli replay fixtures/traces/qemu-like.strace --out out/demo
+demo: $(STAMP)  ## replay captured SIGBUS traces into the model guest: SEA and SDEI, polled, SEI; then look at a record
+	@echo "== A Linux guest: consumed errors by SEA, found ones by SDEI"
+	@$(BIN)/vmm-ras replay fixtures/traces/qemu-like.strace --out out/demo
+	@echo; echo "== The same for a guest without SDEI: found errors are polled"
+	@$(BIN)/vmm-ras replay fixtures/traces/qemu-like.strace --no-sdei --quiet
+	@echo; echo "== A guest that takes virtual SErrors"
+	@$(BIN)/vmm-ras replay fixtures/traces/qemu-like.strace --preset all --guest generic --policy fixtures/policies/sei.toml --quiet
+	@echo; echo "== The first record, byte by byte (out/demo holds HEST, the placed image and every block)"
+	@$(BIN)/vmm-ras cper show out/demo/blocks/000001-source1.bin
 
 check: lint types test  ## lint, type-check and test (under 2 minutes)
 

@@ -1,9 +1,9 @@
 """What the core asks for, in order.  Every effect has an ``id``: its place in the VM-wide order.
 
 An adapter carries out a list of effects in that order and answers with ``Done(last id)``, and with
-``Failed(id, reason)`` for one that did not work, skipping later effects of the list that have the same ``source_id``.
-``Stop`` and ``PollAck`` have answers of their own.  Notices ask for nothing: they say what was decided, for journals and
-people.
+``Failed(id, reason)`` for one that did not work, skipping later effects of the list that have its ``source_id``.
+``Stop`` and ``PollAck`` have answers of their own.  Notices ask for nothing: they say what was decided, for journals
+and people.
 """
 
 from __future__ import annotations

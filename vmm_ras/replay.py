@@ -33,7 +33,6 @@ from vmm_ras.traces.items import (
     SdeiRegistered,
     VcpuThread,
 )
-from vmm_ras.traces.items import MemorySlot as TraceSlot
 
 RAM_BASE = 0x4000_0000
 """Where guest RAM begins, as on QEMU's virt machine."""
@@ -434,12 +433,12 @@ class Replay:
         match item:
             case Header():
                 pass
-            case TraceSlot(hva, gpa, size):
+            case MemorySlot():
                 if not self.mapped and self.notifier.memory.slots:
                     self.notices.append(f"line {line}: memory after addresses that were mapped by appearance: ignored")
                     return
                 self.mapped = True
-                self._add_slot(MemorySlot(hva, gpa, size))
+                self._add_slot(item)
             case VcpuThread(vcpu, tid):
                 if vcpu >= self.notifier.vcpus:
                     self.notices.append(f"line {line}: there is no vCPU {vcpu}")

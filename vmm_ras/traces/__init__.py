@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
 from vmm_ras.errors import InputError
+from vmm_ras.memory import MemorySlot
 from vmm_ras.traces import jsonl, kernel_log, strace
 from vmm_ras.traces.items import (
     AckDelay,
@@ -24,7 +25,6 @@ from vmm_ras.traces.items import (
     Entry,
     Header,
     MaskSerror,
-    MemorySlot,
     PollStop,
     RunAt,
     SdeiRegistered,

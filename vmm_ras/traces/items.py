@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from vmm_ras.errors import InputError
 from vmm_ras.events import GuestAbort, HostSignal, MemoryFault
+from vmm_ras.memory import MemorySlot
 
 
 class Header(NamedTuple):
@@ -14,14 +15,6 @@ class Header(NamedTuple):
     version: int
     wall: bool
     """True if the trace's times are seconds since the Unix epoch; False if only their differences mean anything."""
-
-
-class MemorySlot(NamedTuple):
-    """A slot of guest RAM: ``size`` bytes at host virtual address ``hva`` are at guest physical address ``gpa``."""
-
-    hva: int
-    gpa: int
-    size: int
 
 
 class VcpuThread(NamedTuple):

@@ -21,11 +21,11 @@ from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError
 from pydantic_core.core_schema import no_info_before_validator_function
 
 from vmm_ras.events import Code, GuestAbort, HostSignal, MemoryFault
+from vmm_ras.memory import MemorySlot
 from vmm_ras.traces.items import (
     AckDelay,
     Header,
     MaskSerror,
-    MemorySlot,
     PollStop,
     RunAt,
     SdeiRegistered,

@@ -1,0 +1,33 @@
+"""What the documents say of the code is made from the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests import layouts
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_layout_tables_are_those_of_the_declarations() -> None:
+    assert layouts.PAGE.read_text() == layouts.text(), "run python -m tests.layouts"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))])
+def test_links_and_files_that_are_named_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / page).parent / link).exists(), link
+    if page in {"README.md", "CONTRIBUTING.md"}:
+        for path in re.findall(r"`((?:vmm_ras|acpi|cper|tests|fixtures|docs)/[\w./-]+)`", text):
+            assert (ROOT / path).exists(), path
+
+
+def test_every_make_target_in_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+    for page in ("README.md", "CONTRIBUTING.md"):
+        assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", (ROOT / page).read_text())) <= targets
