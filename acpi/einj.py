@@ -9,6 +9,7 @@ import construct as c
 
 from acpi.frame import Counted, ListTable, TableHead
 from acpi.instruction import InstructionEntry
+from cper.plain import hex_in, members, objects_in
 from cper.wire import (
     U8,
     U32,
@@ -208,9 +209,9 @@ class TriggerTable(NamedTuple):
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The table that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        head = TriggerHeader.of_plain({k: v for k, v in plain.items() if k not in {"entries", "tail"}})
-        entries = tuple(EinjEntry.of_plain(entry) for entry in plain.get("entries", ()))
-        return cls(head, entries, bytes.fromhex(plain.get("tail", "")))
+        head = TriggerHeader.of_plain(members(plain, without=("entries", "tail")))
+        entries = tuple(EinjEntry.of_plain(entry) for entry in objects_in(plain, "entries"))
+        return cls(head, entries, hex_in(plain, "tail"))
 
 
 def _wrong(reason: str, path: str) -> DecodeError:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import construct as c
 
 from acpi.table import TableHeader, open_table, seal
+from cper.plain import hex_in, members, object_in, objects_in
 from cper.wire import Struct, TruncatedError, WireError
 from cper.wire._construct import Wire
 
@@ -101,8 +102,8 @@ class FixedTable(Generic[H]):
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The table that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        head: Any = cls.HEAD.of_plain({k: v for k, v in plain.items() if k != "trailing"})
-        return cls(head, bytes.fromhex(plain.get("trailing", "")))
+        head: Any = cls.HEAD.of_plain(members(plain, without=("trailing",)))
+        return cls(head, hex_in(plain, "trailing"))
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,9 @@ class ListTable(Generic[H, E]):
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The table that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        head: Any = cls.HEAD.of_plain({k: v for k, v in plain.items() if k not in {"entries", "trailing"}})
-        entries: Any = tuple(cls.ENTRY.of_plain(entry) for entry in plain.get("entries", ()))
-        return cls(head, entries, bytes.fromhex(plain.get("trailing", "")))
+        head: Any = cls.HEAD.of_plain(members(plain, without=("entries", "trailing")))
+        entries: Any = tuple(cls.ENTRY.of_plain(entry) for entry in objects_in(plain, "entries"))
+        return cls(head, entries, hex_in(plain, "trailing"))
 
     def offset(self, index: int) -> int:
         """Byte offset of entry ``index`` from the start of the table."""
@@ -233,7 +234,7 @@ class RawTable:
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The table that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        return cls(TableHeader.of_plain(plain["header"]), bytes.fromhex(plain["body"]))
+        return cls(TableHeader.of_plain(object_in(plain, "header")), hex_in(plain, "body"))
 
 
 class Counted(c.Construct):  # type: ignore[misc]

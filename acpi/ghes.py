@@ -13,7 +13,8 @@ from uuid import UUID
 import construct as c
 
 from cper.common import SectionFlags, Severity, Timestamp
-from cper.section import Section, body_of_plain, hex_bytes, plain_body, plain_list, read_section
+from cper.plain import hex_in, number_in, object_in, objects_in
+from cper.section import Section, body_of_plain, plain_body, read_section
 from cper.wire import (
     U16,
     U32,
@@ -199,33 +200,18 @@ class StatusBlock(NamedTuple):
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The block that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        header = ErrorStatusHeader.of_plain(_dict(plain, "header"))
+        header = ErrorStatusHeader.of_plain(object_in(plain, "header"))
         entries = []
-        for index, item in enumerate(plain_list(plain, "entries")):
+        for index, item in enumerate(objects_in(plain, "entries")):
             try:
-                head = _dict(item, "header")
-                kind = entry_class(_number(head.get("revision", 0x0300)))
+                head = object_in(item, "header")
+                kind = entry_class(number_in(head, "revision", 0x0300))
                 entry = kind.of_plain(head)
                 entries.append(Entry(entry, body_of_plain(entry.section_type, item)))
             except ValueError as error:
                 error.add_note(f"entries[{index}]")
                 raise
-        return cls(header, tuple(entries), hex_bytes(plain, "gap"), hex_bytes(plain, "raw_data"))
-
-
-def _dict(value: Any, key: str) -> Any:
-    found = value.get(key) if isinstance(value, Mapping) else None
-    if not isinstance(found, dict):
-        raise ValueError(f"{key!r}: an object expected")
-    return found
-
-
-def _number(value: Any) -> int:
-    if isinstance(value, str):
-        return int(value, 0)
-    if not isinstance(value, int):
-        raise ValueError("'revision': a number expected")
-    return value
+        return cls(header, tuple(entries), hex_in(plain, "gap"), hex_in(plain, "raw_data"))
 
 
 def _short(needed: int, given: int, index: int, at: int) -> TruncatedError:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from acpi.frame import FixedTable, TableHead, new_header
 from acpi.table import TableHeader, open_table
+from cper.plain import hex_in, members, object_in
 from cper.wire import U32, U64, Bits, DecodeError, Reserved, WireError, Word
 
 NO_COUNTER = (1 << 64) - 1
@@ -71,9 +72,9 @@ class Gtdt(FixedTable[GtdtHeader]):
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The table that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        form = _form(TableHeader.of_plain(plain["header"]))
-        head = form.of_plain({k: v for k, v in plain.items() if k != "trailing"})
-        return cls(head, bytes.fromhex(plain.get("trailing", "")))
+        form = _form(TableHeader.of_plain(object_in(plain, "header")))
+        head = form.of_plain(members(plain, without=("trailing",)))
+        return cls(head, hex_in(plain, "trailing"))
 
     @property
     def timers(self) -> tuple[bytes, ...]:

@@ -24,6 +24,7 @@ from acpi.frame import TableHead, new_header
 from acpi.machine_check import HEADERS, MachineCheckSource
 from acpi.notification import HardwareErrorNotification, NotificationType
 from acpi.table import TableHeader, open_table, seal
+from cper.plain import hex_in, number_in, object_in, objects_in
 from cper.wire import U32, DecodeError, Struct, TruncatedError, WireError
 
 FIRST_WITH_LENGTH = 12
@@ -87,7 +88,7 @@ class OpaqueSource(NamedTuple):
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The structure that :meth:`plain` described.  Raises ValueError."""
-        data = bytes.fromhex(plain.get("data", ""))
+        data = hex_in(plain, "data")
         if cls.decode(data).data != data:
             raise ValueError(f"'data': {len(data)} bytes given, its length says otherwise")
         return cls(data)
@@ -184,10 +185,11 @@ class Hest:
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The table that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        header = TableHeader.of_plain(plain["header"])
+        header = TableHeader.of_plain(object_in(plain, "header"))
+        count = number_in(plain, "count") if plain.get("count") is not None else None
         sources: list[Source] = []
-        for index, item in enumerate(plain.get("sources", ())):
-            kind = source_reader(item.get("type", -1), 2)
+        for index, item in enumerate(objects_in(plain, "sources")):
+            kind = source_reader(number_in(item, "type"), 2)
             if kind is None:
                 raise ValueError(f"sources[{index}].type: {item.get('type')!r} is unknown")
             try:
@@ -195,7 +197,7 @@ class Hest:
             except ValueError as error:
                 error.add_note(f"sources[{index}]")
                 raise
-        return cls(tuple(sources), header, bytes.fromhex(plain.get("trailing", "")), plain.get("count"))
+        return cls(tuple(sources), header, hex_in(plain, "trailing"), count)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from acpi.error_source import NativeSource
 from acpi.notification import HardwareErrorNotification
+from cper.plain import members, number_in, objects_in
 from cper.wire import (
     U8,
     U32,
@@ -160,11 +161,11 @@ class MachineCheckSource(NamedTuple):
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The source that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        kind = HEADERS.get(plain.get("type", -1))
+        kind = HEADERS.get(number_in(plain, "type"))
         if kind is None:
             raise ValueError(f"'type': {plain.get('type')!r} is no machine-check source")
-        header = kind.of_plain({k: v for k, v in plain.items() if k != "banks"})
-        return cls(header, tuple(MachineCheckBank.of_plain(bank) for bank in plain.get("banks", ())))
+        header = kind.of_plain(members(plain, without=("banks",)))
+        return cls(header, tuple(MachineCheckBank.of_plain(bank) for bank in objects_in(plain, "banks")))
 
 
 __all__ = [

@@ -13,7 +13,8 @@ from uuid import UUID
 import construct as c
 
 from cper.common import SectionFlags, Severity, Timestamp
-from cper.section import Section, body_of_plain, hex_bytes, plain_body, plain_list, read_section
+from cper.plain import hex_in, object_in, objects_in
+from cper.section import Section, body_of_plain, plain_body, read_section
 from cper.wire import (
     U16,
     U32,
@@ -199,16 +200,14 @@ class Record(NamedTuple):
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The record that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        items = plain_list(plain, "sections")
+        items = objects_in(plain, "sections")
         if "image" in plain:
-            return cls.decode(hex_bytes(plain, "image"))
-        header = RecordHeader.of_plain(plain.get("header") or {})
+            return cls.decode(hex_in(plain, "image"))
+        header = RecordHeader.of_plain(object_in(plain, "header"))
         sections = []
         for index, item in enumerate(items):
             try:
-                if not isinstance(item.get("descriptor"), dict):
-                    raise ValueError("'descriptor': an object expected")
-                descriptor = SectionDescriptor.of_plain(item["descriptor"])
+                descriptor = SectionDescriptor.of_plain(object_in(item, "descriptor"))
                 sections.append(RecordSection(descriptor, body_of_plain(descriptor.section_type, item)))
             except ValueError as error:
                 error.add_note(f"sections[{index}]")

@@ -5,11 +5,11 @@ A section whose GUID is not in ``MODULES``, and a body that its class cannot rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
+from cper.plain import hex_in
 from cper.wire import Struct, TruncatedError
 
 MODULES: dict[UUID, str] = {
@@ -98,35 +98,19 @@ def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
     return out
 
 
-def hex_bytes(plain: Mapping[str, Any], key: str) -> bytes:
-    """The bytes that stand under ``key`` in hexadecimal; none where the key is missing.  Raises ValueError."""
-    try:
-        return bytes.fromhex(plain.get(key, ""))
-    except (TypeError, ValueError):
-        raise ValueError(f"{key!r}: hexadecimal text expected") from None
-
-
-def plain_list(plain: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The objects that stand under ``key``; none where the key is missing.  Raises ValueError."""
-    found = plain.get(key, []) if isinstance(plain, Mapping) else None
-    if not isinstance(found, list | tuple) or not all(isinstance(item, dict) for item in found):
-        raise ValueError(f"{key!r}: a list of objects expected")
-    return list(found)
-
-
 def body_of_plain(guid: UUID, plain: dict[str, Any]) -> bytes:
     """The bytes that :func:`plain_body` described.
 
     Raises ValueError (pydantic.ValidationError where a field is wrong).
     """
     if "body" in plain:
-        return hex_bytes(plain, "body")
+        return hex_in(plain, "body")
     cls = section_class(guid)
     if cls is None:
         raise ValueError(f"no section type {guid} is known: give its bytes as 'body', in hexadecimal")
     if not isinstance(plain.get("section"), dict):
         raise ValueError("'section' or 'body' expected")
-    body = cls.of_plain(plain["section"]).encode() + hex_bytes(plain, "tail")
+    body = cls.of_plain(plain["section"]).encode() + hex_in(plain, "tail")
     length = plain.get("length", len(body))
     if not isinstance(length, int) or isinstance(length, bool) or not 0 <= length <= len(body):
         raise ValueError(f"length {length!r} is not between 0 and {len(body)}")

@@ -164,7 +164,8 @@ def test_a_subclass_goes_on_where_its_base_ends():
 def test_everything_encodes_as_written_by_hand():
     value = Everything(
         a=1, b=0x0203, d=0x0405, colour="green", maybe=200, marks=["soft", 0x80],
-        id="a5bc1114-6f64-4ede-b863-3e83ed7c83b1", name="abc", raw=b"xyz", numbers=(1, 2, 0xFFFF), inner=Inner(value=5), day=59, low=15, flag=True, tint=3, high=1,
+        id="a5bc1114-6f64-4ede-b863-3e83ed7c83b1", name="abc", raw=b"xyz", numbers=(1, 2, 0xFFFF), inner=Inner(value=5),
+        day=59, low=15, flag=True, tint=3, high=1,
     )  # fmt: skip
     hand = bytes.fromhex(
         "1300 01 0302 00000000 0504000000000000 01 c8 8400 1411bca5646fde4eb8633e83ed7c83b1"
