@@ -259,8 +259,10 @@ def check_against(table, text: str) -> None:
     assert ours.keys() - reserved == theirs.keys()
     for key, (name, value) in theirs.items():
         mine, held_value = ours[key]
-        if isinstance(held_value, bytes) and isinstance(value, int):
-            held_value = int.from_bytes(held_value, "little")
+        if isinstance(held_value, bytes) != isinstance(value, bytes):  # one side shows a number, the other its bytes
+            held_value, value = (
+                int.from_bytes(v, "little") if isinstance(v, bytes) else v for v in (held_value, value)
+            )
         assert mine == name or mine in AMBIGUOUS.get(name, ()), (key, mine, name)
         assert held_value == value, (key, name)
 
