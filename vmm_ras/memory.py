@@ -139,25 +139,32 @@ class PoisonMap:
             self.counts[UNREPORTED] += added
         return added
 
-    def take(self, queue: int, limit: int) -> list[int]:
-        """Up to ``limit`` unreported pages of a queue, lowest address first; their state is left alone."""
+    def take(self, queue: int, limit: int, first: int = 0, end: int = 1 << 64) -> list[int]:
+        """Up to ``limit`` unreported pages of a queue, lowest first, of those from ``first`` to before ``end``.
+
+        Their state is left alone.
+        """
         found: list[int] = []
         wanted = min(limit, self.waiting[queue])
-        if not wanted:
+        if wanted <= 0:
             return found
         page = self._lowest[queue]
-        if wanted == 1 and self._chunks[page >> _CHUNK_SHIFT][page & _IN_CHUNK] == queue << 2 | UNREPORTED:
+        value = queue << 2 | UNREPORTED
+        if wanted == 1 and first <= page < end and self._chunks[page >> _CHUNK_SHIFT][page & _IN_CHUNK] == value:
             return [page]
-        value = bytes([queue << 2 | UNREPORTED])
-        for index in sorted(i for i in self._chunks if i >= page >> _CHUNK_SHIFT):
+        page = max(page, first)
+        for index in sorted(i for i in self._chunks if page >> _CHUNK_SHIFT <= i <= end - 1 >> _CHUNK_SHIFT):
             chunk, base = self._chunks[index], index << _CHUNK_SHIFT
-            at = chunk.find(value, max(page - base, 0))
+            at = chunk.find(value, max(page - base, 0), min(end - base, 1 << _CHUNK_SHIFT))
             while at >= 0:
                 found.append(base + at)
                 if len(found) == wanted:
-                    self._lowest[queue] = found[0]
-                    return found
-                at = chunk.find(value, at + 1)
+                    break
+                at = chunk.find(value, at + 1, min(end - base, 1 << _CHUNK_SHIFT))
+            if len(found) == wanted:
+                break
+        if found and first == 0:
+            self._lowest[queue] = found[0]
         return found
 
     def runs(self) -> Iterator[tuple[int, int, int, int]]:

@@ -127,8 +127,10 @@ class Notifier:
         self._time: float | None = None
         self._wanted: dict[int, list[int]] = {}
         """vCPU to the sources whose SEI or repeated SEA waits for it to stop."""
-        self._stopping: set[int] = set()
+        self._stopping: dict[int, int] = {}
+        """vCPU to the Stop that was not answered yet."""
         self._out: int | None = None
+        """vCPU whose call is being answered."""
         self._stuck: set[int] = set()
         """Rules whose pages no way takes at present."""
         self._flat = not any(r.when.gpa_from is not None or r.when.gpa_to is not None for r in self.rules)
@@ -221,12 +223,15 @@ class Notifier:
         vcpu, esr, gva, gpa, time = event
         if time is not None:
             self._time = time
-        if vcpu in self.aborts or not 0 <= vcpu < self.vcpus:
-            return []
-        page = -1 if gpa is None else gpa >> self.page_shift
-        self.aborts[vcpu] = Abort(page, page, 1, self.page_shift, gva, esr)
+        inside = gpa is not None and any(s.gpa <= gpa < s.gpa + s.size for s in self.memory.slots)
+        page = gpa >> self.page_shift if gpa is not None and inside else -1
         out: list[Effect] = []
-        self._stop(vcpu, out)
+        if vcpu not in self.aborts and 0 <= vcpu < self.vcpus:
+            self.aborts[vcpu] = Abort(page, page, 1, self.page_shift, gva, esr)
+            self._stop(vcpu, out)
+        elif page >= 0:  # the vCPU is out already, or there is none: the page is lost all the same
+            self._found(Code.AR, page, page, 1, self.page_shift, out)
+            self._kick(now, out)
         return out
 
     def _memory_fault(self, event: MemoryFault, now: float) -> list[Effect]:
@@ -276,29 +281,25 @@ class Notifier:
 
     def _stopped(self, event: Stopped, now: float) -> list[Effect]:
         vcpu, state = event
-        self._stopping.discard(vcpu)
+        self._stopping.pop(vcpu, None)
         out: list[Effect] = []
         gone = False
         abort = self.aborts.get(vcpu)
         if abort is not None and abort.state is None:
             del self.aborts[vcpu]
             gone = self._tell(vcpu, state, abort, now, out)
-        if vcpu in self._wanted and not gone:
-            gone = self._visit(vcpu, state, out)
-        if not (gone and self.sdei.idle) and vcpu not in self.aborts:
+        if vcpu not in self.aborts and not (gone and self.sdei.idle and not self._wanted):
             self._leave(vcpu, state, gone, out)
         if self.poison.counts[UNREPORTED]:
             self._kick(now, out)
         return out
 
     def _leave(self, vcpu: int, state: VcpuState, gone: bool, out: list[Effect]) -> None:
-        """Let the vCPU go, into the handler of an SDEI event where one waits for it."""
-        if self.sdei.idle:
-            if not gone:
-                out.append(Release(self._next(), vcpu))
-            return
-        if gone:  # what it holds has changed: look again
-            if vcpu in self.sdei.wanted(vcpu):
+        """Let the vCPU go: with what waited for it to stop, or into the handler of an SDEI event that waits for it."""
+        if not gone and vcpu in self._wanted:
+            gone = self._visit(vcpu, state, out)
+        if gone:  # what it holds has changed: for anything else look again
+            if vcpu in self._wanted or (not self.sdei.idle and vcpu in self.sdei.wanted(vcpu)):
                 self._stop(vcpu, out)
             return
         dispatch = self.sdei.dispatch(vcpu, state)
@@ -419,14 +420,11 @@ class Notifier:
 
     def _neighbours(self, abort: Abort, limit: int) -> tuple[tuple[int, int], ...]:
         """Further lost pages of the same host page that still wait to be told."""
-        found: list[tuple[int, int]] = []
-        for page in range(abort.start, abort.start + abort.pages):
-            if len(found) == limit:
-                break
-            if self.poison.state(page) == UNREPORTED:
-                self.poison.set(page, POSTED)
-                found.append((page << self.page_shift, 1 << self.page_shift))
-        return tuple(found)
+        queue, shift = self._decide(Code.AO, None, abort.first, abort.lsb), self.page_shift
+        found = self.poison.take(queue, limit, abort.start, abort.start + abort.pages)
+        for page in found:
+            self.poison.set(page, POSTED)
+        return tuple((page << shift, 1 << shift) for page in found)
 
     # -- telling what was found ----------------------------------------------------------
 
@@ -567,6 +565,10 @@ class Notifier:
     def _failed(self, event: Failed, now: float) -> list[Effect]:
         id, reason = event
         out: list[Effect] = []
+        for vcpu, stop in self._stopping.items():
+            if stop == id:
+                self._unreachable(vcpu, reason, now, out)
+                return out
         for source in list(self._busy.values()):
             s = source.state
             if s.first <= id <= max(s.first + 2, s.last):
@@ -579,6 +581,22 @@ class Notifier:
                 self._kick(now, out)
                 break
         return out
+
+    def _unreachable(self, vcpu: int, reason: str, now: float, out: list[Effect]) -> None:
+        """The vCPU could not be stopped: what waited for that is told by other ways."""
+        del self._stopping[vcpu]
+        abort = self.aborts.get(vcpu)
+        if abort is not None and abort.state is None:
+            del self.aborts[vcpu]
+            if abort.first >= 0:
+                self._found(Code.AR, abort.first, abort.start, abort.pages, abort.lsb, out)
+        waiting = self._wanted.pop(vcpu, [])
+        for source in list(self._busy.values()):
+            s = source.state
+            if source.placed.source_id in waiting or (source.way == "sdei" and s.vcpu == vcpu):
+                s.refused[s.queue] = now + self.rules[s.queue].unacked.after_ms / 1000
+                self._take_back(source, reason, out)
+        self._kick(now, out)
 
     def _take_back(self, source: ErrorSource, reason: str, out: list[Effect]) -> None:
         """Withdraw an unread block; its pages wait again."""
@@ -627,8 +645,7 @@ class Notifier:
         for other in result.wanted:
             self._stop(other, out)
         self._out = None
-        gone = self._visit(vcpu, result.after(state), out) if vcpu in self._wanted else False
-        self._leave(vcpu, result.after(state), gone, out)
+        self._leave(vcpu, result.after(state), False, out)
         source = None if result.completed is None else self._by_event.get(result.completed)
         if source is not None and source.state.pages:
             out.append(source.look(self._next()))
@@ -637,8 +654,8 @@ class Notifier:
     def _stop(self, vcpu: int, out: list[Effect]) -> None:
         """Ask for the vCPU, unless it was asked for and has not come yet, or is out, its call being answered."""
         if vcpu not in self._stopping and vcpu != self._out:
-            self._stopping.add(vcpu)
-            out.append(Stop(self._next(), vcpu))
+            self._stopping[vcpu] = id = self._next()
+            out.append(Stop(id, vcpu))
 
     def _next(self) -> int:
         self._id += 1

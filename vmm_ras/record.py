@@ -64,7 +64,7 @@ def _frame(
     stamp = None
     if second is not None:
         try:
-            stamp = Timestamp.of(second, precise=True)
+            stamp = Timestamp.of(second)
         except ValueError:
             stamp = None  # a time that no calendar has is no time
     entry = _entry(

@@ -16,6 +16,7 @@ import crcmod.predefined
 
 from acpi.image import Image
 from vmm_ras.effects import Acked, Decided, Effect, Escalate, InjectSea, OwnMemory, Posted, TakenBack, Undelivered
+from vmm_ras.errors import InputError
 from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.memory import ACKED, POSTED, UNREPORTED, MemoryMap, MemorySlot
@@ -46,7 +47,8 @@ STEP = 0.001
 """Seconds between events of a trace that tells no times."""
 SETTLE = 30.0
 """Seconds that the guest is given, after the last event, to finish."""
-MAX_SLOTS = 4096
+MAX_RAM = 1 << 40
+"""Bytes of guest RAM that a trace, or the order of appearance, may make: the poison map has a byte for each page."""
 MAX_ESCALATIONS = 100
 """Escalations whose text the summary keeps."""
 LOST = frozenset({"swallowed", "malformed", "garbled", "unreadable", "objerr"})
@@ -309,8 +311,9 @@ class Replay:
         self._rows.append(row)
         if gpa is not None:
             self._open.setdefault(gpa >> self.page_shift, []).append(row)
-            if self._firmware[0] - size < gpa < self._firmware[1] + size:
-                self.guest.memory.poison(gpa & -size, size)
+            low, high = max(gpa & -size, self._firmware[0]), min((gpa & -size) + size, self._firmware[1])
+            if low < high:
+                self.guest.memory.poison(low, high - low)
         now = self.now
         self._row = row
         self.guest.drive(self.notifier, self.notifier.receive(event, now), now, self._follow)
@@ -437,8 +440,17 @@ class Replay:
                 if not self.mapped and self.notifier.memory.slots:
                     self.notices.append(f"line {line}: memory after addresses that were mapped by appearance: ignored")
                     return
+                if item.size + sum(slot.size for slot in self.notifier.memory.slots) > MAX_RAM:
+                    self.notices.append(
+                        f"line {line}: more than {MAX_RAM >> 40} TiB of guest memory: ignored (use --map)"
+                    )
+                    return
                 self.mapped = True
-                self._add_slot(item)
+                try:
+                    self._add_slot(item)
+                except InputError as error:
+                    self.summary.bad_lines += 1
+                    self.notices.append(f"line {line}: {error}")
             case VcpuThread(vcpu, tid):
                 if vcpu >= self.notifier.vcpus:
                     self.notices.append(f"line {line}: there is no vCPU {vcpu}")
@@ -478,7 +490,7 @@ class Replay:
         self.guest.memory.add_region(slot.gpa, slot.size)
 
     def _map_window(self, hva: int) -> MemorySlot | None:
-        if len(self.notifier.memory.slots) >= MAX_SLOTS:
+        if len(self.notifier.memory.slots) >= MAX_RAM // WINDOW_SIZE:
             return None
         slot = MemorySlot(hva & -WINDOW_SIZE, self._next_gpa, WINDOW_SIZE)
         self._next_gpa += WINDOW_SIZE

@@ -462,6 +462,64 @@ def test_a_failed_injection_takes_the_record_back_and_falls_back() -> None:
     assert m.did() == [(1, "offlined")]
 
 
+def test_a_vcpu_that_cannot_be_stopped_is_told_by_other_ways() -> None:
+    m = Machine()
+    stop = only(m.core.receive(HostSignal(Code.AR, HVA + 0x1000, 12, 100), 1.0))
+
+    m.drive(m.core.receive(Failed(stop.id, "the thread is gone"), 1.0))  # type: ignore[attr-defined]
+
+    assert m.core.aborts == {}
+    assert m.state(1) == ACKED
+
+
+def test_an_sdei_event_whose_vcpu_cannot_be_stopped_is_taken_back() -> None:
+    m = Machine()
+    effects = m.core.receive(HostSignal(Code.AO, HVA + 0x1000, 12, 1), 1.0)
+    m.guest.perform([e for e in effects if not isinstance(e, Stop)], 1.0)
+
+    after = m.core.receive(Failed(only(of(effects, Stop)).id, "the thread is gone"), 1.0)
+
+    assert only(of(after, TakenBack)).source_id == 1
+    m.drive(after)
+    m.wait(1.0)
+    assert m.did() == [(4, "offlined")]
+    assert m.state(1) == ACKED
+
+
+def test_an_abort_of_a_vcpu_that_is_held_is_not_forgotten() -> None:
+    m = Machine()
+    m.os.ack_delay[0] = float("inf")
+    m.ar(1, vcpu=0)
+    m.ar(2, vcpu=1)
+
+    m.receive(GuestAbort(1, 0x92000410, None, GPA + 0x3000))
+
+    assert m.state(3) == ACKED, "as found"
+
+
+def test_aborts_outside_guest_memory_are_told_without_a_record() -> None:
+    m = Machine()
+
+    m.receive(GuestAbort(1, 0x92000410, None, 1 << 60))
+
+    assert m.did() == [(None, "objerr")]
+    assert m.core.poison.counts[1:] == [0, 0, 0]
+
+
+def test_an_sei_for_a_held_vcpu_waits_for_it() -> None:
+    policy = 'version=1\n[[rule]]\nname="ar"\nwhen={code="AR"}\ndeliver=["sea"]\n[[rule]]\nname="ao"\ndeliver=["sei"]\n'
+    m = Machine(guest="generic", policy=policy)
+    m.os.ack_delay[0] = 1.0
+    m.ar(1, vcpu=1)
+    m.ar(2, vcpu=0)
+
+    effects = m.ao(3)
+
+    assert of(effects, Release) == of(effects, InjectSerror) == [], "a held vCPU is not let go"
+    m.wait(5.0)
+    assert [m.state(p) for p in (1, 2, 3)] == [ACKED] * 3
+
+
 def test_stale_answers_change_nothing() -> None:
     m = Machine()
     first = m.ar(1)
