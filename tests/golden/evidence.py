@@ -151,7 +151,11 @@ def _place(name: str, row: FieldLayout, theirs: list[tuple[str, str]], binding: 
     return out
 
 
-def _slice(source: dict[str, str], size: int) -> tuple[int, int]:
+def _slice(source: dict[str, Any], size: int) -> tuple[int, int]:
+    if "bits" in source:
+        assert source["cited"]
+        low, high = source["bits"]
+        return low, high
     shift = constant(source["shift"]) if "shift" in source else None
     if "mask" not in source:
         return shift, 8 * size - 1
