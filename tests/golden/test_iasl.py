@@ -249,6 +249,11 @@ def whole(table):
             yield from held(entry, built.offset(index))
 
 
+def as_number(value):
+    """One side may show a number where the other shows its bytes."""
+    return int.from_bytes(value, "little") if isinstance(value, bytes) else value
+
+
 def check_against(table, text: str) -> None:
     """Every field of ours is where, as wide as, named as and worth what iasl says; and the other way round."""
     ours = {(offset, size): (name, value) for offset, size, name, value in whole(table)}
@@ -259,12 +264,8 @@ def check_against(table, text: str) -> None:
     assert ours.keys() - reserved == theirs.keys()
     for key, (name, value) in theirs.items():
         mine, held_value = ours[key]
-        if isinstance(held_value, bytes) != isinstance(value, bytes):  # one side shows a number, the other its bytes
-            held_value, value = (
-                int.from_bytes(v, "little") if isinstance(v, bytes) else v for v in (held_value, value)
-            )
         assert mine == name or mine in AMBIGUOUS.get(name, ()), (key, mine, name)
-        assert held_value == value, (key, name)
+        assert as_number(held_value) == as_number(value), (key, name)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
