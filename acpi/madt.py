@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import construct as c
 
 from acpi.table import TableHeader, open_table, seal
+from cper.plain import hex_in, number_in, object_in, objects_in
 from cper.wire import U8, U16, U32, U64, Bits, DecodeError, Reserved, Struct, TruncatedError, WireError, Word, u8
 from cper.wire._construct import Wire
 
@@ -114,6 +116,14 @@ class OtherController(NamedTuple):
         """Interrupt controller structure type (table 5.21)."""
         return self.data[0]
 
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The structure that :meth:`plain` described.  Raises ValueError where its length byte says otherwise."""
+        data = hex_in(plain, "data")
+        if len(data) < 2 or data[1] != len(data):
+            raise ValueError(f"'data': {len(data)} bytes given, its length says otherwise")
+        return cls(data)
+
     def encode(self) -> bytes:
         """The bytes."""
         return self.data
@@ -137,17 +147,18 @@ class _AnyController(c.Construct):  # type: ignore[misc]
         at, name = stream.tell(), f"controllers[{context._index}]"
         head = stream.read(2)
         stream.seek(at)
-        if len(head) == 2 and head[1] < 2:
+        length = head[1] if len(head) == 2 else 2
+        if length < 2:
             raise DecodeError(
-                f"{head[1]} bytes is less than its own head", structure="Madt", path=f"{name}.length", offset=at + 1
+                f"{length} bytes is less than its own head", structure="Madt", path=f"{name}.length", offset=at + 1
             )
         kind = CONTROLLERS.get(head[0])
-        if kind is None or len(head) < 2 or head[1] != kind.SIZE:
-            data = stream.read(head[1] if len(head) == 2 else 2)
-            if len(data) < 2 or len(data) < head[1]:
+        if kind is None or length != kind.SIZE:
+            data = stream.read(length)
+            if len(data) < length:
                 raise TruncatedError(
-                    f"{max(2, *head[1:])} bytes needed, {len(data)} given", structure="Madt", path=name, offset=at
-                )
+                    f"{length} bytes needed, {len(data)} given", structure="Madt", path=name, offset=at
+                )  # fmt: skip
             return OtherController(data)
         try:
             found: Struct = Wire(kind)._parse(stream, context, path)
@@ -200,6 +211,20 @@ class Madt:
             "flags": self.flags,
             "controllers": [s.plain() for s in self.controllers],
         }
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The table that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
+        found: list[Any] = []
+        for index, item in enumerate(objects_in(plain, "controllers")):
+            kind = OtherController if "data" in item else CONTROLLERS.get(number_in(item, "type"))
+            if kind is None:
+                raise ValueError(f"controllers[{index}].type: {item['type']!r} is unknown, and there is no data")
+            found.append(kind.of_plain(item))
+        address = number_in(plain, "local_interrupt_controller_address", 0)
+        return cls(
+            tuple(found), TableHeader.of_plain(object_in(plain, "header")), address, number_in(plain, "flags", 0)
+        )
 
     @staticmethod
     def _count(data: bytes, at: int) -> int:
