@@ -219,15 +219,17 @@ def test_ordinary_signals_take_the_quick_path(monkeypatch):
     monkeypatch.setattr(jsonl, "_one", lambda *_: pytest.fail("an ordinary line took the way of the models"))
     del (untimed := dict(SIGNAL))["time"]
     backwards = dict(reversed(SIGNAL.items()))
-    entries, _ = read(
-        SIGNAL, untimed, backwards, {**SIGNAL, "code": "AO", "hva": MAX, "lsb": 63, "tid": 0, "time": 0.0}
-    )
+    extreme = {**SIGNAL, "code": "AO", "hva": MAX, "lsb": 63, "tid": 0, "time": 0.0}
+    whole = {**SIGNAL, "time": 2}
+    entries, _ = read(SIGNAL, untimed, backwards, extreme, whole)
     assert [(at, item) for _, at, item in entries] == [
         (1.5, HostSignal(Code.AR, 4096, 12, 7, None)),
         (None, HostSignal(Code.AR, 4096, 12, 7, None)),
         (1.5, HostSignal(Code.AR, 4096, 12, 7, None)),
         (0.0, HostSignal(Code.AO, MAX, 63, 0, None)),
+        (2.0, HostSignal(Code.AR, 4096, 12, 7, None)),
     ]
+    assert type(entries[-1][1]) is float
 
 
 def definitions():

@@ -57,6 +57,8 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally) -> Ite
                     ):
                         if count == 6:
                             at = fields["time"]
+                            if type(at) is int:
+                                at = float(at)
                             if type(at) is float and 0.0 <= at < _INFINITY:
                                 begun = True
                                 yield number, at, make(signal, (code, hva, lsb, tid, at if wall else None))
