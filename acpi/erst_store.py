@@ -185,7 +185,8 @@ class SlotStore:
         self.medium.flush()
         self._suspects.remove(slot)
         self._sequence = sequence
-        self._forget(record_id)
+        if versions:
+            self._forget(versions[-1].sequence, record_id)
         self._order.append((sequence, record_id))
         versions.append(_Version(sequence, slot, record_id))
         self._versions[record_id] = versions
@@ -198,8 +199,9 @@ class SlotStore:
         if not versions:
             return ErstStatus.RECORD_NOT_FOUND if self._versions else ErstStatus.RECORD_STORE_EMPTY
         self._settle()
+        sequence = versions[-1].sequence
         self._blank(versions, keep=0)
-        self._forget(record_id)
+        self._forget(sequence, record_id)
         del self._versions[record_id]
         return ErstStatus.SUCCESS
 
@@ -208,12 +210,10 @@ class SlotStore:
     def _at(self, slot: int) -> int:
         return SUPERBLOCK_SIZE + slot * self.slot_size
 
-    def _forget(self, record_id: int) -> None:
+    def _forget(self, sequence: int, record_id: int) -> None:
         """Take a record out of the order of records."""
-        versions = self._versions.get(record_id)
-        if versions:
-            at = bisect_left(self._order, (versions[-1].sequence, record_id))
-            del self._order[at : at + 1]
+        at = bisect_left(self._order, (sequence, record_id))
+        del self._order[at : at + 1]
 
     def _blank(self, versions: list[_Version], keep: int) -> None:
         """Blank all but the last ``keep``, oldest first, each durably: an older one never outlives a newer."""
