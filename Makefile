@@ -43,5 +43,12 @@ fuzz: $(STAMP)  ## the property tests with the long profile, mutation tests incl
 bench: $(STAMP)  ## per-structure times beside construct, and a replay of a million events beside its floor loop
 	$(BIN)/python -m tests.bench.run
 
+.PHONY: lab lab-smoke
+lab-smoke: $(STAMP)  ## boot Debian's kernels with our tables under emulation and tell them errors (needs Debian's apt)
+	@$(BIN)/python -m vmm_ras.lab smoke
+
+lab: $(STAMP)  ## the same, and write the reports of docs/lab
+	@$(BIN)/python -m vmm_ras.lab smoke --report docs/lab
+
 clean:  ## remove the virtual environment and what runs left behind
 	rm -rf $(VENV) out build .pytest_cache .mypy_cache .ruff_cache .hypothesis

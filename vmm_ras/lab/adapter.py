@@ -119,13 +119,11 @@ class QemuGuest:
         elif isinstance(e, PollAck):
             return AckRead(e.id, e.source_id, int.from_bytes(ram.read(e.gpa, e.size), "little"))
         elif isinstance(e, Stop):
-            if e.vcpu not in self._trapped:
-                raise GuestError(f"vCPU {e.vcpu} is not stopped")
-            self.qemu.debugger.select(e.vcpu)
+            self._select(e.vcpu)
             return Stopped(e.vcpu, inject.state(self.qemu.debugger))
         elif isinstance(e, InjectSea):
-            self.qemu.debugger.select(e.vcpu)
-            inject.take_sea(self.qemu.debugger, self._trapped[e.vcpu], e.esr, e.far)
+            text = self._select(e.vcpu)
+            inject.take_sea(self.qemu.debugger, text, e.esr, e.far)
         elif isinstance(e, Release):
             self._trapped.pop(e.vcpu, None)
             if not self._trapped and not self._running:
@@ -135,3 +133,10 @@ class QemuGuest:
             for level in (True, False):
                 self.qemu.qtest.set_line(self._gic, e.number - FIRST_SPI, level)
         return None
+
+    def _select(self, vcpu: int) -> int:
+        """Let the debugger speak to a stopped vCPU; where the instruction lies that it stands before."""
+        if vcpu not in self._trapped:
+            raise GuestError(f"vCPU {vcpu} is not stopped")
+        self.qemu.debugger.select(vcpu)
+        return self._trapped[vcpu]

@@ -50,7 +50,7 @@ def archive(nodes: list[Node]) -> bytes:
 
 def _entry(number: int, node: Node) -> bytes:
     name = node.path.encode() + b"\0"
-    links = 2 if stat.S_ISDIR(node.mode) else 1
+    links = 2 if stat.S_ISDIR(node.mode) else 1 if node.mode else 0
     fields = (number, node.mode, 0, 0, links, 0, len(node.data), 0, 0, *node.device, len(name), 0)
     head = _MAGIC + b"".join(b"%08X" % value for value in fields) + name
     return head + bytes(-len(head) % 4) + node.data + bytes(-len(node.data) % 4)

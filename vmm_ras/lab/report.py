@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.kernel_log import plain
 
 
 @dataclass
@@ -35,6 +37,15 @@ class Report:
         if found != expected:
             raise Failure(f"{self.section}: not so: {what}: {_short(found)}, expected {_short(expected)}")
         self.rows.append((self.section, what, shown or _short(found)))
+
+    def line(self, text: str, pattern: str, what: str) -> re.Match[str]:
+        """Assert that a line of ``text`` holds ``pattern``, and show the line.  Raises Failure."""
+        found = re.search(pattern, text)
+        if found is None:
+            raise Failure(f"{self.section}: not so: {what}: no line with {pattern!r}", text[-3000:])
+        start, end = text.rfind("\n", 0, found.start()) + 1, text.find("\n", found.end())
+        self.rows.append((self.section, what, plain(text[start : end if end >= 0 else None])))
+        return found
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
