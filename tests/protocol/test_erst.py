@@ -412,7 +412,34 @@ def test_a_write_that_failed_does_not_come_back_after_a_clear(failures, does):
     assert sorted(SlotStore.open(medium).ids()) == [1, 2]
 
 
+def test_what_a_failed_write_left_is_blanked_before_the_next_one():
+    medium = Failing()
+    guest = Guest(records=2, medium=medium)
+    guest.os.write(record(1, 1))
+    medium.fails = 1  # the bytes arrive, the answer does not
+    assert guest.os.write(record(1, 2)) == ErstStatus.HARDWARE_NOT_AVAILABLE
+    assert guest.os.read(1) == (ErstStatus.SUCCESS, record(1, 1))
+    assert guest.os.write(record(2, 1)) == ErstStatus.SUCCESS
+    assert SlotStore.open(MemoryMedium(medium.data)).read(1) == record(1, 1)
+    for version in range(3, 6):  # and no slot is lost
+        assert guest.os.write(record(1, version)) == ErstStatus.SUCCESS
+
+
 class TestStore:
+    def test_of_two_versions_the_later_counts_and_the_other_goes(self):
+        medium = MemoryMedium()
+        store = SlotStore.format(medium, 2, 256)
+        store.write(5, b"a" * 200)
+        first = bytes(medium.data)
+        store.write(5, b"b" * 201)
+        at = SUPERBLOCK_SIZE
+        both = MemoryMedium(medium.data)
+        both.write(at, first[at : at + store.slot_size])
+        again = SlotStore.open(both)
+        assert (again.read(5), len(again)) == (b"b" * 201, 1)
+        assert again.clear(5) == ErstStatus.SUCCESS
+        assert SlotStore.open(both).ids() == []
+
     def test_what_is_no_store_is_refused(self):
         medium = MemoryMedium()
         SlotStore.format(medium, 2, 256)
