@@ -42,7 +42,7 @@ from tests.strategies import (
 
 STRUCTS = declared()
 every_struct = pytest.mark.parametrize("cls", STRUCTS, ids=lambda c: c.__name__)
-few = settings(max_examples=max(15, settings.default.max_examples * 3 // 10))
+few = settings(max_examples=max(10, settings.default.max_examples // 5))
 GUIDS = st.sampled_from(list(MODULES)) | st.uuids()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,29 +106,33 @@ def header_size(header: str) -> int:
 
 def complaints(name: str, size: int, rows: Iterable[FieldLayout]) -> list[str]:
     """What the headers have against this layout of structure ``name``; nothing: all fields are bound and agree."""
+    return list(find_complaints(name, size, rows))
+
+
+def find_complaints(name: str, size: int, rows: Iterable[FieldLayout]) -> Iterator[str]:
+    """The complaints one by one, for who needs only the first."""
     binding = table("structs").get(name)
     if binding is None:
-        return [f"{name}: not bound to any header"]
+        yield f"{name}: not bound to any header"
+        return
     fields, without = binding["fields"], binding.get("without", {})
-    out = []
     for header in binding["headers"]:
         if header_size(header) != size and header not in binding.get("size_differs", {}):
-            out.append(f"{name}: {size} bytes, but {header_size(header)} in {header}")
+            yield f"{name}: {size} bytes, but {header_size(header)} in {header}"
     own = [row for row in rows if "." not in row.path]
     for row in own:
         if row.path in without:
             continue
         theirs = fields.get(row.path, [])
         if not any(theirs):
-            out.append(f"{name}.{row.path}: no header is named for it")
-        out += _place(name, row, list(zip(binding["headers"], theirs, strict=bool(theirs))), binding)
-        out += _valid(name, row, binding)
+            yield f"{name}.{row.path}: no header is named for it"
+        yield from _place(name, row, list(zip(binding["headers"], theirs, strict=bool(theirs))), binding)
+        yield from _valid(name, row, binding)
     known = {row.path for row in own}
     for kind in ("fields", "slices", "valid", "without"):
         for path in binding.get(kind, {}):
             if path.removesuffix(".bits").removesuffix(".valid") not in known:
-                out.append(f"{name}.{path}: {kind} names it, but it is not declared")
-    return out
+                yield f"{name}.{path}: {kind} names it, but it is not declared"
 
 
 def _place(name: str, row: FieldLayout, theirs: list[tuple[str, str]], binding: dict[str, Any]) -> list[str]:
