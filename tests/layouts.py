@@ -29,7 +29,7 @@ def structures() -> list[type[Struct]]:
 
 def text() -> str:
     """The page."""
-    out = ["# Layouts", "", "Generated from the declarations by `python -m tests.layouts`. Offsets and sizes in bytes.", ""]
+    out = ["# Layouts", "", "Made from the declarations by `python -m tests.layouts`. Offsets and sizes in bytes.", ""]
     module = ""
     for cls in structures():
         if cls.__module__ != module:

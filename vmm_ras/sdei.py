@@ -137,8 +137,13 @@ class SdeiDispatcher:
 
     def accepts(self, event: int) -> bool:
         """Whether the client has registered and enabled the event (a private one: on some PE)."""
-        instances = self._instances(self._known(event))
-        return any(self._s.handlers.get(key, _UNREGISTERED).state & _READY == _READY for key in instances)
+        description = self._known(event)
+        handlers = self._s.handlers
+        if description.shared:
+            handler = handlers.get((event, SHARED))
+            return handler is not None and handler.state & _READY == _READY
+        instances = self._instances(description)
+        return any(handlers.get(key, _UNREGISTERED).state & _READY == _READY for key in instances)
 
     def pending(self, event: int) -> bool:
         """Whether the event was signalled and has not been dispatched."""

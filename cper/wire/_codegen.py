@@ -12,6 +12,8 @@ import linecache
 import struct
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from cper.wire._cells import OpenEnum, OpenFlags
 from cper.wire._errors import DecodeError, EncodeError, WireError
 from cper.wire._layout import Layout, Slot
@@ -32,8 +34,9 @@ def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
         "WireError": WireError,
         "DecodeError": DecodeError,
         "EncodeError": EncodeError,
-        "put": object.__setattr__,
         "new": object.__new__,
+        # what BaseModel.__init__ sets, without the detour over __setattr__
+        **{f"set_{slot}": vars(BaseModel)[slot].__set__ for slot in BaseModel.__slots__},
         "FIELDS": set(cls.model_fields),
         "MISSING": _MISSING,
         "CLASS": cls,
@@ -100,10 +103,10 @@ def _decode(layout: Layout, plain: bool) -> str:
     fields = ", ".join(f"{s.name!r}: f{i}" for i, s in enumerate(layout.slots))
     out += [
         "    self = new(CLASS)",
-        f"    put(self, '__dict__', {{{fields}{', ' if fields else ''}'residue': None}})",
-        "    put(self, '__pydantic_fields_set__', FIELDS)",
-        "    put(self, '__pydantic_extra__', None)",
-        "    put(self, '__pydantic_private__', None)",
+        f"    set___dict__(self, {{{fields}{', ' if fields else ''}'residue': None}})",
+        "    set___pydantic_fields_set__(self, FIELDS)",
+        "    set___pydantic_extra__(self, None)",
+        "    set___pydantic_private__(self, None)",
         "    if odd:",
         f"        raw = bytes(data[offset:offset + {layout.size}])",
         "        self.__dict__['residue'] = CLASS._difference(raw, encode(self))",
@@ -163,7 +166,7 @@ def _read_word(layout: Layout, w: int, flags: str, plain: bool) -> list[str]:
     if any(s.flag for _, s in mine):
         out.append(f"claimed = {fixed:#x}")
     for i, s in mine:
-        value = f"w{w} >> {s.lo} & {s.mask:#x}" if s.mask else f"w{w}"
+        value = f"w{w} >> {s.lo} & {s.mask:#x}" if s.lo else f"w{w} & {s.mask:#x}" if s.mask else f"w{w}"
         if s.flag:
             claim = s.mask << s.lo if s.mask else full
             out += [f"if {flags} & {s.flag:#x}:", f"    claimed |= {claim:#x}", *_read(i, s, value, 4, plain)]
@@ -198,7 +201,7 @@ def _read(i: int, s: Slot, value: str, indent: int, plain: bool) -> list[str]:
     if s.kind is not None and issubclass(s.kind, OpenFlags):
         return [f"{pad}{target} = load{i}({value}){'.plain' if plain else ''}"]
     if s.kind is bool:
-        return [f"{pad}{target} = bool({value})"]
+        return [f"{pad}{target} = ({value}) != 0"]
     if s.kind is not None:  # a nested structure
         reader = f"plain{i}" if plain else f"load{i}"
         return [

@@ -1,14 +1,17 @@
 """The least work that one event takes in plain Python: what `replay` is measured against.
 
-Hand-written, ``struct`` only, no declarations, no validation, no queue, no effects; but the same work that `replay`
-does for the same event: JSONL line in, a few rules, poison map, 172-byte block, gate, exception entry or SDEI dispatch,
+Hand-written, ``struct`` only, no declarations, no validation, no queue; but the same work that `replay` does
+for the same event: JSONL line in, a few rules, poison map, 172-byte block, gate, exception entry or SDEI dispatch,
 the guest's read, decoding, cache and acknowledgement, CRC-32C, JSONL line out.
 """
 
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import crcmod.predefined
 import orjson
@@ -70,6 +73,78 @@ def rules() -> list[tuple[str, Callable[[str, int | None, int], bool]]]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Signal:
+    code: str
+    hva: int
+    lsb: int
+    tid: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    gpa: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    gpa: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sea:
+    vcpu: int
+    esr: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sdei:
+    vcpu: int
+    event: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    rule: str
+    gpa: int
+    page: int
+    block: bytes
+
+
+class Core:
+    """Event in, effects out, as the product does it."""
+
+    def __init__(self, hva: int, gpa: int, size: int) -> None:
+        self.slots, self.starts = [(hva, gpa, size)], [hva]
+        self.poison = bytearray(size >> 12)
+        self.base, self.count, self.decide = gpa, 0, rules()
+
+    def receive(self, event: Signal, vcpu: Vcpu) -> list[Any]:
+        hva, gpa, size = self.slots[bisect_right(self.starts, event.hva) - 1]
+        offset = event.hva - hva
+        at = gpa + offset if 0 <= offset < size else None
+        name = next(n for n, holds in self.decide if holds(event.code, at, event.lsb))
+        assert at is not None
+        page = at - self.base >> 12
+        self.poison[page] = 2
+        self.count += 1
+        text = b"vmm memory #%08x" % self.count
+        block = (
+            HEADER.pack(0x11, 0, 0, 152, 0)
+            + ENTRY.pack(GUID, 0, 0x300, 2, 0 if event.code == "AR" else 0x20, 80, bytes(16), text, 0)
+            + MEMORY.pack(6, 0, at, -4096 & ALL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        )
+        tell: Any
+        if event.code == "AR":
+            tell = Sea(event.tid & 3, 0x92000410 if vcpu.pstate & 15 == 0 else 0x96000410)
+        else:
+            tell = Sdei(event.tid & 3, 804)
+        told = Told(name, at, page, block)
+        return [Arm(ACK), Write(BLOCK, b"\0\0\0\0" + block[4:]), Write(BLOCK, block[:4]), tell, told]
+
+
 def guest(memory: Memory, cache: list[bytes], offlined: bytearray, base: int) -> tuple[str, bytes]:
     at = U64.unpack(memory.read(REGISTER, 8))[0]
     raw = memory.read(at, 20)
@@ -93,69 +168,52 @@ def guest(memory: Memory, cache: list[bytes], offlined: bytearray, base: int) ->
     return outcome, raw
 
 
-def run(
-    lines: Iterable[bytes], hva: int, gpa_base: int, size: int, write: Callable[[bytes], object]
-) -> tuple[int, int]:
+def run(lines: Iterable[bytes], hva: int, gpa: int, size: int, write: Callable[[bytes], object]) -> tuple[int, int]:
     """Events replayed, and pages acked in the end."""
     memory, vcpus = Memory(0x10000), [Vcpu() for _ in range(4)]
     memory.write(REGISTER, U64.pack(BLOCK))
     memory.write(ACK, U64.pack(1))
-    poison, offlined = bytearray(size >> 12), bytearray(size >> 15)
-    cache = [b""] * 4
-    decide = rules()
+    core, offlined, cache = Core(hva, gpa, size), bytearray(size >> 15), [b""] * 4
     loads, dumps = orjson.loads, orjson.dumps
     count = 0
     for line in lines:
         fields = loads(line)
         if fields["event"] != "signal":
             continue
-        code, at, lsb, tid, time = fields["code"], fields["hva"], fields["lsb"], fields["tid"], fields["time"]
-        offset = at - hva
-        gpa = gpa_base + offset if 0 <= offset < size else None
-        name = next(n for n, holds in decide if holds(code, gpa, lsb))
-        assert gpa is not None
-        page = gpa - gpa_base >> 12
-        poison[page] = 1
-        count += 1
-        text = b"vmm memory #%08x" % count
-        block = (
-            HEADER.pack(0x11, 0, 0, 152, 0)
-            + ENTRY.pack(GUID, 0, 0x300, 2, 0 if code == "AR" else 0x20, 80, bytes(16), text, 0)
-            + MEMORY.pack(6, 0, gpa, -4096 & ALL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-        )
-        value = U64.unpack(memory.read(ACK, 8))[0]
-        memory.write(ACK, U64.pack(value & ~1))
-        memory.write(BLOCK, b"\0\0\0\0" + block[4:])
-        memory.write(BLOCK, block[:4])
-        poison[page] = 2
-        vcpu = vcpus[tid & 3]
-        esr = None
-        if code == "AR":
-            esr = 0x92000410 if vcpu.pstate & 15 == 0 else 0x96000410
-            vcpu.take(esr)
-            outcome, raw = guest(memory, cache, offlined, gpa_base)
-            vcpu.eret()
-            delivery, source = "sea", 0
-        else:
-            saved = (*vcpu.x[:18], vcpu.pc, vcpu.pstate)
-            vcpu.x[:4] = (804, 1, vcpu.pc, vcpu.pstate)
-            vcpu.pc, vcpu.pstate = 0x20000, vcpu.pstate & 0xF0400000 | 0x3C5
-            outcome, raw = guest(memory, cache, offlined, gpa_base)
-            vcpu.x[:18], vcpu.elr, vcpu.spsr = saved[:18], saved[18], saved[19]
-            vcpu.pc = vcpu.vbar + 0x480
-            vcpu.eret()
-            delivery, source = "sdei", 1
-        acked = bool(U64.unpack(memory.read(ACK, 8))[0] & 1) and raw == block
+        event = Signal(fields["code"], fields["hva"], fields["lsb"], fields["tid"], fields["time"])
+        vcpu = vcpus[event.tid & 3]
+        for e in core.receive(event, vcpu):
+            kind = type(e)
+            if kind is Write:
+                memory.write(e.gpa, e.data)
+            elif kind is Arm:
+                value = U64.unpack(memory.read(e.gpa, 8))[0]
+                memory.write(e.gpa, U64.pack(value & ~1))
+            elif kind is Sea:
+                vcpu.take(e.esr)
+                outcome, raw = guest(memory, cache, offlined, gpa)
+                vcpu.eret()
+                esr, delivery, source = e.esr, "sea", 0
+            elif kind is Sdei:
+                saved = (*vcpu.x[:18], vcpu.pc, vcpu.pstate)
+                vcpu.x[:4] = (e.event, 1, vcpu.pc, vcpu.pstate)
+                vcpu.pc, vcpu.pstate = 0x20000, vcpu.pstate & 0xF0400000 | 0x3C5
+                outcome, raw = guest(memory, cache, offlined, gpa)
+                vcpu.x[:18], vcpu.elr, vcpu.spsr = saved[:18], saved[18], saved[19]
+                vcpu.pc = vcpu.vbar + 0x480
+                vcpu.eret()
+                esr, delivery, source = None, "sdei", 1
+            else:
+                told = e
+        acked = bool(U64.unpack(memory.read(ACK, 8))[0] & 1) and raw == told.block
         if acked:
-            poison[page] = 3
-        write(
-            dumps(
-                {
-                    "seq": count - 1, "line": count, "time": time, "code": code, "hva": at, "gpa": gpa, "lsb": lsb,
-                    "vcpu": tid & 3, "rule": name, "delivery": delivery, "source_id": source, "esr": esr, "entries": 1,
-                    "block": block.hex(), "crc32c": crc32c(block), "outcome": outcome, "acked": acked,
-                }
-            )
-            + b"\n"
-        )  # fmt: skip
-    return count, poison.count(3)
+            core.poison[told.page] = 3
+        count += 1
+        row = {
+            "seq": count - 1, "line": count, "time": event.time, "code": event.code, "hva": event.hva, "gpa": told.gpa,
+            "lsb": event.lsb, "vcpu": event.tid & 3, "rule": told.rule, "delivery": delivery, "source_id": source,
+            "esr": esr, "entries": 1, "block": told.block.hex(), "crc32c": crc32c(told.block), "outcome": outcome,
+            "acked": acked,
+        }  # fmt: skip
+        write(dumps(row) + b"\n")
+    return count, core.poison.count(3)

@@ -16,7 +16,10 @@ def test_the_layout_tables_are_those_of_the_declarations() -> None:
     assert layouts.PAGE.read_text() == layouts.text(), "run python -m tests.layouts"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))])
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_files_that_are_named_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
