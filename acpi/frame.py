@@ -77,11 +77,12 @@ class FixedTable(Generic[H]):
 
     def build(self) -> bytes:
         """The table's bytes, with length and checksum."""
-        return seal(self.header, self.encode()[TableHeader.SIZE :])
+        return seal(self.header, (self.head.encode() + self.trailing)[TableHeader.SIZE :])
 
     def encode(self) -> bytes:
         """The table's bytes with length and checksum as they are."""
-        return self.head.encode() + self.trailing
+        whole = self.head.encode() + self.trailing
+        return whole[: self.header.length] if self.header.length else whole
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
