@@ -132,7 +132,7 @@ class MachineCheckSource(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes | bytearray | memoryview, offset: int = 0) -> Self:
-        """Read the source at ``offset``.  Raises TruncatedError, DecodeError with offsets from the start of ``data``."""
+        """Read the source at ``offset``.  Raises TruncatedError, DecodeError; offsets are those in ``data``."""
         kind = HEADERS.get(int.from_bytes(data[offset : offset + 2], "little"), MachineCheckException)
         header = kind.decode(data, offset)
         first, count = offset + kind.SIZE, header.bank_count
