@@ -15,6 +15,7 @@ from vmm_ras.effects import (
     RaiseLine,
     Release,
     Stop,
+    TakenBack,
     WriteGuest,
 )
 from vmm_ras.errors import GuestError
@@ -45,8 +46,11 @@ class QemuGuest:
 
     # -- the host's side -----------------------------------------------------------------
 
-    def trap(self, pc: int, text: int, seconds: float = 20) -> int:
-        """Stop the guest before the instruction at ``pc`` (guest physical ``text``); the vCPU that stands there."""
+    def trap(self, pc: int, text: int, va: int, seconds: float = 20) -> int:
+        """Stop the guest before the instruction at ``pc`` (guest physical ``text``) that reads ``va``; its vCPU.
+
+        Raises Failure where nobody comes there, or somebody who reads another page.
+        """
         debugger = self.qemu.debugger
         debugger.interrupt()
         debugger.add_breakpoint(pc)
@@ -56,6 +60,8 @@ class QemuGuest:
         self._running = False
         if debugger.read("pc") != pc:
             raise Failure(f"vCPU {vcpu} stopped at {debugger.read('pc'):#x}, not at {pc:#x}")
+        if va not in (debugger.read(f"x{number}") for number in range(31)):
+            raise Failure(f"vCPU {vcpu} stopped at {pc:#x}, but no register holds {va:#x}")
         self._trapped[vcpu] = text
         return vcpu
 
@@ -70,9 +76,9 @@ class QemuGuest:
             posted = [e for e in self.seen if isinstance(e, Posted)]
             if len(posted) >= posts and len(posted) == sum(isinstance(e, Acked) for e in self.seen):
                 return posted
-            escalated = next((e for e in self.seen if isinstance(e, Escalate)), None)
-            if escalated is not None:
-                raise Failure(f"the core is at its end: {escalated.reason}")
+            refused = next((e for e in self.seen if isinstance(e, Escalate | TakenBack)), None)
+            if refused is not None:
+                raise Failure(f"the guest was not told: {refused.reason}")
             deadline.check()
             due = self.notifier.next_deadline()
             now = time.monotonic()

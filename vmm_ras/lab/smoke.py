@@ -110,22 +110,18 @@ class _Smoke:
             self._boot()
         with self.report.step("Tables"):
             self.image = compare(qemu=self.qemu, firmware=self.firmware, rsdp=self.rsdp, report=self.report)
-        victims = {
-            name: self._start(name, flags)
-            for name, flags in (("polled", "he"), ("gsiv", "he"), ("sea", "h"), ("bare", "h"))
-        }
-        page = victims["polled"].pa
-        self.policy = load_policy(_POLICY.format(page=page, end=page + 4096))
+        polled = self._start("polled", "he")
+        self.policy = load_policy(_POLICY.format(page=polled.pa, end=polled.pa + 4096))
         self.guest = QemuGuest(self.qemu, self._notifier(self.image.sources))
         events: list[Event] = []
         with self.report.step("A found page, polled for"):
-            events.append(self._found(victims["polled"]))
+            events.append(self._found(polled))
         with self.report.step("A found page, told by the event device's interrupt"):
-            events.append(self._found(victims["gsiv"]))
+            events.append(self._found(self._start("gsiv", "he")))
         with self.report.step("A consumed page, told by an SEA"):
-            events.append(self._consumed(victims["sea"]))
+            events.append(self._consumed(self._start("sea", "h")))
         with self.report.step("An SEA without a record"):
-            events.append(self._bare(victims["bare"]))
+            events.append(self._bare(self._start("bare", "h")))
         with self.report.step("The model guest, given the same"):
             self._model(events)
         with self.report.step("Afterwards"):
@@ -179,7 +175,7 @@ class _Smoke:
         return event
 
     def _consumed(self, victim: Victim) -> Event:
-        vcpu = self.guest.trap(victim.pc, victim.text, SECONDS)
+        vcpu = self.guest.trap(victim.pc, victim.text, victim.va, SECONDS)
         event = self._signal(Code.AR, victim.pa, vcpu)
         count = self._posted()
         self.guest.receive(event)
@@ -191,7 +187,7 @@ class _Smoke:
 
     def _bare(self, victim: Victim) -> Event:
         """The negative control: no record, so Linux cannot know the page."""
-        vcpu = self.guest.trap(victim.pc, victim.text, SECONDS)
+        vcpu = self.guest.trap(victim.pc, victim.text, victim.va, SECONDS)
         event = GuestAbort(vcpu, arm64.sea_esr(0, victim.va), victim.va)
         count, start = self._posted(), len(self.console.text)
         self.guest.receive(event)

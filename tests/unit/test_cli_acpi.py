@@ -1,0 +1,86 @@
+"""`vmm-ras acpi`: built, shown, judged, found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_cli import cli
+from vmm_ras.record import memory_block
+
+PRESETS = ["qemu-7.2", "qemu-10.0", "qemu-11.1", "minimal-vmm", "sea-per-vcpu"]
+
+
+def memory_of(folder: Path) -> tuple[bytearray, dict]:
+    """The image that `acpi build` wrote, as guest memory from 0x40000000 on."""
+    layout = json.loads((folder / "layout.json").read_text())
+    memory = bytearray(512 << 20)
+    for region in layout["regions"]:
+        at = region["gpa"] - 0x4000_0000
+        memory[at : at + region["size"]] = (folder / region["file"]).read_bytes()
+    return memory, layout
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_guest_is_built_judged_and_shown(tmp_path: Path, preset: str) -> None:
+    layout = json.loads(cli("acpi", "build", preset, "--vcpus", "2", "--out", tmp_path, "--json").stdout)
+
+    assert {"rsdp", "xsdt", "hest", "facp", "dsdt", "apic", "hardware_errors"} <= {r["name"] for r in layout["regions"]}
+    assert (tmp_path / "fw_cfg" / "etc_table-loader").read_bytes()
+    found = json.loads(cli("acpi", "lint", tmp_path / "aml", "--json").stdout)["findings"]
+    assert [f["level"] for f in found if "SEA sources" in f["text"]] == ["warning"] * (preset == "sea-per-vcpu")
+    shown = json.loads(cli("acpi", "show", tmp_path / "aml", "--json").stdout)
+    assert {t["signature"] for t in shown} >= {"HEST", "FACP", "APIC", "DSDT", "GTDT"}
+    text = cli("acpi", "show", tmp_path / "aml").stdout.decode()
+    assert "sources[0].notification.type" in text
+
+
+def test_what_is_pending_is_found_in_guest_memory(tmp_path: Path) -> None:
+    cli("acpi", "build", "minimal-vmm", "--out", tmp_path)
+    memory, layout = memory_of(tmp_path)
+    block = memory_block([(0x5000_0000, 4096)], number=7)
+    at = layout["sources"][1]["block"] - 0x4000_0000
+    memory[at : at + len(block)] = block
+    memory[layout["sources"][1]["ack"] - 0x4000_0000] = 0
+    broken = layout["sources"][2]["block"] - 0x4000_0000
+    memory[broken : broken + 20] = b"\x01" * 20
+    image = tmp_path / "memory"
+    image.write_bytes(memory)
+
+    found = json.loads(cli("acpi", "find", image, "--json").stdout)
+
+    assert found["rsdp"] == layout["rsdp"]
+    assert [s["state"].split(":")[0] for s in found["sources"]] == ["empty", "pending", "malformed"]
+    assert [s["armed"] for s in found["sources"]] == [True, False, True]
+    section = found["sources"][1]["pending"]["entries"][0]["section"]
+    assert section["physical_address"] == 0x5000_0000
+    text = cli("acpi", "find", image).stdout.decode()
+    assert "pending, awaiting the ack" in text
+    assert "0x50000000" in text
+
+
+def test_images_without_tables_are_one_line(tmp_path: Path) -> None:
+    empty, zero = tmp_path / "empty", tmp_path / "zero"
+    empty.write_bytes(b"")
+    zero.write_bytes(bytes(4096))
+
+    assert b"empty" in cli("acpi", "find", empty, code=1).stderr
+    assert b"no RSDP" in cli("acpi", "find", zero, code=1).stderr
+    assert b"outside the image" in cli("acpi", "find", zero, "--rsdp", "0", code=1).stderr
+
+
+def test_types_tells_what_has_evidence() -> None:
+    found = json.loads(cli("acpi", "types", "--json").stdout)
+
+    hest = next(t for t in found if t["name"] == "HEST")
+    assert hest["iasl"]
+    assert hest["backed"]
+    assert "GenericHardwareErrorSourceV2" in cli("acpi", "types").stdout.decode()
+
+
+def test_bad_tables_are_one_line() -> None:
+    for data in (b"", b"HEST", b"HEST" + bytes(40), b"\xff" * 100):
+        error = cli("acpi", "show", "-", stdin=data, code=1).stderr
+        assert error.count(b"\n") == 1

@@ -1,0 +1,120 @@
+"""What the commands share: input, output, options."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MAX_FILE = 64 << 20
+"""Bytes of a blob that a command reads at most."""
+
+OPTIONS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+"""Of every group of commands; without rich's own help, which takes as long as all else."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def console() -> Console:
+    """A console for people; as wide as it takes where nobody looks."""
+    from rich.console import Console
+
+    out = Console(highlight=False, emoji=False)
+    if not out.is_terminal:
+        out.width = 200  # a file or pipe has no edge
+    return out
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    import orjson
+
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def read_bytes(file: Path) -> bytes:
+    """A file, or standard input for ``-``.  Raises InputError."""
+    from vmm_ras.errors import InputError
+
+    try:
+        if str(file) == "-":
+            data = sys.stdin.buffer.read(MAX_FILE + 1)
+        else:
+            with file.open("rb") as stream:
+                data = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}") from None
+    if len(data) > MAX_FILE:
+        raise InputError(f"{file}: more than {MAX_FILE} bytes")
+    return data
+
+
+def read_text(file: Path) -> str:
+    """A file as UTF-8 text.  Raises InputError with the line that is none."""
+    from vmm_ras.errors import InputError
+
+    data = read_bytes(file)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}:{data[: error.start].count(10) + 1}: not UTF-8 at byte {error.start}") from None
+
+
+def write_bytes(file: Path, data: bytes) -> None:
+    """Write a file.  Raises HostError."""
+    from vmm_ras.errors import HostError
+
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise HostError(f"{file}: {error.strerror}") from None
+
+
+def number(text: str, what: str) -> int:
+    """A number of 64 bits, also hexadecimal, also with K, M, G or T behind it."""
+    scale = {"K": 10, "M": 20, "G": 30, "T": 40}.get(text[-1:].upper(), 0)
+    try:
+        value = int(text[:-1] if scale else text, 0) << scale
+    except ValueError:
+        usage(f"{what} {text!r}: a number expected")
+    if not 0 <= value < 1 << 64:
+        usage(f"{what} {text!r}: outside 64 bits")
+    return value
+
+
+def slot(text: str) -> Any:
+    """A memory slot from HVA:GPA:SIZE."""
+    from vmm_ras.memory import MemorySlot
+
+    parts = text.split(":")
+    if len(parts) != 3:
+        usage(f"--map {text!r}: HVA:GPA:SIZE expected")
+    return MemorySlot(*(number(p, "--map") for p in parts))
+
+
+def section_class(name: str) -> Any:
+    """The section class of that name."""
+    from cper.section import MODULES, section_named
+
+    try:
+        return section_named(name)
+    except KeyError:
+        known = ", ".join(place.partition(":")[2] for place in MODULES.values())
+        usage(f"--type {name!r}: expected one of {known}")
+
+
+def usage(text: str) -> NoReturn:
+    """Say what is wrong with the command line, and exit with 2."""
+    print(f"vmm-ras: {text}", file=sys.stderr)
+    raise typer.Exit(2)

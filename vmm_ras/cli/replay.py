@@ -1,0 +1,194 @@
+"""`vmm-ras replay`: a trace into a model guest."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vmm_ras.cli.common import Json, console, read_text, slot, usage
+
+if TYPE_CHECKING:
+    from vmm_ras.replay import Replay
+
+
+class Guest(str, Enum):
+    """Guest profiles that can be chosen."""
+
+    linux = "linux"
+    generic = "generic"
+
+
+class PresetName(str, Enum):
+    """HEST presets that can be chosen."""
+
+    default = "default"
+    all = "all"
+    qemu_7_2 = "qemu-7.2"
+    qemu_10_0 = "qemu-10.0"
+    qemu_11_1 = "qemu-11.1"
+
+
+class Style(str, Enum):
+    """Record styles that can be chosen."""
+
+    native = "native"
+    qemu = "qemu"
+
+
+class PageSize(str, Enum):
+    """Guest page sizes that can be chosen."""
+
+    k4 = "4k"
+    k16 = "16k"
+    k64 = "64k"
+
+
+_SHIFTS = {"4k": 12, "16k": 14, "64k": 16}
+
+
+def replay(
+    trace: Annotated[str, typer.Argument(metavar="TRACE", help="strace output, kernel log or JSON Lines; - is stdin.")],
+    policy_file: Annotated[Path | None, typer.Option("--policy", help="TOML policy; see `policy show`.")] = None,
+    guest: Annotated[Guest, typer.Option(help="What kind of guest takes the errors.")] = Guest.linux,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="HVA:GPA:SIZE", help="Guest memory slot; repeatable. Sizes take K, M, G."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write HEST, the placed image and each block here.")] = None,
+    json_: Json = False,
+    fail_on: Annotated[
+        str, typer.Option(metavar="LIST", help="Exit 4 if any: lost, unseen, panic (comma-separated).")
+    ] = "",
+    preset: Annotated[PresetName, typer.Option(help="Error sources of the guest.")] = PresetName.default,
+    style: Annotated[Style, typer.Option(help="What the records say.")] = Style.native,
+    vcpus: Annotated[int, typer.Option(min=1, max=512, help="vCPUs of the guest.")] = 8,
+    page_size: Annotated[PageSize, typer.Option(help="Page size of the guest.")] = PageSize.k4,
+    sdei: Annotated[bool, typer.Option(help="Whether the guest registers its SDEI events.")] = True,
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad line.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the summary only.")] = False,
+) -> None:
+    """Replay a memory-failure trace into a model guest, and tell what became of each event.
+
+    Example: vmm-ras replay qemu.strace --map 0x7f3a40000000:0x40000000:4G --fail-on lost,panic
+    """
+    from acpi.presets import PRESETS
+    from vmm_ras.policy import load_policy
+    from vmm_ras.profiles import PROFILES
+    from vmm_ras.record import STYLES
+    from vmm_ras.replay import TABLES, Replay
+    from vmm_ras.traces import open_trace
+
+    wanted = [w for w in fail_on.split(",") if w]
+    for word in wanted:
+        if word not in {"lost", "unseen", "panic"}:
+            usage(f"--fail-on {word!r}: expected lost, unseen or panic")
+    slots = [slot(text) for text in map_ or ()]
+    shift = _SHIFTS[page_size.value]
+    rules = None if policy_file is None else load_policy(read_text(policy_file), str(policy_file))
+    run = Replay(
+        PRESETS[preset.value].place(TABLES), policy=rules, guest=PROFILES[guest.value], slots=slots, vcpus=vcpus,
+        page_shift=shift, style=STYLES[style.value], sdei=sdei,
+    )  # fmt: skip
+    if out is not None:
+        run.blocks = _Blocks(out, run)
+    with open_trace(trace, strict=strict) as entries:
+        if json_:
+            _replay_json(run, entries)
+        else:
+            _replay_text(run, entries, quiet)
+    if out is not None:
+        run.blocks.close()
+    failures = run.summary.failures
+    if any(failures[word] for word in wanted):
+        raise typer.Exit(4)
+
+
+def _replay_json(run: Replay, entries: Any) -> None:
+    import orjson
+
+    write, dumps = sys.stdout.buffer.write, orjson.dumps
+    progress = _Progress(run)
+    for row in run.run(entries):
+        write(dumps(row.plain()) + b"\n")
+        progress.step()
+    progress.end()
+    for notice in run.notices:
+        print(notice, file=sys.stderr)
+    print(dumps(run.summary.plain()).decode(), file=sys.stderr)
+
+
+def _replay_text(run: Replay, entries: Any, quiet: bool) -> None:
+    from vmm_ras.cli import timeline
+
+    out = console()
+    progress = _Progress(run) if quiet else None
+    for row in run.run(entries):
+        for notice in run.notices:
+            out.print(notice, style="dim", highlight=False, markup=False)
+        run.notices.clear()
+        if progress:
+            progress.step()
+        else:
+            out.print(timeline.line(row), highlight=False, soft_wrap=True)
+    if progress:
+        progress.end()
+    for notice in run.notices:
+        out.print(notice, style="dim", highlight=False, markup=False)
+    out.print()
+    out.print(timeline.summary(run.summary))
+
+
+class _Progress:
+    """Events done, on a terminal's stderr."""
+
+    def __init__(self, run: Replay) -> None:
+        from time import monotonic
+
+        self._now, self._start, self._next, self._count = monotonic, monotonic(), 0.0, 0
+        self._on = sys.stderr.isatty() and not sys.stdout.isatty()
+
+    def step(self) -> None:
+        self._count += 1
+        if self._on and not self._count & 1023 and self._now() > self._next:
+            self._next = self._now() + 0.2
+            rate = self._count / max(self._now() - self._start, 1e-9)
+            print(f"\r{self._count:,} events, {rate:,.0f}/s ", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._on:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+class _Blocks:
+    """Writes the image, and each block as it is published, with a list of CRC-32C digests."""
+
+    def __init__(self, out: Path, run: Replay) -> None:
+        import orjson
+
+        from vmm_ras.replay import crc32c
+
+        self._crc, self._count = crc32c, 0
+        self._dir = out / "blocks"
+        self._dir.mkdir(parents=True, exist_ok=True)
+        for name, _, data in run.image.regions:
+            (out / f"{name}.bin").write_bytes(data)
+        layout = {
+            "regions": [{"name": n, "gpa": gpa, "size": len(d), "file": f"{n}.bin"} for n, gpa, d in run.image.regions],
+            "rsdp": run.image.rsdp,
+            "sources": [s._asdict() | {"notification": s.notification.plain} for s in run.image.sources],
+        }
+        (out / "image.json").write_bytes(orjson.dumps(layout, option=orjson.OPT_INDENT_2))
+        self._list = (out / "blocks.crc32c").open("w")
+
+    def __call__(self, source_id: int, block: bytes) -> None:
+        self._count += 1
+        name = f"{self._count:06}-source{source_id}.bin"
+        (self._dir / name).write_bytes(block)
+        self._list.write(f"{self._crc(block):08x}  blocks/{name}\n")
+
+    def close(self) -> None:
+        self._list.close()
