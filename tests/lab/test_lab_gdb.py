@@ -59,8 +59,8 @@ class TestPackets:
 class Stub:
     """A vCPU at EL0 that knows just enough to take an undefined instruction and to run two MSRs."""
 
-    def __init__(self, end, *, takes=True):
-        self.end, self.takes, self.physical = end, takes, False
+    def __init__(self, end, *, lands=VBAR + 0x400, lazy=0):
+        self.end, self.lands, self.lazy, self.physical = end, lands, lazy, False
         core = register_numbers((LAB / "qemu-7.2-aarch64-core.xml").read_text(), 0)
         self.names = {number: name for name, number in core.items()}
         self.names |= {100: "VBAR", 101: "ESR_EL1", 102: "FAR_EL1"}
@@ -124,10 +124,12 @@ class Stub:
 
     def step(self):
         r = self.registers
+        if self.lazy:
+            self.lazy -= 1
+            return
         if r["pc"] == USER_PC:
             assert self.memory[TEXT] == 0
-            if self.takes:
-                r["pc"], r["cpsr"], r["ESR_EL1"] = VBAR + 0x400, 0x3C5, 0x0200_0000
+            r["pc"], r["cpsr"], r["ESR_EL1"] = self.lands, 0x3C5, 0x0200_0000
             return
         name, source = {0xD518_5200: ("ESR_EL1", "x0"), 0xD518_6001: ("FAR_EL1", "x1")}[self.memory[r["pc"]]]
         r[name] = r[source]
@@ -206,9 +208,21 @@ class TestSea:
         assert stub.memory == {TEXT: 0xB940_0000, VBAR + 0x600: 0x1111, VBAR + 0x604: 0x2222}
         assert not stub.physical
 
-    def test_a_vcpu_that_does_not_take_it(self, ends):
-        stub = Stub(ends[1], takes=False)
+    def test_a_vcpu_that_goes_elsewhere(self, ends):
+        stub = Stub(ends[1], lands=VBAR + 0x200)
         with pytest.raises(GuestError, match="not at"):
+            inject.take_sea(Debugger(Channel(ends[0], "debugger")), TEXT, 0x9200_0410, None)
+        assert stub.memory[TEXT] == 0xB940_0000
+        assert not stub.physical
+
+    def test_steps_that_were_not_taken_are_repeated(self, ends):
+        stub = Stub(ends[1], lazy=3)
+        inject.take_sea(Debugger(Channel(ends[0], "debugger")), TEXT, 0x9200_0410, None)
+        assert stub.registers["ESR_EL1"] == 0x9200_0410
+
+    def test_a_vcpu_that_never_moves(self, ends):
+        stub = Stub(ends[1], lazy=1 << 30)
+        with pytest.raises(Failure, match="stays at"):
             inject.take_sea(Debugger(Channel(ends[0], "debugger")), TEXT, 0x9200_0410, None)
         assert stub.memory[TEXT] == 0xB940_0000
         assert not stub.physical

@@ -32,7 +32,7 @@ def state(debugger: Debugger) -> VcpuState:
 def take_sea(debugger: Debugger, text: int, esr: int, far: int | None) -> None:
     """Let the selected vCPU take an SEA at its pc, whose guest physical address is ``text``.
 
-    Raises GuestError where the vCPU did not take the exception: nothing of the guest has changed then.
+    Raises GuestError where the vCPU went somewhere else, Failure where it did not move.
     """
     pc, pstate, vbar = debugger.read("pc"), debugger.read("cpsr"), debugger.read("VBAR_EL1")
     _step_undefined(debugger, text)
