@@ -16,7 +16,7 @@ from vmm_ras.effects import ArmAck, Escalate, InjectSea, PollAck, RaiseLine, Rel
 from vmm_ras.errors import GuestError
 from vmm_ras.events import AckRead, Code, Done, Failed, GuestAbort, HostSignal
 from vmm_ras.lab import __main__ as command
-from vmm_ras.lab import packages, smoke
+from vmm_ras.lab import apt, packages, smoke
 from vmm_ras.lab.adapter import QemuGuest
 from vmm_ras.lab.errors import Failure, Unavailable
 from vmm_ras.lab.model_run import play
@@ -195,7 +195,7 @@ class TestPackages:
             "Package: linux-image-cloud-arm64\nVersion: 6.1.176-1\n"
             "Depends: linux-image-6.1.0-50-cloud-arm64 (= 6.1.176-1)",
         )
-        return packages._Apt(tmp_path / "apt", "bookworm")
+        return apt.Apt(tmp_path / "apt", "bookworm")
 
     def test_the_source_is_the_hosts_own_mirror(self, fake_apt):
         line = (fake_apt.folder / "sources.list").read_text()
@@ -220,15 +220,15 @@ class TestPackages:
     def test_a_host_without_a_source_of_debian(self, tmp_path, fake_apt, monkeypatch):
         monkeypatch.setenv("INDEX", "http://other.example/ubuntu/|Ubuntu|Packages")
         with pytest.raises(Unavailable, match="no source of Debian packages"):
-            packages._Apt(tmp_path / "other", "bookworm")
+            apt.Apt(tmp_path / "other", "bookworm")
 
     def test_what_a_command_complains_of_is_one_line(self):
         script = "echo W: first >&2; echo E: Unable to fetch >&2; echo more >&2; exit 100"
         with pytest.raises(Unavailable, match=r"^lists: E: Unable to fetch$"):
-            packages._run(["sh", "-c", script], None, "lists")
+            apt.run(["sh", "-c", script], None, "lists")
         start = time.monotonic()
         with pytest.raises(Unavailable, match="no end after 0 s"):
-            packages._run(["sleep", "20"], None, "lists", 0.1)
+            apt.run(["sleep", "20"], None, "lists", 0.1)
         assert time.monotonic() - start < 10
 
 

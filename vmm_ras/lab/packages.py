@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from vmm_ras.lab.apt import Apt, field, run
 from vmm_ras.lab.errors import Unavailable
 
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-FETCH_TIMEOUT = 600
-"""Seconds for one call of apt-get."""
 VICTIM_BASE = 0x50_0000_0000
 """Where the victim's text lies: no other program of the guest has an address near it."""
 SUITES = {"6.1": ("bookworm",), "6.12": ("bookworm-backports", "trixie")}
@@ -92,12 +88,18 @@ class Packages:
 
     def _programs(self) -> dict[str, Path]:
         """Every host program: from the PATH, else from the cache, fetching what is in neither."""
-        unpacked = self.folder / "tools"
-        search = os.pathsep.join([os.environ.get("PATH", os.defpath), str(unpacked / "usr/bin")])
-        missing = sorted({package for name, package in HOST_PROGRAMS.items() if not shutil.which(name, path=search)})
-        if missing:
+        tools, path = self.folder / "tools", os.environ.get("PATH", os.defpath)
+        missing = sorted({package for name, package in HOST_PROGRAMS.items() if not shutil.which(name, path=path)})
+        listed, content = tools / "packages", "".join(f"{package}\n" for package in missing)
+        if missing and not (listed.exists() and listed.read_text() == content):
             self._say(f"fetching {', '.join(missing)} and what they need, once")
-            self._unpack(_Apt(self.folder / "apt/host").closure(missing), unpacked)
+            partial = self.folder / "tools.new"
+            for folder in (tools, partial):
+                shutil.rmtree(folder, ignore_errors=True)
+            self._unpack(Apt(self.folder / "apt/host").closure(missing), partial)
+            (partial / listed.name).write_text(content)
+            partial.rename(tools)  # only a whole set of programs is ever used
+        search = os.pathsep.join([path, str(tools / "usr/bin")])
         found = {name: shutil.which(name, path=search) for name in HOST_PROGRAMS}
         for name, where in found.items():
             if where is None:
@@ -117,7 +119,7 @@ class Packages:
         if not target.exists():
             self._say(f"fetching {package}, once")
             deb = (
-                _Apt(self.folder / "apt/host").download(package)
+                Apt(self.folder / "apt/host").download(package)
                 if kind == "host"
                 else self._from_suites(GUEST_SUITE, package, "")
             )
@@ -131,8 +133,8 @@ class Packages:
             self._say(f"fetching Linux {series}, once")
             deb = self._from_suites(SUITES[series], "linux-image-cloud-arm64", series)
             version.parent.mkdir(parents=True, exist_ok=True)
-            version.write_text(_field(deb, "Version"))
-            name = _field(deb, "Package").removeprefix("linux-image-")
+            version.write_text(field(deb, "Version"))
+            name = field(deb, "Package").removeprefix("linux-image-")
             self._take(deb, (f"boot/vmlinuz-{name}", f"usr/lib/modules/{name}/vmlinuz"), image)
         return Kernel(series, version.read_text(), image)
 
@@ -144,7 +146,7 @@ class Packages:
             partial = target.with_suffix(".new")
             flags = "-O1 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fno-pic -no-pie -static -nostdlib"
             command = [str(compiler), *flags.split(), f"-Wl,-Ttext-segment={VICTIM_BASE:#x}", "-o", str(partial)]
-            _run([*command, str(source)], environment, "the victim cannot be compiled")
+            run([*command, str(source)], environment, "the victim cannot be compiled")
             partial.rename(target)
         return target
 
@@ -155,7 +157,7 @@ class Packages:
         reasons = []
         for suite in suites:
             try:
-                return _Apt(self.folder / "apt" / suite, suite).newest(package, version)
+                return Apt(self.folder / "apt" / suite, suite).newest(package, version)
             except Unavailable as error:
                 reasons.append(f"{suite}: {error}")
         raise Unavailable("; ".join(reasons))
@@ -175,7 +177,7 @@ class Packages:
     def _unpack(debs: Sequence[Path], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for deb in debs:
-            _run(["dpkg-deb", "-x", str(deb), str(folder)], None, f"{deb.name} cannot be unpacked")
+            run(["dpkg-deb", "-x", str(deb), str(folder)], None, f"{deb.name} cannot be unpacked")
             deb.unlink()
 
     @contextmanager
@@ -188,106 +190,3 @@ class Packages:
                 yield
         except OSError as error:
             raise Unavailable(f"the cache {self.folder} cannot be filled: {error}") from None
-
-
-class _Apt:
-    """apt-get with lists and downloads of its own: for the host's architecture, or for one suite of arm64."""
-
-    def __init__(self, folder: Path, suite: str = "") -> None:
-        for program in ("apt-get", "apt-cache", "dpkg-deb"):
-            if shutil.which(program) is None:
-                raise Unavailable(f"{program} is not installed: the lab takes its guest from Debian packages")
-        self.folder = folder
-        for name in ("lists/partial", "archives/partial", "state"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        options = {
-            "Dir::State": folder / "state", "Dir::State::lists": folder / "lists", "Dir::Cache": folder,
-            "Dir::Cache::archives": folder / "archives", "Acquire::Languages": "none", "Debug::NoLocking": "1",
-            "Acquire::Retries": "2", "Acquire::http::Timeout": "30",
-        }  # fmt: skip
-        if suite:
-            (folder / "status").touch()
-            (folder / "sources.list").write_text(_source_line(suite))
-            options |= {
-                "Dir::State::status": folder / "status", "Dir::Etc::sourcelist": folder / "sources.list",
-                "Dir::Etc::sourceparts": "-", "Dir::Etc::preferencesparts": "-", "APT::Architecture": "arm64",
-                "APT::Architectures": "arm64",
-            }  # fmt: skip
-        else:
-            options["Dir::State::status"] = Path("/var/lib/dpkg/status")
-        self.options = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
-        self._updated = False
-
-    def closure(self, packages: Sequence[str]) -> list[Path]:
-        """The packages, and those that they need and the host has not."""
-        self._get("install", "--yes", "--no-install-recommends", "--download-only", *packages)
-        return sorted((self.folder / "archives").glob("*.deb"))
-
-    def download(self, package: str) -> Path:
-        """One package without what it needs."""
-        for old in (self.folder / "archives").glob("*.deb"):
-            old.unlink()
-        self._get("download", package)
-        return next((self.folder / "archives").glob("*.deb"))
-
-    def newest(self, package: str, version: str) -> Path:
-        """A package whose version begins with ``version``; of a metapackage, the package that it stands for."""
-        self._update()
-        shown = _run(["apt-cache", *self.options, "show", package], None, f"no package {package}")
-        for stanza in shown.split("\n\n"):
-            fields = dict(re.findall(r"^(\w[\w-]*): (.*)$", stanza, re.MULTILINE))
-            found = fields.get("Version", "")
-            if found and (not version or found.startswith(f"{version}.")):
-                stands_for = re.match(r"(linux-image-[^ ,]*) \(= ([^)]*)\)", fields.get("Depends", ""))
-                wanted = stands_for.groups() if version and stands_for else (package, found)
-                return self.download("=".join(wanted))
-        raise Unavailable(f"{package} {version} is not in the archive")
-
-    def _update(self) -> None:
-        if not self._updated:
-            _run(["apt-get", *self.options, "update"], None, "the package lists cannot be had", FETCH_TIMEOUT)
-            self._updated = True
-
-    def _get(self, *arguments: str) -> None:
-        self._update()
-        what = f"apt-get {' '.join(a for a in arguments if not a.startswith('-'))}"
-        _run(["apt-get", *self.options, "--quiet", *arguments], None, what, FETCH_TIMEOUT, self.folder / "archives")
-
-
-def _source_line(suite: str) -> str:
-    """A source for arm64 at the mirror that the host takes Debian from."""
-    listed = _run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(ORIGIN)|$(CREATED_BY)"], None, "apt has no sources"
-    )
-    rows = [line.split("|") for line in listed.splitlines() if line.endswith("|Packages")]
-    mirrors = [uri for uri, origin, _ in rows if uri.rstrip("/").endswith("/debian") and origin in {"Debian", ""}]
-    if not mirrors:
-        raise Unavailable("apt has no source of Debian packages (deb .../debian ...)")
-    trust = f" signed-by={KEYRING}" if KEYRING.exists() else ""
-    return f"deb [arch=arm64{trust}] {mirrors[0]} {suite} main\n"
-
-
-def _field(deb: Path, name: str) -> str:
-    return _run(["dpkg-deb", "-f", str(deb), name], None, f"{deb.name} cannot be read").strip()
-
-
-def _run(
-    command: list[str], environment: dict[str, str] | None, what: str, timeout: float = 60, folder: Path | None = None
-) -> str:
-    """What a command prints.  Raises Unavailable with ``what`` and the first complaint."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=folder, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"{what}: no end after {timeout:.0f} s") from None
-    except OSError as error:
-        raise Unavailable(f"{what}: {error}") from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        first = next(
-            (line for line in lines if line.startswith(("E:", "Err"))), lines[0] if lines else "no reason given"
-        )
-        raise Unavailable(f"{what}: {first.strip()}", done.stderr)
-    return done.stdout
