@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from acpi.bert import SMALLEST_REGION, Bert, BertHeader
 from acpi.description import FirmwareDescription
 from acpi.dsdt import build_dsdt
@@ -61,9 +63,13 @@ class Blob:
         d = self.d
         if not d.sources:
             raise FirmwareError("sources", "", "there is none")
+        if d.write_back not in {None, "errors", "hest"}:
+            raise FirmwareError("write_back", "", f"{d.write_back!r} is neither 'errors' nor 'hest'")
         try:
             errors = error_region(place_sources(d.sources, 0))
             hest = build_hest(d.sources, 0, d.words, d.revisions.hest)
+        except ValidationError:
+            raise
         except ValueError as error:
             raise FirmwareError("sources", "", str(error)) from None
         dsdt = self._append(

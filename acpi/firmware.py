@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from acpi.blob import Blob, Table
 from acpi.description import FirmwareDescription, Revisions
 from acpi.hest import Hest
@@ -160,7 +162,12 @@ class Firmware:
 def build(description: FirmwareDescription) -> Firmware:
     """All tables, and the script that links them.  Raises FirmwareError saying what of the description is wrong."""
     blob = Blob(description)
-    blob.run()
+    try:
+        blob.run()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise FirmwareError(error.title, place, first["msg"].removeprefix("Value error, ")) from None
     return Firmware(description, tuple(blob.tables), blob.files)
 
 

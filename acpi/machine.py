@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple
 from acpi.madt import Controller, GicCpuInterface, GicDistributor, GicIts, GicMsiFrame, GicRedistributor
 
 PAGE = 4096
+FIRST_SPI, FIRST_SPECIAL = 32, 1020
+"""GSIVs 16 to 31 are each CPU's own (PPI), those up to 1019 shared (SPI)."""
 MPIDR_AFFINITY = 0xFF_00FF_FFFF
 """Aff3, Aff2, Aff1, Aff0."""
 MAX_VCPUS = 4096
@@ -160,7 +162,7 @@ class EventDevice(NamedTuple):
 
 
 class Timers(NamedTuple):
-    """GSIVs of the architected timers."""
+    """GSIVs of the architected timers; 0: the machine lacks it."""
 
     secure_el1: int = 29
     non_secure_el1: int = 30
@@ -192,6 +194,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self._check_memory()
+        self._check_words()
         if not 1 <= len(self.mpidrs) <= MAX_VCPUS:
             raise FirmwareError("machine", "mpidrs", f"{len(self.mpidrs)} vCPUs, not 1 to {MAX_VCPUS}")
         for index, mpidr in enumerate(self.mpidrs):
@@ -206,6 +209,18 @@ class Machine:
             if gsiv in interrupts:
                 raise FirmwareError("machine", what, f"GSIV {gsiv} is that of {interrupts[gsiv]} already")
             interrupts[gsiv] = what
+
+    def _check_words(self) -> None:
+        if self.conduit not in {"hvc", "smc"}:
+            raise FirmwareError("machine", "conduit", f"{self.conduit!r} is neither 'hvc' nor 'smc'")
+        if self.uart is not None and self.uart.access_bits not in {8, 16, 32}:
+            raise FirmwareError("machine", "uart", f"an access of {self.uart.access_bits} bits is none of 8, 16, 32")
+        device = self.event_device
+        if device is not None and not 0 < device.bit < 1 << 32:
+            raise FirmwareError("machine", "event_device", f"{device.bit:#x} is no bit of a 32-bit register")
+        for what, gsiv in (*self.timers._asdict().items(), ("pmu_gsiv", self.pmu_gsiv)):
+            if gsiv and not 16 <= gsiv < FIRST_SPECIAL:
+                raise FirmwareError("machine", what, f"GSIV {gsiv} is neither a PPI nor an SPI (16 to 1019)")
 
     def _interrupts(self) -> Iterable[tuple[str, int]]:
         if self.uart is not None:
@@ -244,5 +259,5 @@ def check_free(what: str, r: Range, taken: Iterable[tuple[str, Range]]) -> None:
 
 def check_gsiv(what: str, where: str, gsiv: int) -> None:
     """Raises FirmwareError unless the interrupt is an SPI, or an extended SPI of a GICv3."""
-    if not (32 <= gsiv < 1020 or 4096 <= gsiv < 5120):
+    if not (FIRST_SPI <= gsiv < FIRST_SPECIAL or 4096 <= gsiv < 5120):
         raise FirmwareError(what, where, f"GSIV {gsiv} is no SPI (32 to 1019, 4096 to 5119)")

@@ -11,9 +11,9 @@ from acpi.fadt import Fadt
 from acpi.firmware import FirmwareDescription, FirmwareError, build
 from acpi.firmware_presets import ERROR_GSIV, FIRMWARE_PRESETS, MIB, describe, virt_machine, with_sources
 from acpi.hest import Hest, NotificationType
-from acpi.image import SourceDescription, find_sources, find_tables
+from acpi.image import SourceDescription, TableWords, find_sources, find_tables
 from acpi.linking import BOOT_ERRORS_FILE, ERRORS_FILE, RSDP_FILE, TABLES_FILE
-from acpi.machine import EventDevice, GicV2, GicV3, Machine, MsiFrame, Range, Uart
+from acpi.machine import EventDevice, GicV2, GicV3, Machine, MsiFrame, Range, Timers, Uart
 from acpi.madt import GicCpuInterface, GicRedistributor, Madt
 from acpi.table import TableHeader, checksum, seal
 from vmm_ras.guests.model import ModelGuest
@@ -235,6 +235,9 @@ class TestDescriptions:
         gsiv = SourceDescription(1, NotificationType.GSIV, vector=ERROR_GSIV)
         self.refused("not that of the event device, 41", machine=selected, sources=(gsiv,))
         self.refused("more than 8 bytes", hypervisor="TOO LONG!")
+        self.refused("'both' is neither", write_back="both")
+        self.refused("^HardwareErrorNotification: vector: .*less than", sources=(replace(SEA, vector=1 << 32),))
+        self.refused("^TableHeader: oem_id: 7 bytes", words=TableWords(oem_id="TOOLONG"))
 
     def test_the_largest_block(self):
         image = build(FirmwareDescription(virt_machine(), (replace(SEA, block_length=65536),))).image()
@@ -255,6 +258,11 @@ class TestDescriptions:
             ({"mpidrs": tuple(range(4097)), "gic": GicV2(0x800_0000, 0x801_0000)}, "not 1 to 4096"),
             ({"gic": GicV3(0x800_0000, (Range(0x80A_0000, 0x1_0000),))}, "holds 0 of 1"),
             ({"uart": Uart(0x900_0000, 5)}, "GSIV 5 is no SPI"),
+            ({"uart": Uart(0x900_0000, 33, 64)}, "none of 8, 16, 32"),
+            ({"conduit": "HVC"}, "neither 'hvc' nor 'smc'"),
+            ({"event_device": EventDevice(50, bit=0)}, "0x0 is no bit of"),
+            ({"pmu_gsiv": 7}, "pmu_gsiv: GSIV 7 is neither"),
+            ({"timers": Timers(el2=1020)}, "el2: GSIV 1020 is neither"),
             ({"event_device": EventDevice(33)}, "that of uart"),
             ({"event_device": EventDevice(50, 0x900_0008)}, "event device.*overlaps UART"),
         ],

@@ -98,6 +98,7 @@ def _source_line(suite: str) -> str:
 
 
 def field(deb: Path, name: str) -> str:
+    """A field of a package's control file.  Raises Unavailable."""
     return run(["dpkg-deb", "-f", str(deb), name], None, f"{deb.name} cannot be read").strip()
 
 
