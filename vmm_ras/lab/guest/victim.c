@@ -99,8 +99,10 @@ __attribute__((used)) static void start(u64 *stack)
 
 		if (*flag == 'h')
 			call(SYS_rt_sigaction, SIGBUS, (long)&action, 0, 8, 0, 0);
-		if (*flag == 'e')
-			idle = 1, call(SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0, 0);
+		if (*flag == 'e') {
+			idle = 1;
+			call(SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0, 0);
+		}
 	}
 	page = (u64 *)call(SYS_mmap, 0, 4096, PROT_RW, MAP_PRIVATE_ANONYMOUS_POPULATE, -1, 0);
 	for (u32 i = 0; i < 512; i++)
