@@ -28,6 +28,12 @@ _RULES: dict[str, Callable[[Any, Report], None]] = {
     "AEST": lint_aest, "BERT": lint_bert, "CCEL": lint_fixed, "EINJ": lint_einj, "ERST": lint_erst, "HEST": lint_hest,
     "RAS2": lint_ras2, "RASF": lint_fixed, "SDEI": lint_fixed,
 }  # fmt: skip
+_CHECKED_BY = {
+    "EINJ": f"{LINUX} einj_check_table",
+    "ERST": f"{LINUX} erst_check_table",
+    "HEST": f"{LINUX} apei_hest_parse",
+}
+"""Who in Linux finds that a table's count is wrong."""
 _ERROR_DEVICE = (bytes.fromhex("41d00c33"), b"PNP0C33")
 """The error device's hardware id in AML: compressed, or as text."""
 
@@ -63,7 +69,7 @@ def _lint_one(data: bytes, linux: bool) -> tuple[str, Table | None, list[Finding
         return header.signature, None, report.findings
     _header(header, data, report)
     if problem is not None:
-        clause = f"{LINUX} apei_hest_parse" if linux and header.signature == "HEST" else "5.2.6"
+        clause = _CHECKED_BY.get(header.signature, "5.2.6") if linux else "5.2.6"
         report.error(problem.path, problem.offset or 0, problem.reason, clause)
     if header.signature in _RULES and not isinstance(table, RawTable):
         _RULES[header.signature](table, report)

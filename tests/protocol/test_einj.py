@@ -191,6 +191,68 @@ def test_extensions_that_reach_too_far(change, path, offset):
     assert guest.device.state.status == EinjStatus.INVALID_ACCESS
 
 
+class TestParameters:
+    def buffer(self, change=(), components=2, flags=TargetFlags.EINJV2):
+        raw = bytearray(InjectionParameters.blank(200, components))
+        raw[8] = flags
+        for at, value in change:
+            raw[at : at + 4] = value.to_bytes(4, "little")
+        return bytes(raw)
+
+    def test_what_the_guest_finds_at_boot(self):
+        assert InjectionParameters.blank(36) == bytes(36)
+        blank = InjectionParameters.blank(80, 1)
+        assert blank == bytes(36) + (8 + 32).to_bytes(4, "little") + b"\1\0" + bytes(38)
+        vendor = VendorErrorTypeExtension(length=18).encode() + b"ab"
+        with_vendor = InjectionParameters.blank(98, 1, vendor)
+        assert with_vendor[4] == 36 + 40 + 4  # Linux copies four bytes more than the extension has
+        assert with_vendor[80:] == vendor
+        assert InjectionParameters.blank(54, 0, vendor)[36:] == vendor
+        for size, components, extra in [(35, 0, b""), (79, 1, b""), (97, 1, vendor), (53, 0, vendor)]:
+            with pytest.raises(ValueError, match=f"the buffer has {size}"):
+                InjectionParameters.blank(size, components, extra)
+
+    def test_extensions_that_just_fit(self):
+        full = self.buffer([(36, 200 - 36)])
+        assert InjectionParameters.decode(full).components == ()
+        with pytest.raises(DecodeError, match=r"einjv2.length at 0x24: 165 bytes is not between 8 and 164"):
+            InjectionParameters.decode(self.buffer([(36, 165)]))
+        assert InjectionParameters.decode(self.buffer([(36, 8)])).components == ()
+        two = self.buffer([(36, 72), (40, 0x0002_0001)])
+        assert len(InjectionParameters.decode(two).components) == 2
+        with pytest.raises(
+            DecodeError, match=r"einjv2.component_array_count at 0x2a: 2 components do not fit 71 bytes"
+        ):
+            InjectionParameters.decode(self.buffer([(36, 71), (40, 0x0002_0001)]))
+        assert InjectionParameters.decode(self.buffer([(36, 0)], flags=0)).components is None
+
+    def test_vendor_extensions_that_just_fit(self):
+        fits = self.buffer([(4, 150), (150, 50)], flags=0)
+        assert len(InjectionParameters.decode(fits).vendor_data) == 50 - 16
+        smallest = self.buffer([(4, 184), (184, 16)], flags=0)
+        assert InjectionParameters.decode(smallest).vendor_data == b""
+        with pytest.raises(TruncatedError, match=r"vendor.length at 0x96: 51 bytes needed, 50 given"):
+            InjectionParameters.decode(self.buffer([(4, 150), (150, 51)], flags=0))
+        with pytest.raises(DecodeError, match=r"vendor.length at 0x96: 15 bytes is less than 16"):
+            InjectionParameters.decode(self.buffer([(4, 150), (150, 15)], flags=0))
+
+    def test_json(self):
+        plain = InjectionParameters.decode(self.buffer([(0, 2), (36, 72), (40, 0x0001_0001)])).plain()
+        assert plain["target"]["error_type"] == ["memory"]
+        assert [c["component_id"] for c in plain["components"]] == ["00" * 16]
+        assert "vendor" not in plain
+        plain = InjectionParameters.decode(self.buffer([(0, 8), (4, 150), (150, 18)], flags=0)).plain()
+        assert plain["target"]["error_type"] == ["memory_correctable"]
+        assert (plain["vendor"]["length"], plain["vendor_data"], "components" in plain) == (18, "0000", False)
+
+    def test_room_for_components(self):
+        assert len(encode_components([Einjv2Component()])) == 40
+        assert len(encode_components([Einjv2Component()], 1)) == 40
+        assert encode_components([Einjv2Component()], 3)[:8] == bytes.fromhex("6800000001000100")
+        assert len(encode_components([Einjv2Component()] * 2, 1)) == 72
+        assert encode_components([]) == bytes.fromhex("0800000001000000")
+
+
 @given(st.binary(min_size=36, max_size=300))
 def test_any_parameters_are_decoded_or_one_error(raw):
     try:
@@ -265,6 +327,51 @@ class TestTriggerTable:
         except DecodeError:
             return
         assert table.encode() == raw[: table.head.table_size]
+
+
+def test_the_table_entry_by_entry():
+    """Action, instruction, register, bits, value, mask: counted by hand."""
+    wide, narrow = (1 << 64) - 1, (1 << 32) - 1
+    act, val = REGISTERS, REGISTERS + 8
+
+    def row(e):
+        region = e.register_region
+        assert (region.address_space, region.bit_offset) == (0, 0)
+        assert 1 << region.access_size + 2 == region.bit_width
+        return (int(e.action), int(e.instruction), region.address, region.bit_width, e.value, e.mask)
+
+    assert [row(e) for e in einj_table(REGISTERS, MEMORY, einjv2=True).entries] == [
+        (0, 3, act, 32, 0, narrow),
+        (1, 3, act, 32, 1, narrow), (1, 0, val, 64, 0, wide),
+        (2, 2, val, 32, 0, narrow), (2, 3, act, 32, 2, narrow),
+        (3, 3, act, 32, 3, narrow), (3, 0, val, 32, 0, narrow),
+        (4, 3, act, 32, 4, narrow),
+        (5, 3, act, 32, 5, narrow),
+        (6, 3, act, 32, 6, narrow), (6, 1, val, 32, 1, narrow),
+        (7, 3, act, 32, 7, narrow), (7, 0, val, 32, 0, narrow),
+        (8, 2, MEMORY, 32, 0, narrow),
+        (9, 3, act, 32, 9, narrow), (9, 0, val, 64, 0, wide),
+        (17, 3, act, 32, 17, narrow), (17, 0, val, 32, 0, narrow),
+    ]  # fmt: skip
+    assert [row(e) for e in trigger_table(REGISTERS).entries] == [(255, 3, act, 32, 255, narrow)]
+
+
+def test_timings():
+    run = Guest().os._interpreter()
+    assert run.run(EinjAction.GET_EXECUTE_OPERATION_TIMINGS) == 1000 << 32 | 10
+
+
+def test_without_version_2_there_is_no_room_for_it():
+    assert Guest().bus.read_memory(MEMORY, PARAMETERS_SIZE) == bytes(PARAMETERS_SIZE)
+
+
+def test_a_memory_range_by_hand():
+    def of(address, mask):
+        return Injection(ErrorType(8), TargetFlags(2), None, address, mask).memory_range
+
+    assert of(0x1234_5678, 0xFFFF_FFFF_FFFF_F000) == (0x1234_5000, 0x1000)
+    assert of(0x1234_5678, 0xFFFF_FFFF_FFFF_FFC0) == (0x1234_5640, 0x40)
+    assert of(0x1234_5678, 0) == (0x1234_5678, 1)
 
 
 def test_the_table_says_what_the_device_does():

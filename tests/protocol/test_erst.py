@@ -110,6 +110,23 @@ class TestAGuestThatMisbehaves:
         guest.bus.write_memory(EXCHANGE, bytes(raw))
         assert guest.os._operate(ErstAction.BEGIN_WRITE_OPERATION, 0) == status
 
+    def test_what_just_fits(self):
+        guest = Guest()
+        raw = bytearray(128)
+        raw[20:24], raw[96:104] = (128).to_bytes(4, "little"), bytes.fromhex("0102030405060708")
+        assert guest.os.write(bytes(raw), offset=4096 - 128) == ErstStatus.SUCCESS
+        assert list(guest.os.ids()) == [0x0807060504030201]
+        raw[20:24] = (129).to_bytes(4, "little")
+        guest.bus.write_memory(EXCHANGE + 4096 - 128, bytes(raw))
+        assert guest.os._operate(ErstAction.BEGIN_WRITE_OPERATION, 4096 - 128) == ErstStatus.FAILED
+        large = bytearray(4096)
+        large[20:24], large[96:104] = (0x1000).to_bytes(4, "little"), bytes(7) + b"\1"
+        assert guest.os.write(bytes(large)) == ErstStatus.SUCCESS
+        assert guest.os.read(1 << 56) == (ErstStatus.SUCCESS, bytes(large))
+        large[20:24] = (0x0101_0000).to_bytes(4, "little")
+        guest.bus.write_memory(EXCHANGE, bytes(large))
+        assert guest.os._operate(ErstAction.BEGIN_WRITE_OPERATION, 0) == ErstStatus.FAILED
+
     @pytest.mark.parametrize("offset", [4096 - 127, 4096, 0xFFFFFFFF])
     def test_offsets_that_leave_no_room(self, offset):
         guest = Guest()
@@ -147,6 +164,22 @@ class TestAGuestThatMisbehaves:
         guest.device.write(10, 2, 0x0102)
         assert guest.device.read(8, 8) == 0xAABB_CCDD_0102_7788
         assert (guest.device.read(0, 8), guest.device.read(14, 4), guest.device.read(16, 4)) == (0, 0, 0)
+        assert (guest.device.read(9, 8), guest.device.read(8, 3), guest.device.read(7, 1)) == (0, 0, 0)
+        assert (guest.device.read(15, 1), guest.device.read(14, 2), guest.device.read(12, 4)) == (
+            0xAA,
+            0xAABB,
+            0xAABBCCDD,
+        )
+        before = guest.device.value
+        for offset, size in [(9, 8), (15, 2), (16, 1), (7, 1), (8, 3), (8, 16), (-1, 4)]:
+            guest.device.write(offset, size, 0)
+        assert guest.device.value == before
+        guest.device.write(8, 1, 0x1FF)
+        assert guest.device.read(8, 2) == 0x77FF
+
+    def test_timings_and_the_table_by_hand(self):
+        guest = Guest()
+        assert guest.os._interpreter().run(ErstAction.GET_EXECUTE_OPERATION_TIMINGS) == 100_000 << 32 | 1_000
 
     def test_a_snapshot_is_the_state(self):
         guest = Guest()
@@ -156,6 +189,19 @@ class TestAGuestThatMisbehaves:
         other = ErstDevice(guest.store, guest.bus.window(EXCHANGE, 4096), EXCHANGE, state=guest.device.state)
         other.act(int(ErstAction.GET_RECORD_IDENTIFIER))
         assert other.value == 2
+
+
+class Counting:
+    """Registers: the first reads 7 so many times, then 8; every other reads 40."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def read(self, space, address, size):
+        if address != RAM:
+            return 40
+        self.times -= 1
+        return 7 if self.times >= 0 else 8
 
 
 class TestInterpreter:
@@ -229,6 +275,30 @@ class TestInterpreter:
             e(I.GOTO, value=99), e(I.WRITE_REGISTER_VALUE, 16, value=9),
         )  # fmt: skip
         assert (at(0), at(8), at(16), run.value) == (0, 3, 0, 3)
+
+    def test_the_last_step_that_is_allowed(self):
+        e = self.entry
+        steps = [e(I.NOOP)] * 5
+        self.run(*steps, most=5)
+        with pytest.raises(DecodeError, match=r"entries\[4\]: action 0x0 does not end within 4 steps"):
+            self.run(*steps, most=4)
+        run, _ = self.run(e(I.STALL_WHILE_TRUE, 0, value=1), e(I.STALL_WHILE_TRUE, 0, value=2), most=2)
+        assert run.stalled_us == 0
+        bus = Counting(3)
+        run = Interpreter([e(I.LOAD_VAR1, 8), e(I.STALL_WHILE_TRUE, 0, value=7)], bus, Dialect.SPECIFICATION, 5)
+        run.run(0)
+        assert run.stalled_us == 3 * 40
+        with pytest.raises(DecodeError, match="does not change within 4 steps"):
+            entries = [e(I.LOAD_VAR1, 8), e(I.STALL_WHILE_TRUE, 0, value=7)]
+            Interpreter(entries, Counting(3), Dialect.SPECIFICATION, 4).run(0)
+
+    def test_a_skip_passes_over_one_instruction(self):
+        e = self.entry
+        write = [e(I.WRITE_REGISTER_VALUE, 8 * i, value=i) for i in (1, 2)]
+        _, at = self.run(e(I.SKIP_NEXT_INSTRUCTION_IF_TRUE, 0, value=0), *write)
+        assert (at(8), at(16)) == (0, 2)
+        _, at = self.run(e(I.SKIP_NEXT_INSTRUCTION_IF_TRUE, 0, value=1), *write)
+        assert (at(8), at(16)) == (1, 2)
 
     @pytest.mark.parametrize("dialect", Dialect)
     def test_no_list_of_instructions_runs_for_ever(self, dialect):

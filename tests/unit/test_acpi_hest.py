@@ -159,6 +159,21 @@ class TestRevisionsAndUnknownTypes:
             Hest.parse(data)
         assert both(data)[0] == both(data)[1]
 
+    def test_the_shortest_structure_and_one_that_is_cut(self):
+        shortest = bytes.fromhex("0c000400")
+        assert Hest.parse(table(shortest)).sources == (OpaqueSource(shortest),)
+        with pytest.raises(TruncatedError) as caught:
+            Hest.parse(table(ghes(), shortest[:3]))
+        assert str(caught.value) == "Hest.sources[1].length at 0x6a: 4 bytes needed, 3 given"
+        long = bytes.fromhex("0c000401") + bytes(256)
+        assert Hest.parse(table(long)).sources == (OpaqueSource(long),)
+
+    def test_from_json_again(self):
+        t = Hest.parse(table(ghes(1), check(2), self.opaque()))
+        assert Hest.of_plain(t.plain()) == t
+        with pytest.raises(ValueError, match="4"):
+            Hest.of_plain({"header": t.header.plain(), "sources": [{"type": 4}]})
+
     def test_of_plain_of_an_opaque_source(self):
         with pytest.raises(ValueError):
             OpaqueSource.of_plain({"data": "0c00050000" + "00"})

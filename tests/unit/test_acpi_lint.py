@@ -80,7 +80,7 @@ def found(*tables, linux=True):
 
 GOOD = [
     hest(v2(0, notify(N.SEA)), v2(1, notify(N.SDEI, vector=5)), v2(2), v1(3, notify(N.GSIV, vector=53)), revision=1),
-    hest(checks(), NmiSource(source_id=2), PcieDeviceAer(source_id=3)),
+    hest(checks(), NmiSource(source_id=2), PcieDeviceAer(source_id=3), PcieDeviceAer(source_id=4, bus=1)),
     Bert.of(boot_error_region_length=4096, boot_error_region=0x1000),
     Sdei.of(),
     Rasf.of(),
@@ -173,6 +173,9 @@ SOURCE_RULES = [
     ),
     (PcieDeviceAer(source_id=1, flags=4), WARNING, "flags", 6, "ghes_assist is reserved"),
     (PcieDeviceAer(source_id=1, flags=2, bus=1), NOTE, "bus", 16, "the device is ignored"),
+    (PcieDeviceAer(source_id=1, flags=2, segment=1), NOTE, "bus", 16, "the device is ignored"),
+    (PcieDeviceAer(source_id=1, flags=2, device=1), NOTE, "bus", 16, "the device is ignored"),
+    (PcieDeviceAer(source_id=1, flags=2, function=1), NOTE, "bus", 16, "the device is ignored"),
     (NmiSource.decode(bytes.fromhex("0200000001000000") + b"\1\0\0\0" * 3), WARNING, "", 4, "reserved bits are set"),
     (OpaqueSource(bytes.fromhex("0c000400")), ERROR, "type", 0, "Linux drops the whole table"),
 ]  # fmt: skip
@@ -238,6 +241,8 @@ class TestSeveralSources:
         assert found(seal(TableHeader.decode(raw), (2).to_bytes(4, "little") + raw[40:])) == [
             (ERROR, "sources[1].type", 132)
         ]  # fmt: skip
+        clauses = [f.clause for f in lint(seal(TableHeader.decode(raw), (2).to_bytes(4, "little") + raw[40:]))]
+        assert clauses == ["Linux 7.2 apei_hest_parse"]
         unknown = seal(TableHeader.decode(raw), (2).to_bytes(4, "little") + raw[40:] + b"\4\0\0\0")
         assert found(unknown) == [(ERROR, "sources[1].type", 132)]
 
@@ -247,7 +252,8 @@ class TestHeaders:
         raw = bytearray(hest(v2()).build())
         raw[9] ^= 0x5A
         assert found(bytes(raw)) == [(ERROR, "header.checksum", 9)]
-        assert "is right" in lint(bytes(raw))[0].text
+        good = hest(v2()).build()[9]
+        assert lint(bytes(raw))[0].text == f"{good ^ 0x5A:#04x}, but {good:#04x} is right"
         assert found(hest(v2()).build() + b"x") == [(WARNING, "header.length", 4)]
         assert found(hest(v2(), revision=3)) == [(WARNING, "header.revision", 8)]
         odd = TableHeader(signature="HEST", length=0, revision=2, oem_id="A\x01BCDE", creator_id="\xff\xff\xff\xff")
@@ -257,7 +263,14 @@ class TestHeaders:
 
     @pytest.mark.parametrize("raw", [b"", b"HEST", b"HEST" + bytes(32), b"HEST\xff\xff\xff\x7f" + bytes(32)])
     def test_what_is_no_table(self, raw):
-        assert [f.level for f in lint(raw)] == [ERROR]
+        findings = lint(raw)
+        assert [f.level for f in findings] == [ERROR]
+        assert findings[0].clause == "ACPI 6.5, 5.2.6"
+
+    def test_what_is_no_table_says_where(self):
+        assert found(b"HEST") == [(ERROR, "header.length", 4)]
+        assert found(b"") == [(ERROR, "header.signature", 0)]
+        assert found(b"HEST\xff\xff\xff\x7f" + bytes(32)) == [(ERROR, "header.length", 4)]
 
     def test_a_table_that_its_class_cannot_begin_to_read(self):
         findings = lint(seal(new_header("ERST", 1), b"abc"))
@@ -268,9 +281,6 @@ class TestHeaders:
 
 
 class TestTogether:
-    def fadt(self):
-        return RawTable(new_header("SPCR", 2), b"").build().replace(b"SPCR", b"FACP")
-
     def facp(self):
         return seal(new_header("FACP", 6), bytes(240))
 
@@ -281,6 +291,7 @@ class TestTogether:
         assert [f.text for f in findings if f.table == "HEST"] == [
             "a source tells by SDEI, but there is no SDEI table: Linux makes no SDEI device"
         ]
+        assert [(f.path, f.offset) for f in findings if f.table == "HEST"] == [("sources", 40)]
         assert [f for f in lint(table, self.facp(), Sdei.of()) if f.table == "HEST"] == []
 
     @pytest.mark.parametrize("kind", [N.GSIV, N.GPIO_SIGNAL, N.SCI])
@@ -289,7 +300,10 @@ class TestTogether:
         for aml, expected in [(b"nothing", 1), (bytes.fromhex("0c41d00c33"), 0), (b"\x0dPNP0C33\0", 0)]:
             dsdt = seal(new_header("DSDT", 2), aml)
             findings = lint(table, self.facp(), dsdt)
-            assert len([f for f in findings if "PNP0C33" in f.text]) == expected
+            told = [(f.path, f.offset, f.clause) for f in findings if "PNP0C33" in f.text]
+            assert told == [("sources", 40, "Linux 7.2 hed.c")] * expected
+        polled = hest(v2(0))
+        assert lint(polled, self.facp(), seal(new_header("DSDT", 2), b"nothing")) == []
 
     def test_two_tables_of_one_signature(self):
         assert found(Sdei.of(), Sdei.of()) == [(WARNING, "header.signature", 0)]
@@ -354,7 +368,49 @@ class TestInstructions:
             changed = raw[:44] + count.to_bytes(4, "little") + raw[48:]
             findings = lint(seal(TableHeader.decode(raw), changed[36:]))
             assert [(f.level, f.path, f.offset) for f in findings if "count" in f.path] == [(ERROR, path, 44)]
+            assert {f.clause for f in findings if "count" in f.path} == {"Linux 7.2 erst_check_table"}
+            assert all("Linux" not in f.clause for f in lint(seal(TableHeader.decode(raw), changed[36:]), linux=False))
         assert found(seal(TableHeader.decode(raw), raw[36:] + b"x")) == [(WARNING, "trailing", len(raw))]
+
+    def test_a_count_that_is_short_says_for_how_many_there_is_room(self):
+        raw = erst_table(0x9000000).build()
+        short = seal(TableHeader.decode(raw), raw[36:44] + (25).to_bytes(4, "little") + raw[48:])
+        assert [f.text for f in lint(short) if "count" in f.path] == ["25 entries, but there is room for 27"]
+
+    def test_limits_that_are_kept(self):
+        """Nothing is said of what is just within."""
+        ok = [
+            entry(register_region=gas(bit_width=32, access_size=3), mask=0xFFFFFFFF),
+            entry(register_region=gas(0x1001, bit_width=24, bit_offset=8, access_size=3), mask=0xFFFFFF),
+            entry(register_region=gas(bit_width=8, access_size=1), mask=0xFF),
+            entry(register_region=gas(bit_width=32, access_size=1), mask=0xFFFFFFFF),
+            entry(register_region=gas(bit_width=64, access_size=2)),
+        ]
+        for one in ok:
+            assert [str(f) for f in lint(erst(one))] == []
+        assert [f.level for f in lint(erst(entry(I.STALL, value=50)))] == [WARNING]
+        for over, level in [
+            (gas(0x1001, bit_width=25, bit_offset=8, access_size=3), ERROR),
+            (gas(0x1001, bit_width=32, access_size=1), ERROR),
+            (gas(bit_width=64, bit_offset=1, access_size=2), ERROR),
+            (gas(bit_width=16, access_size=1), ERROR),
+        ]:
+            assert [f.level for f in lint(erst(entry(register_region=over)))][:1] == [level]
+        own = len(erst_table(0x1000).entries)
+        shifted = gas(bit_width=24, bit_offset=8, access_size=3)
+        assert found(erst(entry(register_region=shifted, mask=0x1FFFFFF))) == [
+            (NOTE, f"entries[{own}].mask", 48 + 32 * own + 24)
+        ]
+
+    def test_a_goto_to_the_end_is_no_jump_beyond_it(self):
+        extra = [entry(I.GOTO, value=3)]
+        texts = [f.text for f in lint(erst(*extra))]
+        assert not any("beyond" in text for text in texts)
+        assert any("beyond the action's 3 entries" in f.text for f in lint(erst(entry(I.GOTO, value=4))))
+
+    def test_a_loop_that_something_leaves(self):
+        texts = [f.text for f in lint(erst(entry(I.SKIP_NEXT_INSTRUCTION_IF_TRUE), entry(I.GOTO, value=0)))]
+        assert not any("nothing leaves" in text for text in texts)
 
     def test_actions_that_are_missing(self):
         entries = erst_table(0x9000000).entries
@@ -381,7 +437,10 @@ class TestInstructions:
         base = einj_table(0x9000000, 0x8000000)
         extra = EinjEntry(**{"action": 2, "instruction": 3, "register_region": gas()} | change)
         findings = lint(Einj.of([*base.entries, extra]))
-        assert [(f.level, f.path) for f in findings] == [(level, f"entries[{len(base.entries)}].{path}")]
+        place = 48 + 32 * len(base.entries) + (1 if path == "instruction" else 0)
+        assert [(f.level, f.path, f.offset) for f in findings] == [
+            (level, f"entries[{len(base.entries)}].{path}", place)
+        ]  # fmt: skip
         assert text in findings[0].text
 
     def test_injection_flags(self):

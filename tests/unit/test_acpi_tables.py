@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import acpi
 from acpi.aest import Aest, AestNode
 from acpi.aest_interface import AestInterface, AestInterface4k, AestInterruptV2
-from acpi.aest_parts import AestGic, AestNodeHeader, AestSmmu
+from acpi.aest_parts import AestGic, AestNodeHeader, AestProcessor, AestProcessorGeneric, AestSmmu
 from acpi.bert import LARGEST_REGION, Bert, BootErrorRegion
 from acpi.dump import DumpedTable, plain_table, read_acpidump, read_directory, read_dump
 from acpi.einj import Einj
@@ -67,6 +67,15 @@ class TestBootErrorRegion:
         assert "rest" in bad.plain()
         assert "error" in bad.plain()
 
+    def test_a_block_may_end_where_the_region_ends(self):
+        one = block().encode()
+        assert BootErrorRegion.build([block()], 172) == one
+        for tail in (b"", b"\1" * 19):
+            found = BootErrorRegion.decode(one + tail)
+            assert (len(found.blocks), found.rest, found.error) == (1, tail, None)
+        header = StatusBlock.of([], correctable=True)
+        assert BootErrorRegion.decode(one + header.encode()).blocks[1] == header
+
     def test_a_region_that_is_too_small(self):
         with pytest.raises(EncodeError, match="the blocks have 172 bytes, the region 171"):
             BootErrorRegion.build([block()], 171)
@@ -101,6 +110,8 @@ class TestListTables:
         assert table.entries == erst_table(0x1000).entries
         assert table.encode() == raw
         assert Erst.parse(table.build()).head.instruction_entry_count == 27
+        assert [table.offset(i) for i in (0, 1, 26)] == [48, 80, 880]
+        assert table.build()[table.offset(3) : table.offset(4)] == table.entries[3].encode()
 
     def test_a_count_short_of_the_end_leaves_trailing_bytes(self):
         raw = bytearray(erst_table(0x1000).build())
@@ -215,6 +226,24 @@ class TestAest:
         with pytest.raises(EncodeError, match=r"AestNode.header.length at 0x1: the parts have 144 bytes, not 156"):
             node._replace(interrupts=node.interrupts[:1]).encode()
 
+    def test_a_processor_resource_is_found_where_it_lies(self):
+        data = AestProcessor(processor_id=1, resource_type=2)
+        node = AestNode.of(data, AestInterface4k(type=0), [], AestProcessorGeneric(resource=0x11223344))
+        raw = self.table(bytes(self.node().encode()) + node.encode())
+        assert Aest.parse(raw).nodes[1] == node
+        odd = node.header.model_copy(update={"node_data_offset": 44 + 80, "node_interface_offset": 44})
+        moved = odd.encode() + node.encode()[64:] + node.encode()[44:64]
+        found = Aest.parse(self.table(moved)).nodes[0]
+        assert (found.data, found.resource, found.interface) == (node.data, node.resource, node.interface)
+        assert "image" in found.plain()
+        assert "image" not in node.plain()
+        assert node.plain()["resource"] == {"resource": 0x11223344}
+        unknown = bytearray(node.encode())
+        unknown[48] = 3
+        kept = Aest.parse(self.table(bytes(unknown))).nodes[0]
+        assert (kept.resource, kept.image) == (None, bytes(unknown))
+        assert AestNode.decode(node.encode()) == node
+
     def test_an_interface_may_be_absent(self):
         header = AestNodeHeader(type=4, length=52, node_data_offset=44)
         raw = header.encode() + AestGic(interface_type=1).encode()
@@ -248,18 +277,23 @@ class TestRasMemory:
         assert RasMemory.decode(memory.encode()).blocks == (scrub.encode(),)
 
     @pytest.mark.parametrize(
-        ("raw", "path", "offset"),
+        ("raw", "reason", "offset"),
         [
-            (b"", "blocks[0].length", 48),
-            (b"\0\0\1\0\x05\0", "blocks[0].length", 52),
-            (b"\0\0\1\0\xff\xff" + bytes(20), "blocks[0].length", 52),
+            (b"\1\2\3\4\5", "6 bytes needed, 5 given", 48),
+            (b"\0\0\1\0\x05\0", "5 bytes is less than 6", 52),
+            (b"\0\0\1\0\xff\xff" + bytes(20), "65535 bytes needed, 26 given", 52),
         ],
     )
-    def test_lengths_that_cannot_be(self, raw, path, offset):
+    def test_lengths_that_cannot_be(self, raw, reason, offset):
         head = RasSharedMemory(signature=1, parameter_block_count=0xFFFF).encode()
         with pytest.raises(DecodeError) as caught:
             RasMemory.decode(head + raw)
-        assert (caught.value.path, caught.value.offset) == (path, offset)
+        assert (caught.value.path, caught.value.offset) == ("blocks[0].length", offset)
+        assert caught.value.reason == reason
+
+    def test_the_shortest_block(self):
+        memory = self.memory(bytes.fromhex("090001000600"))
+        assert RasMemory.decode(memory.encode()) == memory
 
     def test_a_count_that_is_wrong_is_not_written(self):
         memory = self.memory()._replace(blocks=(b"123456",))
@@ -359,6 +393,28 @@ class TestDumps:
     def test_acpidump_that_is_broken_names_the_line(self, text, line):
         with pytest.raises(DecodeError, match=rf"acpidump.line {line}: "):
             read_acpidump(text)
+
+    def test_limits(self, monkeypatch):
+        monkeypatch.setattr("acpi.dump.MOST_TABLES", 3)
+        one = Sdei.of().build()
+        assert len(read_dump(one * 3)) == 3
+        with pytest.raises(DecodeError, match=r"Dump.tables\[3\] at 0x6c: more than 3 tables"):
+            read_dump(one * 4)
+        text = b"HEST @ 0x0\n    0000: 48 \n"
+        assert len(read_acpidump(text * 3)) == 3
+        with pytest.raises(DecodeError, match=r"acpidump\.line 7: more than 3 tables"):
+            read_acpidump(text * 4)
+        monkeypatch.setattr("acpi.dump.MAX_TABLE_SIZE", 17)
+        line = b"HEST @ 0x0\n    0000: " + b"48 " * 16 + b"\n    0010: 48 "
+        assert len(read_acpidump(line + b"\n")[0].data) == 17
+        with pytest.raises(DecodeError, match=r"acpidump\.line 3: the table is larger than 17 bytes"):
+            read_acpidump(line + b"49 \n")
+
+    def test_a_root_of_either_revision_cut_or_whole(self):
+        rsdp = PRESETS["default"].place(0x1000).region("rsdp")[1]
+        for length in (8, 15, 16, 20, 35, 36):
+            assert [t.data for t in read_dump(rsdp[:length])] == [rsdp[:length]]
+        assert read_dump(rsdp[:15] + b"\1" + rsdp[16:20])[0].data[15] == 1
 
     def test_a_directory_as_linux_shows_it(self):
         region = BootErrorRegion.build([block()], 4096)
