@@ -288,9 +288,9 @@ class TestInterpreter:
         run = Interpreter([e(I.LOAD_VAR1, 8), e(I.STALL_WHILE_TRUE, 0, value=7)], bus, Dialect.SPECIFICATION, 5)
         run.run(0)
         assert run.stalled_us == 3 * 40
+        run = Interpreter([e(I.LOAD_VAR1, 8), e(I.STALL_WHILE_TRUE, 0, value=7)], Counting(3), run.dialect, 4)
         with pytest.raises(DecodeError, match="does not change within 4 steps"):
-            entries = [e(I.LOAD_VAR1, 8), e(I.STALL_WHILE_TRUE, 0, value=7)]
-            Interpreter(entries, Counting(3), Dialect.SPECIFICATION, 4).run(0)
+            run.run(0)
 
     def test_a_skip_passes_over_one_instruction(self):
         e = self.entry
