@@ -547,6 +547,15 @@ def test_private_signal_without_a_pe_takes_the_nearest_to_running(guest):
     assert guest("EVENT_ENABLE", PRIVATE, vcpu=1).wanted == (1,)
 
 
+@pytest.mark.parametrize("event", [SHARED, PRIVATE])
+def test_accepts_only_what_is_registered_and_enabled(guest, event):
+    seen = [guest.sdei.accepts(event)]
+    for call, *args in (("REGISTER", ENTRY, 0, 0, 0), ("ENABLE",), ("DISABLE",), ("ENABLE",), ("UNREGISTER",)):
+        assert guest.x0(f"EVENT_{call}", event, *args, vcpu=2) == 0
+        seen.append(guest.sdei.accepts(event))
+    assert seen == [False, False, True, False, True, False]
+
+
 def test_idle(guest):
     guest.ready(SHARED)
     guest.unmask(0)
