@@ -110,6 +110,13 @@ class TestAGuestThatMisbehaves:
         guest.bus.write_memory(EXCHANGE, bytes(raw))
         assert guest.os._operate(ErstAction.BEGIN_WRITE_OPERATION, 0) == status
 
+    def test_length_and_identifier_are_four_and_eight_bytes(self):
+        guest = Guest()
+        raw = bytearray(b"\xff" * 200)
+        raw[20:24], raw[96:104] = (200).to_bytes(4, "little"), (7).to_bytes(8, "little")
+        assert guest.os.write(bytes(raw)) == ErstStatus.SUCCESS
+        assert guest.os.read(7) == (ErstStatus.SUCCESS, bytes(raw))
+
     def test_what_just_fits(self):
         guest = Guest()
         raw = bytearray(128)
