@@ -7,9 +7,8 @@ that leaves the window unfinished says ``waiting``; the summary, made from the p
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import crcmod.predefined
@@ -24,6 +23,7 @@ from vmm_ras.notifier import Notifier
 from vmm_ras.policy import Policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle
+from vmm_ras.rows import PANIC, Row, Summary
 from vmm_ras.traces.items import (
     AckDelay,
     BadLine,
@@ -51,106 +51,9 @@ MAX_RAM = 1 << 40
 """Bytes of guest RAM that a trace, or the order of appearance, may make: the poison map has a byte for each page."""
 MAX_ESCALATIONS = 100
 """Escalations whose text the summary keeps."""
-LOST = frozenset({"swallowed", "malformed", "garbled", "unreadable", "objerr"})
-"""Outcomes in which the guest was told and did nothing about the page."""
-PANIC = frozenset({"panic", "oops", "serror-panic"})
-
 _SETTLED = frozenset({"known", "ignored"})
 
 crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
-
-
-@dataclass(slots=True)
-class Row:
-    """What became of one event of the trace."""
-
-    seq: int
-    line: int
-    at: float
-    code: str
-    """``AR`` or ``AO``."""
-    hva: int | None
-    gpa: int | None
-    """Guest physical address of the page, None where it is no guest memory."""
-    lsb: int
-    vcpu: int | None = None
-    rule: str | None = None
-    delivery: str | None = None
-    source_id: int | None = None
-    esr: int | None = None
-    pages: int = 0
-    """Entries in the block."""
-    block: bytes | None = None
-    crc32c: int | None = None
-    """CRC-32C of the block."""
-    outcome: str = "waiting"
-    acked: bool = False
-    closed: bool = False
-
-    def plain(self) -> dict[str, Any]:
-        """What JSON holds of the row."""
-        return {
-            "seq": self.seq,
-            "line": self.line,
-            "time": self.at,
-            "code": self.code,
-            "hva": self.hva,
-            "gpa": self.gpa,
-            "lsb": self.lsb,
-            "vcpu": self.vcpu,
-            "rule": self.rule,
-            "delivery": self.delivery,
-            "source_id": self.source_id,
-            "esr": self.esr,
-            "entries": self.pages,
-            "block": None if self.block is None else self.block.hex(),
-            "crc32c": self.crc32c,
-            "outcome": self.outcome,
-            "acked": self.acked,
-        }
-
-
-@dataclass
-class Summary:
-    """What became of a whole trace."""
-
-    events: int = 0
-    codes: Counter[str] = field(default_factory=Counter)
-    deliveries: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    blocks: int = 0
-    pages: dict[str, int] = field(default_factory=dict)
-    """Pages by what the guest was told: unreported, posted, acked."""
-    offlined: int = 0
-    """Pages that the guest took out of use."""
-    signalled: int = 0
-    """Processes of the guest that got a SIGBUS."""
-    panicked: str = ""
-    escalations: list[str] = field(default_factory=list)
-    undelivered: Counter[str] = field(default_factory=Counter)
-    taken_back: int = 0
-    bad_lines: int = 0
-    windows: list[tuple[int, int, int]] = field(default_factory=list)
-    """(hva, gpa, size) of memory that was mapped by order of appearance."""
-
-    @property
-    def failures(self) -> dict[str, int]:
-        """For ``--fail-on``: how many events were lost, never seen by the guest, or ended in a panic."""
-        return {
-            "lost": sum(self.outcomes[o] for o in LOST),
-            "unseen": self.pages.get("unreported", 0) + self.pages.get("posted", 0),
-            "panic": sum(self.outcomes[o] for o in PANIC) or int(bool(self.panicked)),
-        }
-
-    def plain(self) -> dict[str, Any]:
-        """What JSON holds of the summary."""
-        return {
-            "events": self.events, "codes": dict(self.codes), "deliveries": dict(self.deliveries),
-            "outcomes": dict(self.outcomes), "blocks": self.blocks, "pages": self.pages, "offlined": self.offlined,
-            "signalled": self.signalled, "panicked": self.panicked or None, "escalations": self.escalations,
-            "undelivered": dict(self.undelivered), "taken_back": self.taken_back, "bad_lines": self.bad_lines,
-            "windows": [{"hva": h, "gpa": g, "size": s} for h, g, s in self.windows], "failures": self.failures,
-        }  # fmt: skip
 
 
 class Replay:

@@ -16,7 +16,8 @@ from vmm_ras import replay as module
 from vmm_ras.memory import MemorySlot
 from vmm_ras.policy import load_policy
 from vmm_ras.profiles import PROFILES
-from vmm_ras.replay import TABLES, Replay, Row, crc32c
+from vmm_ras.replay import TABLES, Replay, crc32c
+from vmm_ras.rows import Row
 from vmm_ras.traces import Trace, open_trace
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "traces"

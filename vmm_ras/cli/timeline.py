@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from vmm_ras.replay import Row, Summary
+    from vmm_ras.rows import Row, Summary
 
 _GOOD = {"offlined", "soft-offlined", "known"}
 _BAD = {"swallowed", "malformed", "garbled", "unreadable", "objerr", "panic", "oops", "serror-panic", "waiting"}
