@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from acpi.ghes import DataEntry300, Entry, ErrorStatusHeader, StatusBlock
-from acpi.hest import Hest
 from acpi.table import TableHeader
 from cper.record import Record, RecordHeader, SectionDescriptor
 from cper.section import Section, section_class
@@ -14,6 +13,8 @@ from cper.wire import OpenEnum, OpenFlags, Struct
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from acpi.hest import Hest
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "bright_blue", "bright_red")
 
