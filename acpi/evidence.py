@@ -3,7 +3,7 @@
 * **offsets**: independent headers to which the structure's fields are bound by name (``fixtures/offsets``);
 * **iasl**: versions that disassemble the tables that we build without a complaint and recompile them to the same bytes;
 * **foreign**: bytes written by others that decode and encode again identically;
-* **kernel**: runs of real kernels that took what we built (``docs/lab``).
+* **kernel**: reports of real kernels that took what we built (``docs/lab``).
 """
 
 from __future__ import annotations
@@ -21,17 +21,28 @@ from cper.wire import Struct
 _IASL = ("20200925", "20250404", "20260408")
 _NEWER = _IASL[1:]
 _NEWEST = _IASL[2:]
+_OLD = _IASL[:1]
+_LINUX = ("smoke-linux-6.1", "smoke-linux-6.12")
+_VIRT = "QEMU 7.2, 11.1 arm virt"
 
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "AEST": {"iasl": _NEWER, "foreign": ("iasl 20260408 template",)},
-    "BERT": {"iasl": _IASL, "foreign": ("iasl 20200925 template",)},
+    "APIC": {"iasl": _OLD, "foreign": (_VIRT,), "kernel": _LINUX},
+    "BERT": {"iasl": _IASL, "foreign": ("iasl 20200925 template",), "kernel": _LINUX},
     "CCEL": {"iasl": _NEWEST, "foreign": ("iasl 20260408 template",)},
     "EINJ": {"iasl": _IASL, "foreign": ("iasl 20200925 template",)},
     "ERST": {"iasl": _IASL, "foreign": ("iasl 20200925 template", "QEMU 7.2 acpi-erst")},
-    "HEST": {"iasl": _IASL, "foreign": ("iasl 20200925 template", "QEMU 7.2, 10.0, 11.1 arm virt")},
+    "FACP": {"iasl": _IASL, "foreign": (_VIRT,), "kernel": _LINUX},
+    "GTDT": {"iasl": _IASL, "foreign": (_VIRT,), "kernel": _LINUX},
+    "HEST": {
+        "iasl": _IASL,
+        "foreign": ("iasl 20200925 template", "QEMU 7.2, 10.0, 11.1 arm virt"),
+        "kernel": _LINUX,
+    },
     "RAS2": {"iasl": _NEWER, "foreign": ("iasl 20260408 template",)},
     "RASF": {"iasl": _IASL, "foreign": ("iasl 20200925 template",)},
     "SDEI": {"iasl": _IASL, "foreign": ("iasl 20200925 template",)},
+    "SPCR": {"iasl": _OLD, "foreign": (_VIRT,), "kernel": _LINUX},
 }
 """Signature to what backs the table as a whole."""
 

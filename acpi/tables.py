@@ -11,15 +11,18 @@ from cper.wire import WireError
 
 MODULES: dict[str, str] = {
     "AEST": "acpi.aest:Aest",
+    "APIC": "acpi.madt:Madt",
     "BERT": "acpi.bert:Bert",
     "CCEL": "acpi.ccel:Ccel",
     "EINJ": "acpi.einj:Einj",
     "ERST": "acpi.erst:Erst",
     "FACP": "acpi.fadt:Fadt",
+    "GTDT": "acpi.gtdt:Gtdt",
     "HEST": "acpi.hest:Hest",
     "RAS2": "acpi.ras2:Ras2",
     "RASF": "acpi.rasf:Rasf",
     "SDEI": "acpi.sdei:Sdei",
+    "SPCR": "acpi.spcr:Spcr",
 }
 """Signature to ``module:class``.  A table of one's own is added here, before it is met."""
 

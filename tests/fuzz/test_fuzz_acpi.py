@@ -86,6 +86,14 @@ def tables(draw):
     return bytes(raw)
 
 
+def written(table):
+    """The table as it was read; one that has no words for a wrong checksum is built, and keeps the checksum read."""
+    if hasattr(table, "encode"):
+        return table.encode()
+    built = table.build()
+    return built[:9] + bytes([table.header.checksum]) + built[10:]
+
+
 @given(tables())
 def test_any_bytes_as_any_table(data):
     try:
@@ -94,7 +102,7 @@ def test_any_bytes_as_any_table(data):
         assert str(wrong).startswith("Table.header")
         return
     length = int.from_bytes(data[4:8], "little")
-    assert table.encode() == data[:length]
+    assert written(table) == data[:length]
     assert isinstance(table.plain(), dict)
     table.build()
     try:
@@ -107,7 +115,7 @@ def test_any_bytes_as_any_table(data):
         assert 0 <= wrong.offset <= length
         return
     assert error is None
-    assert again.encode() == data[:length]
+    assert written(again) == data[:length]
 
 
 @given(tables())

@@ -271,6 +271,8 @@ def test_ten_thousand_sources_build_and_read_back_in_under_a_second():
         data = t.build()
         again = Hest.parse(data)
         best = min(best, time.process_time() - started)
+        if best < 1.0:
+            break
     assert best < 1.0, f"{best:.2f} s"
     assert again.sources == t.sources
     assert checksum(data) == 0
