@@ -26,7 +26,6 @@ def show(
     Example: vmm-ras cper show out/demo/blocks/000001-source0.bin
     """
     from acpi.ghes import StatusBlock
-    from cper.record import Record
 
     data = read_bytes(file)
     fields: Any
@@ -35,6 +34,8 @@ def show(
         section = section_class(type_).of_body(data)
         plain, length = section.plain(), len(data)
     elif data[:4] == b"CPER":
+        from cper.record import Record
+
         record = Record.decode(data)
         plain, length = {"kind": "record"} | record.plain(), record.header.record_length
     else:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from acpi.ghes import DataEntry300, Entry, ErrorStatusHeader, StatusBlock
 from acpi.table import TableHeader
-from cper.record import Record, RecordHeader, SectionDescriptor
 from cper.section import Section, section_class
 from cper.wire import OpenEnum, OpenFlags, Struct
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from acpi.hest import Hest
+    from cper.record import Record
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "bright_blue", "bright_red")
 
@@ -106,6 +106,8 @@ def _entry_fields(entry: Entry, at: int, index: int) -> Iterator[Field]:
 
 def record_fields(record: Record) -> Iterator[Field]:
     """The fields of a whole CPER record."""
+    from cper.record import RecordHeader, SectionDescriptor
+
     yield Field(0, 0, "CPER record", f"{record.header.record_length} bytes, {len(record.sections)} sections")
     yield from struct_fields(record.header, 0, "header.")
     for index, section in enumerate(record.sections):
