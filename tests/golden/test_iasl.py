@@ -10,14 +10,18 @@ from pathlib import Path
 import pytest
 
 from acpi.aest import Aest
+from acpi.aest_interface import AestInterfaceFlags, AestInterruptFlags
+from acpi.aest_parts import AestProcessorFlags
 from acpi.bert import Bert
 from acpi.einj import Einj, Einjv2ErrorType
 from acpi.einj_device import MEMORY_SIZE, EinjDevice, einj_table, trigger_table
+from acpi.error_source import SourceFlags
 from acpi.erst import Erst
 from acpi.erst_device import erst_table
 from acpi.evidence import STRUCTURES, TABLES
 from acpi.frame import FixedTable, ListTable
 from acpi.hest import Hest
+from acpi.instruction import InstructionFlags
 from acpi.machine_check import MachineCheckSource
 from acpi.presets import PRESETS
 from acpi.tables import examine_table, table_class
@@ -278,6 +282,43 @@ def test_iasl_sees_every_field_where_we_put_it(name):
     table = SAMPLES[name]()
     check_against(table, (FIXTURES / f"{name}.dsl").read_text())
     assert (FIXTURES / f"{name}.aml").read_bytes() == table.build(), "the sample has changed: see ORIGIN.md"
+
+
+FLAG_NAMES = {
+    ("Firmware First", "GHES Assist"): [SourceFlags.FIRMWARE_FIRST, SourceFlags.GHES_ASSIST],
+    ("Firmware First", "Global"): [SourceFlags.FIRMWARE_FIRST, SourceFlags.GLOBAL],
+    ("Preserve Register Bits",): [InstructionFlags.PRESERVE_REGISTER],
+    ("Global", "Shared"): [AestProcessorFlags.GLOBAL, AestProcessorFlags.SHARED],
+    ("Level Triggered",): [AestInterruptFlags.LEVEL_TRIGGERED],
+    ("Shared Interface", "Clear MISCx Registers"): [AestInterfaceFlags.SHARED, AestInterfaceFlags.CLEAR_MISC],
+    (
+        "Shared Interface", "Clear MISCx Registers", "Error Node Device Valid", "Affinity Type",
+        "Error group Address Valid", "Fault Injection Address Valid", "Interrupt Config Address valid",
+    ): [
+        AestInterfaceFlags.SHARED, AestInterfaceFlags.CLEAR_MISC, AestInterfaceFlags.ERROR_NODE_DEVICE_VALID,
+        AestInterfaceFlags.AFFINITY_TYPE, AestInterfaceFlags.ERROR_GROUP_VALID,
+        AestInterfaceFlags.FAULT_INJECTION_VALID, AestInterfaceFlags.INTERRUPT_CONFIG_VALID,
+    ],
+}  # fmt: skip
+"""The bits that iasl shows one by one, and our names for them."""
+
+
+@pytest.mark.parametrize("name", ["HEST", "ERST", "EINJ", "AEST", "AEST-1"])
+def test_iasl_sees_every_flag_by_our_name(name):
+    ours = {(offset, size): value for offset, size, _, value in whole(SAMPLES[name]())}
+    seen = {}
+    text = (FIXTURES / f"{name}.dsl").read_text()
+    pattern = r"^\[([0-9A-F]+)h \d+ ([0-9A-F]+)h\] +Flags[^\n]*\n((?: +[^\n\[]+ : [01]\n)+)"
+    for match in re.finditer(pattern, text, re.MULTILINE):
+        shown = re.findall(r"^ +(.+?) : ([01])$", match[3], re.MULTILINE)
+        labels = tuple(label for label, _ in shown)
+        value = ours[int(match[1], 16), int(match[2], 16)]
+        assert [bool(value & mask) for mask in FLAG_NAMES[labels]] == [bit == "1" for _, bit in shown]
+        for label, bit in shown:
+            seen.setdefault((labels, label), set()).add(bit)
+    assert seen
+    if name == "AEST":  # each of these bits was seen set and clear
+        assert all(bits == {"0", "1"} for (labels, _), bits in seen.items() if len(labels) == 7)
 
 
 @needs_iasl
