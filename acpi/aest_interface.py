@@ -16,7 +16,10 @@ class AestInterfaceType(OpenEnum):
 
 
 class AestInterfaceFlags(OpenFlags):
-    """Flags of an interface; from the third on revision 2."""
+    """Flags of an interface; from the third on revision 2.
+
+    INTERRUPT_CONFIG_VALID is bit 6 to Linux's AEST patches, bit 7 to iasl; DEN0085 itself was not read.
+    """
 
     SHARED = 1 << 0
     CLEAR_MISC = 1 << 1

@@ -101,7 +101,7 @@ def hest() -> Hest:
             extra = {} if number == 0 else {"notification": notification(fill, number)}
             sources.append(MachineCheckSource.of(fill(kind, flags=fill_flags(kind, 5), **extra), banks))
             continue
-        # iasl shows GLOBAL (bit 1), but compiles it as 0: see test_iasl_shows_the_flag_that_it_cannot_compile
+        # iasl has GLOBAL at the wrong bit: see test_iasl_takes_firmware_first_for_global
         extra = {} if "flags" not in FIXED[number].model_fields else {"flags": fill_flags(FIXED[number], 1)}
         if number in {9, 10}:
             extra = {"flags": 0}
