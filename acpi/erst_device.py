@@ -143,6 +143,8 @@ class ErstDevice(ActionRegisters):
         first, _ = self.store.next_id()
         if first == INVALID_ID:
             return ErstStatus.RECORD_STORE_EMPTY
+        if self.state.record_id == INVALID_ID:
+            return ErstStatus.FAILED
         wanted = self.state.record_id if self.state.record_id != UNSPECIFIED_ID else first
         if wanted not in self.store:
             self.state = replace(self.state, record_id=first)

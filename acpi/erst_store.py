@@ -195,9 +195,11 @@ class SlotStore:
 
     def clear(self, record_id: int) -> ErstStatus:
         """Forget a record.  Raises OSError: then it may be there or not."""
+        if record_id in {UNSPECIFIED_ID, INVALID_ID}:
+            return ErstStatus.FAILED
         versions = self._versions.get(record_id)
         if not versions:
-            return ErstStatus.RECORD_NOT_FOUND if self._versions else ErstStatus.RECORD_STORE_EMPTY
+            return ErstStatus.RECORD_NOT_FOUND
         self._settle()
         sequence = versions[-1].sequence
         self._blank(versions, keep=0)

@@ -31,7 +31,7 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "BERT": {"iasl": _IASL, "foreign": ("iasl 20200925 template",), "kernel": _LINUX},
     "CCEL": {"iasl": _NEWEST, "foreign": ("iasl 20260408 template",)},
     "EINJ": {"iasl": _IASL, "foreign": ("iasl 20200925 template",)},
-    "ERST": {"iasl": _IASL, "foreign": ("iasl 20200925 template", "QEMU 7.2 acpi-erst")},
+    "ERST": {"iasl": _IASL, "foreign": ("iasl 20200925 template", "QEMU 7.2 acpi-erst, its table and its answers")},
     "FACP": {"iasl": _IASL, "foreign": (_VIRT,), "kernel": _LINUX},
     "GTDT": {"iasl": _IASL, "foreign": (_VIRT,), "kernel": _LINUX},
     "HEST": {
