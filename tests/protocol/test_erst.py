@@ -629,12 +629,15 @@ def follow(text, certain, raws):
     return working
 
 
-def kill_again_and_again(directory, writes, seconds):
-    """SIGKILL at random moments until so many writes were acknowledged, or the time is up: (writes, kills)."""
+def kill_again_and_again(directory, writes, seconds, least_kills=0):
+    """SIGKILL at random moments until so many writes were acknowledged and so many processes killed: (writes, kills).
+
+    It ends in any case when the time is up.
+    """
     path, certain, written, kills = directory / "records", {}, [0], 0
     rng = random.Random(1)
     until = time.monotonic() + seconds
-    while written[0] < writes and time.monotonic() < until:
+    while (written[0] < writes or kills < least_kills) and time.monotonic() < until:
         kills += 1
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.protocol.erst_writer", str(path), str(kills)], stdout=subprocess.PIPE
