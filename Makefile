@@ -35,10 +35,10 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto -q
+	$(BIN)/python -m pytest -n auto --dist worksteal -q
 
 fuzz: $(STAMP)  ## the property tests with the long profile, mutation tests included
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto -q tests/fuzz tests/laws
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto --dist worksteal -q tests/fuzz tests/laws
 
 bench: $(STAMP)  ## per-structure times beside construct, and a replay of a million events beside its floor loop
 	$(BIN)/python -m tests.bench.run
