@@ -61,6 +61,8 @@ class VcpuState(NamedTuple):
     serror: int | None = None
     """Syndrome (ISS) of a virtual SError that is pending already, else None."""
     vbar: int = 0
+    sctlr: int = 0
+    """SCTLR_EL1: SPAN and DSSBS decide what an SDEI dispatch, as an exception, does to PSTATE."""
 
     @property
     def el(self) -> int:

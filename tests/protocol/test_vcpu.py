@@ -73,6 +73,7 @@ def test_sctlr_written_later_counts():
     assert vcpu.sctlr == SPAN
     vcpu.take_sea(SEA, None)
     assert not vcpu.pstate & PAN
+    assert vcpu.state().sctlr == SPAN
 
 
 def test_masked_serror_waits_and_is_taken_when_unmasked():

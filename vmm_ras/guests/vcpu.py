@@ -171,7 +171,7 @@ class Vcpu:
 
     def state(self) -> VcpuState:
         """What the core is told of a vCPU that was stopped."""
-        return VcpuState(self.pc, self.pstate, tuple(self.x[:18]), self.vsesr, self.vbar)
+        return VcpuState(self.pc, self.pstate, tuple(self.x[:18]), self.vsesr, self.vbar, self._sctlr)
 
     def set_registers(self, effect: SetRegisters) -> bool:
         """Carry out an SDEI dispatch or completion; True if a pending SError was taken when the vCPU went on."""
