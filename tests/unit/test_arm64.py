@@ -14,6 +14,7 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "arm64"
 ESR = json.loads((FIXTURES / "esr.json").read_text())["values"]
 KVM = json.loads((FIXTURES / "kvm.json").read_text())
 OBSERVED = json.loads((FIXTURES / "observed.json").read_text())
+REGISTERS = json.loads((FIXTURES / "registers.json").read_text())
 
 # Our name, Linux' name
 ESR_NAMES = [
@@ -40,6 +41,23 @@ ESR_NAMES = [
     ("ISS_IDS", "ESR_ELx_IDS"),
     ("ISS_AET", "ESR_ELx_AET"),
     ("ISS_AET_SHIFT", "ESR_ELx_AET_SHIFT"),
+]
+REGISTER_NAMES = [
+    ("SCTLR_IESB", "SCTLR_EL1.IESB"),
+    ("SCTLR_SPAN", "SCTLR_EL1.SPAN"),
+    ("SCTLR_DSSBS", "SCTLR_EL1.DSSBS"),
+    ("SCTLR_SPINTMASK", "SCTLR_EL1.SPINTMASK"),
+    ("SCTLR2_NMEA", "SCTLR2_EL1.NMEA"),
+    ("SCTLR2_EASE", "SCTLR2_EL1.EASE"),
+    ("HCR_AMO", "HCR_EL2.AMO"),
+    ("HCR_TGE", "HCR_EL2.TGE"),
+    ("HCR_E2H", "HCR_EL2.E2H"),
+    ("HCR_TEA", "HCR_EL2.TEA"),
+    ("HCRX_SCTLR2EN", "HCRX_EL2.SCTLR2En"),
+    ("HCRX_TMEA", "HCRX_EL2.TMEA"),
+    ("DISR_A", "DISR_EL1.A"),
+    ("ISR_A", "ISR_EL1.A"),
+    ("ISS_IESB", "ESR_ELx.IESB"),
 ]
 KVM_NAMES = [
     ("EL0T", "ptrace.h", "PSR_MODE_EL0t"),
@@ -75,6 +93,29 @@ KVM_NAMES = [
 @pytest.mark.parametrize(("ours", "theirs"), ESR_NAMES)
 def test_esr_constants_are_linux(ours, theirs):
     assert getattr(arm64, ours) == ESR[theirs]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), REGISTER_NAMES)
+def test_control_bits_are_those_of_the_register_descriptions(ours, theirs):
+    assert getattr(arm64, ours) == 1 << REGISTERS["bits"][theirs]
+
+
+@pytest.mark.parametrize(("feature", "field"), REGISTERS["features"].items())
+def test_a_feature_is_found_in_its_id_register_field(feature, field):
+    """Each field alone, at its least value, switches on exactly its feature."""
+    registers = dict.fromkeys(("pfr0", "pfr1", "mmfr1", "mmfr2"), 0)
+    nothing = arm64.Features(*[False] * len(arm64.Features._fields))
+    assert arm64.Features.of_id_registers(**registers) == nothing
+    registers[field["register"]] = field["least"] << field["low"]
+    assert arm64.Features.of_id_registers(**registers) == nothing._replace(**{feature: True})
+    registers[field["register"]] = field["least"] - 1 << field["low"]
+    assert arm64.Features.of_id_registers(**registers) == nothing
+
+
+def test_neoverse_n1_is_what_its_id_registers_say():
+    registers = {name: int(value, 16) for name, value in REGISTERS["neoverse-n1"].items()}
+    assert arm64.Features.of_id_registers(**registers) == arm64.NEOVERSE_N1 == arm64.Features()
+    assert set(REGISTERS["features"]) == set(arm64.Features._fields)
 
 
 @pytest.mark.parametrize(("ours", "header", "theirs"), KVM_NAMES)
@@ -129,10 +170,44 @@ def test_sea_fields():
     assert arm64.sea_esr(1, 0, dfsc=0x1C, force=True) == 0x9600001C
 
 
+def test_each_field_is_its_bit():
+    """Against Linux' masks, one field at a time, for data and instruction aborts."""
+    for instruction, lower in ((False, "DABT_LOW"), (True, "IABT_LOW")):
+        base = ESR[f"ESR_ELx_EC_{lower}"] << 26 | ESR["ESR_ELx_IL"] | ESR["ESR_ELx_FSC_EXTABT"]
+        make = {"instruction": instruction}
+        assert arm64.sea_esr(0, 0, **make) == base
+        assert arm64.sea_esr(0, None, **make) == base | ESR["ESR_ELx_FnV"]
+        assert arm64.sea_esr(0, 0, ea=1, **make) == base | ESR["ESR_ELx_EA"]
+        for set_ in (2, 3):
+            assert arm64.sea_esr(0, 0, set_=set_, **make) == base | set_ << ESR["ESR_ELx_SET_SHIFT"]
+        for level, name in enumerate(("MINUS1", "0", "1", "2", "3"), -1):
+            code = ESR[f"ESR_ELx_FSC_SEA_TTW_{name}"]
+            assert code == 0x14 + level
+            assert arm64.sea_esr(0, 0, dfsc=code, **make) == base & ~0x3F | code
+            walked = arm64.sea_esr(0, 0, dfsc=code, s1ptw=1, target=2, **make)
+            assert walked == base & ~0x3F | code | ESR["ESR_ELx_S1PTW"]
+    assert arm64.sea_esr(0, 0, wnr=1) == 0x92000010 | ESR["ESR_ELx_WNR"]
+
+
+def test_an_sea_for_el2():
+    """EC says "lower EL" unless EL2 itself was interrupted; ours is as KVM's (nested guests, Linux 7.2)."""
+    for el in (0, 1):
+        assert arm64.sea_esr(el, 0, target=2) >> 26 == ESR["ESR_ELx_EC_DABT_LOW"]
+        assert arm64.sea_esr(el, 0, target=2, instruction=True) >> 26 == ESR["ESR_ELx_EC_IABT_LOW"]
+    assert arm64.sea_esr(2, 0) >> 26 == ESR["ESR_ELx_EC_DABT_CUR"]
+    assert arm64.sea_esr(2, None, instruction=True) == 0x86000410
+
+
 @pytest.mark.parametrize(
     ("kwargs", "said"),
     [
-        ({"el": 2, "far": 0}, "exception level 2"),
+        ({"el": 3, "far": 0}, "exception level 3"),
+        ({"el": 2, "far": 0, "target": 1}, "exception level 2 to 1"),
+        ({"el": 0, "far": 0, "target": 0}, "exception level 0 to 0"),
+        ({"el": 0, "far": 0, "target": 3}, "exception level 0 to 3"),
+        ({"el": 0, "far": 0, "dfsc": 0x15, "s1ptw": 1}, "S1PTW"),
+        ({"el": 2, "far": 0, "dfsc": 0x15, "s1ptw": 1, "target": 2}, "S1PTW"),
+        ({"el": 1, "far": 0, "s1ptw": 1, "target": 2}, "S1PTW"),
         ({"el": -1, "far": 0}, "exception level -1"),
         *(({"el": 0, "far": None, "dfsc": dfsc}, "FnV is RES0") for dfsc in sorted(arm64.DFSC_SEA_TTW)),
         *(({"el": 0, "far": 0, "dfsc": dfsc}, "unless forced") for dfsc in sorted(arm64.DFSC_PARITY)),
