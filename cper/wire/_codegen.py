@@ -21,8 +21,6 @@ from cper.wire._layout import Layout, Slot
 if TYPE_CHECKING:
     from cper.wire._struct import Struct
 
-_MISSING = object()
-
 
 def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
     """Source and names of the codec of ``cls``."""
@@ -38,7 +36,7 @@ def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
         # what BaseModel.__init__ sets, without the detour over __setattr__
         **{f"set_{slot}": vars(BaseModel)[slot].__set__ for slot in BaseModel.__slots__},
         "FIELDS": set(cls.model_fields),
-        "MISSING": _MISSING,
+        "blank": dict.fromkeys([*(s.name for s in layout.slots), "residue"]).copy,
         "CLASS": cls,
         "NAME": cls.__name__,
     }
@@ -68,6 +66,8 @@ def _words(layout: Layout) -> str:
 
 
 def _decode(layout: Layout, plain: bool) -> str:
+    flags = f"w{layout.flags}" if layout.flags is not None else ""
+    into = "out" if plain else "d" if flags else ""
     out = [
         f"def {'plain_of' if plain else 'decode'}(data, offset=0):",
         "    try:",
@@ -77,46 +77,37 @@ def _decode(layout: Layout, plain: bool) -> str:
     ]
     if plain:
         out.append("    out = {}")
+    elif flags:
+        out.append("    d = blank()")
     odd: list[str] = []
-    flags = f"w{layout.flags}" if layout.flags is not None else ""
     if flags:
         odd.append(f"{flags} & {~layout.known & (1 << 8 * layout.words[layout.flags or 0][1].size) - 1:#x}")
     out.append("    odd = " + (odd[0] if odd else "0"))
     for run in _runs(layout):
-        lines: list[str] = []
-        for w in run:
-            lines += _read_word(layout, w, flags, plain)
-        if len(run) == 1 and not _flags_of(layout, run[0]):
-            out += [f"    {line}" for line in lines]
-            continue
-        # most records have few valid fields: one test passes over a run of them
-        mask = sum(_flags_of(layout, w) for w in run)
-        out += [f"    if {flags} & {mask:#x}:", *[f"        {line}" for line in lines], "    else:"]
-        if not plain:
-            names = [f"f{i}" for i, s in enumerate(layout.slots) if s.word in run]
-            out.append(f"        {' = '.join(names)} = None")
-        out.append(f"        if {' or '.join(_not_zero(layout, w) for w in run)}: odd = 1")
+        out += [f"    {line}" for line in _read_run(layout, run, flags, into)]
     if plain:
         out += ["    if odd:", "        residue = decode(data, offset).residue", "        if residue:"]
         out += ["            out['residue'] = residue.hex()", "    return out"]
         return "\n".join(out)
-    fields = ", ".join(f"{s.name!r}: f{i}" for i, s in enumerate(layout.slots))
+    if not flags:
+        fields = ", ".join(f"{s.name!r}: f{i}" for i, s in enumerate(layout.slots))
+        out.append(f"    d = {{{fields}{', ' if fields else ''}'residue': None}}")
     out += [
         "    self = new(CLASS)",
-        f"    set___dict__(self, {{{fields}{', ' if fields else ''}'residue': None}})",
+        "    set___dict__(self, d)",
         "    set___pydantic_fields_set__(self, FIELDS)",
         "    set___pydantic_extra__(self, None)",
         "    set___pydantic_private__(self, None)",
         "    if odd:",
         f"        raw = bytes(data[offset:offset + {layout.size}])",
-        "        self.__dict__['residue'] = CLASS._difference(raw, encode(self))",
+        "        d['residue'] = CLASS._difference(raw, encode(self))",
         "    return self",
     ]
     return "\n".join(out)
 
 
 RUN = 3
-"""Words of conditional fields that share one test of the validation word."""
+"""Words of conditional fields that are tested one by one."""
 
 
 def _flags_of(layout: Layout, word: int) -> int:
@@ -126,16 +117,33 @@ def _flags_of(layout: Layout, word: int) -> int:
 
 
 def _runs(layout: Layout) -> list[list[int]]:
-    """The words to read, in order; neighbours whose fields are conditional in runs of up to RUN."""
+    """The words to read, in order; neighbours all of whose fields are conditional together."""
     runs: list[list[int]] = []
     for w in range(len(layout.words)):
         if w == layout.flags:
             continue
-        if runs and _flags_of(layout, w) and _flags_of(layout, runs[-1][-1]) and len(runs[-1]) < RUN:
+        if runs and runs[-1][-1] == w - 1 and _flags_of(layout, w) and _flags_of(layout, runs[-1][-1]):
             runs[-1].append(w)
         else:
             runs.append([w])
     return runs
+
+
+def _read_run(layout: Layout, run: list[int], flags: str, into: str) -> list[str]:
+    """Lines that read a run of words.  Most records have few valid fields: one test passes over a run without any."""
+    if len(run) == 1:
+        return _read_word(layout, run[0], flags, into)
+    parts = [[w] for w in run] if len(run) <= RUN else [run[: len(run) // 2], run[len(run) // 2 :]]
+    lines = [line for part in parts for line in _read_run(layout, part, flags, into)]
+    mask = 0
+    for w in run:
+        mask |= _flags_of(layout, w)
+    if len(run) <= RUN:
+        odd = " or ".join(_not_zero(layout, w) for w in run)
+    else:
+        start, end = layout.words[run[0]][2], layout.words[run[-1]][2] + layout.words[run[-1]][1].size
+        odd = f"data[offset + {start}:offset + {end}] != b'\\0' * {end - start}"
+    return [f"if {flags} & {mask:#x}:", *[f"    {line}" for line in lines], f"elif {odd}: odd = 1"]
 
 
 def _not_zero(layout: Layout, word: int) -> str:
@@ -143,8 +151,8 @@ def _not_zero(layout: Layout, word: int) -> str:
     return f"w{word} != {bytes(cell.size)!r}" if cell.fmt.endswith("s") else f"w{word}"
 
 
-def _read_word(layout: Layout, w: int, flags: str, plain: bool) -> list[str]:
-    """Lines that read all fields of one word, and note bits that none of them claims."""
+def _read_word(layout: Layout, w: int, flags: str, into: str) -> list[str]:
+    """Lines that read all fields of one word into a dict (or locals), and note bits that none of them claims."""
     cell = layout.words[w][1]
     mine = [(i, s) for i, s in enumerate(layout.slots) if s.word == w]
     whole = next(((i, s) for i, s in mine if not s.mask), None)
@@ -155,10 +163,9 @@ def _read_word(layout: Layout, w: int, flags: str, plain: bool) -> list[str]:
             return [f"if {_not_zero(layout, w)}: odd = 1"]
         i, s = whole
         if not s.flag:
-            return _read(i, s, f"w{w}", 0, plain)
-        out += [f"if {flags} & {s.flag:#x}:", *_read(i, s, f"w{w}", 4, plain), "else:"]
-        out += [] if plain else [f"    f{i} = None"]
-        return [*out, f"    if {_not_zero(layout, w)}: odd = 1"]
+            return _read(i, s, f"w{w}", 0, into)
+        out += [f"if {flags} & {s.flag:#x}:", *_read(i, s, f"w{w}", 4, into)]
+        return [*out, f"elif {_not_zero(layout, w)}: odd = 1"]
     full = (1 << 8 * cell.size) - 1
     fixed = full if whole is not None and not whole[1].flag else 0
     for _, s in slices:
@@ -169,10 +176,9 @@ def _read_word(layout: Layout, w: int, flags: str, plain: bool) -> list[str]:
         value = f"w{w} >> {s.lo} & {s.mask:#x}" if s.lo else f"w{w} & {s.mask:#x}" if s.mask else f"w{w}"
         if s.flag:
             claim = s.mask << s.lo if s.mask else full
-            out += [f"if {flags} & {s.flag:#x}:", f"    claimed |= {claim:#x}", *_read(i, s, value, 4, plain)]
-            out += [] if plain else ["else:", f"    f{i} = None"]
+            out += [f"if {flags} & {s.flag:#x}:", f"    claimed |= {claim:#x}", *_read(i, s, value, 4, into)]
         else:
-            out += _read(i, s, value, 0, plain)
+            out += _read(i, s, value, 0, into)
     if any(s.flag for _, s in mine):
         out.append(f"if w{w} & ~claimed: odd = 1")
     elif fixed != full:
@@ -180,45 +186,47 @@ def _read_word(layout: Layout, w: int, flags: str, plain: bool) -> list[str]:
     return out
 
 
-def _read(i: int, s: Slot, value: str, indent: int, plain: bool) -> list[str]:
-    """Lines that put the field's value into ``f<i>`` or ``out``."""
-    pad = " " * indent
+def _read(i: int, s: Slot, value: str, indent: int, into: str) -> list[str]:
+    """Lines that put the field's value into ``f<i>``, or under its name into the dict ``into``."""
+    plain = into == "out"
+    target = f"{into}[{s.name!r}]" if into else f"f{i}"
     lines: list[str] = []
-    target = f"out[{s.name!r}]" if plain else f"f{i}"
     if s.const is not None:
-        raw = f"load{i}({value})" if s.load else value
         lines += [
-            f"{pad}f{i} = {raw}",
-            f"{pad}if f{i} != const{i}:",
-            f"{pad}    raise DecodeError(f'expected {{const{i}!r}}, found {{f{i}!r}}', structure=NAME, "
+            f"f{i} = " + (f"load{i}({value})" if s.load else value),
+            f"if f{i} != const{i}:",
+            f"    raise DecodeError(f'expected {{const{i}!r}}, found {{f{i}!r}}', structure=NAME, "
             f"path={s.name!r}, offset=offset + {s.offset})",
         ]
-        return lines + ([f"{pad}{target} = f{i}"] if plain else [])
-    if s.kind is not None and issubclass(s.kind, OpenEnum):
+        lines += [f"{target} = f{i}"] if into else []
+    elif s.kind is not None and issubclass(s.kind, OpenEnum):
         if plain:
-            return [f"{pad}f{i} = {value}", f"{pad}{target} = word{i}(f{i}, f{i})"]
-        return [f"{pad}f{i} = known{i}({value})", f"{pad}if f{i} is None: f{i} = load{i}({value})"]
-    if s.kind is not None and issubclass(s.kind, OpenFlags):
-        return [f"{pad}{target} = load{i}({value}){'.plain' if plain else ''}"]
-    if s.kind is bool:
-        return [f"{pad}{target} = ({value}) != 0"]
-    if s.kind is not None:  # a nested structure
-        reader = f"plain{i}" if plain else f"load{i}"
-        return [
-            f"{pad}try:",
-            f"{pad}    {target} = {reader}({value})",
-            f"{pad}except WireError as error:",
-            f"{pad}    raise error.within(NAME, {s.name!r}, offset + {s.offset}) from None",
+            lines += [f"f{i} = {value}", f"{target} = word{i}(f{i}, f{i})"]
+        else:
+            lines += [f"f{i} = known{i}({value})", f"if f{i} is None: f{i} = load{i}({value})"]
+            lines += [f"{target} = f{i}"] if into else []
+    elif s.kind is not None and issubclass(s.kind, OpenFlags):
+        lines.append(f"{target} = load{i}({value}){'.plain' if plain else ''}")
+    elif s.kind is bool:
+        lines.append(f"{target} = ({value}) != 0")
+    elif s.kind is not None:  # a nested structure
+        lines += [
+            "try:",
+            f"    {target} = {'plain' if plain else 'load'}{i}({value})",
+            "except WireError as error:",
+            f"    raise error.within(NAME, {s.name!r}, offset + {s.offset}) from None",
         ]
-    if s.load is None:
-        shown = f"plain{i}({value})" if plain and s.plain else value
-        return [f"{pad}{target} = {shown}"]
-    lines.append(f"{pad}f{i} = load{i}({value})")
-    if not s.exact:
-        lines.append(f"{pad}if dump{i}(f{i}) != {value}: odd = 1")
-    if plain:
-        lines.append(f"{pad}{target} = " + (f"plain{i}(f{i})" if s.plain else f"f{i}"))
-    return lines
+    elif s.load is None:
+        lines.append(f"{target} = " + (f"plain{i}({value})" if plain and s.plain else value))
+    elif s.exact and not plain:
+        lines.append(f"{target} = load{i}({value})")
+    else:
+        lines.append(f"f{i} = load{i}({value})")
+        if not s.exact:
+            lines.append(f"if dump{i}(f{i}) != {value}: odd = 1")
+        if into:
+            lines.append(f"{target} = " + (f"plain{i}(f{i})" if plain and s.plain else f"f{i}"))
+    return [" " * indent + line for line in lines]
 
 
 def _encode(cls: type[Struct], layout: Layout, name: str) -> str:
