@@ -22,8 +22,10 @@ N, Z, C, V, TCO, DIT, UAO, PAN, SS, IL, ALLINT, SSBS, A = (
     1 << n for n in (31, 30, 29, 28, 25, 24, 23, 22, 21, 20, 13, 12, 8)
 )
 BTYPE, DAIF = 3 << 10, 0xF << 6
-SPAN, DSSBS, SPINTMASK = 1 << 23, 1 << 44, 1 << 62
+SPAN, DSSBS, SPINTMASK, IESB = 1 << 23, 1 << 44, 1 << 62, 1 << 21
+NMEA, EASE = 1 << 2, 1 << 5  # of SCTLR2_EL1
 EVERYTHING = arm64.Features(dit=True, bti=True, mte=True, nmi=True)
+DF2 = arm64.Features(double_fault2=True)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_bits_that_the_pe_lacks_do_not_come_back():
 
 def test_run_at_refuses_other_modes():
     vcpu = Vcpu()
-    for el, bits in ((2, 0), (0, 4)):
+    for el, bits in ((2, 0), (0, 4), (-1, 0), (3, 0)):
         with pytest.raises(InputError):
             vcpu.run_at(el, 0, bits)
 
@@ -227,6 +229,164 @@ def test_set_registers_refuses_what_no_vcpu_has():
         with pytest.raises(InputError, match="SetRegisters"):
             vcpu.set_registers(SetRegisters(1, None, 0, x, 0, pstate))
     assert len(vcpu.x) == 31
+
+
+# -- FEAT_DoubleFault2: SCTLR2_EL1.EASE and NMEA -------------------------------------------
+
+
+@pytest.mark.parametrize(("pstate", "offset"), [(0x4, 0x180), (0x5, 0x380), (0x0, 0x580), (0x10, 0x780)])
+def test_with_ease_an_sea_takes_the_serror_vector_and_nothing_else_changes(pstate, offset):
+    vcpu, plain = Vcpu(DF2, vbar=VBAR, sctlr2=EASE), Vcpu(vbar=VBAR)
+    for one in (vcpu, plain):
+        one.pc, one.pstate = 0x400AA4, pstate
+        one.take_sea(0x92000010, 0x1234)
+    assert (vcpu.pc, plain.pc) == (VBAR + offset, VBAR + offset - 0x180)
+    for name in ("elr", "spsr", "esr", "far", "pstate"):
+        assert getattr(vcpu, name) == getattr(plain, name)
+    assert (vcpu.esr, vcpu.far, vcpu.elr, vcpu.isr) == (0x92000010, 0x1234, 0x400AA4, 0)
+
+
+def test_ease_needs_the_feature_and_can_be_written_later():
+    for features, offset in ((arm64.NEOVERSE_N1, 0x400), (DF2, 0x580)):
+        vcpu = Vcpu(features)
+        vcpu.sctlr2, vcpu.vbar = EASE, VBAR
+        assert (vcpu.sctlr2, vcpu.vbar) == (EASE, VBAR)
+        vcpu.run_at(0)
+        vcpu.take_sea(SEA, None)
+        assert vcpu.pc == VBAR + offset
+    vcpu = Vcpu(DF2, vbar=VBAR, sctlr2=EASE)
+    vcpu.run_at(1)
+    vcpu.pend_serror(UEO)
+    assert vcpu.pc == VBAR + 0x380  # as ever
+    vcpu.sctlr2 = 0
+    vcpu.take_sea(SEA, None)
+    assert vcpu.pc == VBAR + 0x200
+
+
+def test_with_nmea_pstate_a_masks_no_serror():
+    vcpu = Vcpu(DF2, vbar=VBAR, sctlr2=NMEA)
+    vcpu.run_at(1, 0x1000, A)
+    assert vcpu.pend_serror(UER) is True
+    assert (vcpu.pc, vcpu.esr, vcpu.elr, vcpu.spsr) == (VBAR + 0x380, 0xBE000C11, 0x1000, A | 0x5)
+    assert vcpu.isr == 0
+    vcpu = Vcpu(sctlr2=NMEA)  # without FEAT_DoubleFault2 the bit means nothing
+    vcpu.run_at(1, 0x1000, A)
+    assert vcpu.pend_serror(UER) is False
+
+
+def test_writing_nmea_lets_a_masked_serror_in():
+    vcpu = Vcpu(DF2, vbar=VBAR)
+    vcpu.run_at(1, 0x1000, A)
+    vcpu.pend_serror(UER)
+    vcpu.sctlr2 = NMEA
+    assert (vcpu.pc, vcpu.esr, vcpu.isr) == (VBAR + 0x380, 0xBE000C11, 0)
+
+
+def test_with_nmea_an_esb_takes_and_does_not_defer():
+    vcpu = Vcpu(DF2, vbar=VBAR, sctlr2=NMEA)
+    vcpu.run_at(1, 0x1000, A)
+    vcpu.note_error(UER)
+    assert vcpu.esb() is False
+    assert (vcpu.disr, vcpu.pc) == (0, VBAR + 0x380)
+
+
+# -- errors that nothing has synchronized: ESB, and SCTLR_EL1.IESB ---------------------------
+
+
+def test_an_unsynchronized_error_shows_nowhere_until_an_esb():
+    vcpu = Vcpu(vbar=VBAR)
+    vcpu.run_at(1, 0x1000)
+    vcpu.note_error(UER)
+    assert (vcpu.pc, vcpu.isr, vcpu.state().serror, vcpu.poll_serror()) == (0x1000, 0, None, False)
+    assert vcpu.esb() is False  # unmasked: taken
+    assert (vcpu.pc, vcpu.esr, vcpu.disr, vcpu.latent) == (VBAR + 0x380, 0xBE000C11, 0, None)
+    vcpu.note_error(UEO)  # PSTATE.A is set now: deferred
+    vcpu.note_error(UER)
+    assert vcpu.esb() is True
+    assert (vcpu.disr, vcpu.latent, vcpu.isr) == (0x8000_0C11, None, 0)
+
+
+def test_an_esb_defers_the_worse_of_what_waits():
+    vcpu = Vcpu()
+    vcpu.run_at(1, 0, A)
+    vcpu.pend_serror(UER)
+    vcpu.note_error(0x11)
+    assert vcpu.esb() is True
+    assert (vcpu.disr, vcpu.isr) == (0x8000_0011, 0)
+
+
+def test_without_iesb_an_exception_synchronizes_nothing():
+    for features, sctlr in ((arm64.NEOVERSE_N1, 0), (arm64.Features(iesb=False), IESB)):
+        vcpu = Vcpu(features, vbar=VBAR, sctlr=sctlr)
+        vcpu.run_at(0, 0x400000)
+        vcpu.note_error(UER)
+        vcpu.take_sea(SEA, None)
+        assert vcpu.isr == 0
+        vcpu.eret()
+        assert (vcpu.pc, vcpu.latent) == (0x400000, UER)
+
+
+def test_with_iesb_taking_an_exception_makes_the_error_pending():
+    vcpu = Vcpu(vbar=VBAR, sctlr=IESB)
+    vcpu.run_at(0, 0x400000)
+    vcpu.note_error(UER)
+    vcpu.take_sea(SEA, None)  # the handler finds it pending and masked: an implicit ESB defers nothing
+    assert (vcpu.pc, vcpu.isr, vcpu.disr, vcpu.latent) == (VBAR + 0x400, 0x100, 0, None)
+    assert vcpu.eret() is True  # to EL0, which does not mask it; it was not taken immediately, so IESB is 0
+    assert (vcpu.pc, vcpu.elr, vcpu.esr) == (VBAR + 0x580, 0x400000, 0xBE000C11)
+
+
+def test_with_iesb_a_return_takes_an_unmasked_error_before_it_leaves():
+    vcpu = Vcpu(vbar=VBAR, sctlr=IESB)
+    vcpu.run_at(1, 0x1000)
+    vcpu.spsr, vcpu.elr = 0, 0x400000
+    vcpu.note_error(UER)
+    assert vcpu.eret() is True
+    assert (vcpu.elr, vcpu.pc, vcpu.spsr) == (0x1000, VBAR + 0x380, 0x5)  # ELR is the ERET's own address
+    assert vcpu.esr == 0xBE000C11 | 1 << 13  # synchronized by the implicit ESB, and taken immediately
+
+
+def test_iesb_is_said_of_architected_syndromes_only():
+    for vsesr in (0, 1 << 24, 1 << 24 | 0x11):  # uncategorised, IMPLEMENTATION DEFINED
+        vcpu = Vcpu(vbar=VBAR, sctlr=IESB)
+        vcpu.run_at(1, 0x1000)
+        vcpu.note_error(vsesr)
+        assert vcpu.eret() is True
+        assert vcpu.esr == 0xBE000000 | vsesr
+
+
+def test_with_nmea_and_iesb_the_serror_is_taken_at_the_vector_of_the_sea():
+    vcpu = Vcpu(DF2, vbar=VBAR, sctlr=IESB, sctlr2=NMEA)
+    vcpu.run_at(0, 0x400000)
+    vcpu.note_error(UER)
+    vcpu.take_sea(SEA, None)
+    assert (vcpu.elr, vcpu.pc) == (VBAR + 0x400, VBAR + 0x380)  # SEA first, then the SError on top of it
+    assert (vcpu.esr, vcpu.isr, vcpu.latent) == (0xBE000C11 | 1 << 13, 0, None)
+
+
+def test_a_latent_error_is_synchronized_by_an_serror_too():
+    vcpu = Vcpu(vbar=VBAR, sctlr=IESB)
+    vcpu.run_at(0, 0x400000)
+    vcpu.note_error(UER)
+    vcpu.pend_serror(UEO)
+    assert (vcpu.esr, vcpu.isr, vcpu.latent) == (0xBE000811, 0x100, None)
+    assert vcpu.state().serror == UER
+
+
+def test_latent_syndromes_have_25_bits():
+    vcpu = Vcpu()
+    for bad in (1 << 25, -1):
+        with pytest.raises(InputError, match="24:0"):
+            vcpu.note_error(bad)
+    assert vcpu.latent is None
+
+
+def test_without_feat_ras_an_esb_is_a_nop():
+    vcpu = Vcpu(arm64.Features(ras=False))
+    vcpu.run_at(1, 0x1000)
+    vcpu.note_error(UER)
+    assert vcpu.esb() is False
+    assert (vcpu.pc, vcpu.disr, vcpu.latent) == (0x1000, 0, UER)
 
 
 guest_acts = st.one_of(

@@ -1,10 +1,12 @@
 """A model vCPU at EL0 and EL1: taking exceptions, and virtual SError (Arm ARM D1.3; RAS supplement 2.5).
 
 It executes nothing: whoever plays the guest says what it does (``run_at``, ``eret``, ``esb``), and the exceptions that
-follow are taken as hardware takes them.
+follow are taken as hardware takes them.  ``guests/nested.py`` adds EL2.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from vmm_ras import arm64
 from vmm_ras.arm64 import EL0T, EL1H, PSTATE_A, PSTATE_DAIF, PSTATE_IL, PSTATE_M, PSTATE_NZCV, PSTATE_PAN, VECTOR_SERROR
@@ -12,37 +14,50 @@ from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import InputError, StateError
 from vmm_ras.events import VcpuState
 
-_BLOCK = {mode: arm64.vector_block(mode) for mode in arm64.EL_MODES}
+_EL = 3 << 2
+"""PSTATE.M[3:2], which is 0 at EL0, AArch32 included."""
 
 
 class Vcpu:
     """Registers of one vCPU, and the SError that waits for it.
 
     A synchronous external abort is never masked, and comes before an SError: taking it masks the SError (PSTATE.A).
-    The registers are plain attributes; after writing ``pstate`` directly call ``poll_serror``.
+    The registers are plain attributes; after writing ``pstate`` directly call ``poll_serror``.  What an exception does
+    depends on features, VBAR, SCTLR and SCTLR2 only: it is worked out when one of these is written.
     """
 
+    MODES: ClassVar[frozenset[int]] = arm64.EL_MODES
+    """PSTATE.M values that the vCPU can be in."""
+
     __slots__ = (
+        "_asynchronous",
         "_implemented",
         "_keep",
         "_sctlr",
+        "_sctlr2",
+        "_serror_mask",
         "_set",
+        "_synchronizes",
+        "_synchronous",
+        "_vbar",
         "disr",
         "elr",
         "esr",
         "far",
         "features",
+        "latent",
         "pc",
         "pstate",
         "sp_el0",
         "sp_el1",
         "spsr",
-        "vbar",
         "vsesr",
         "x",
     )
 
-    def __init__(self, features: arm64.Features = arm64.NEOVERSE_N1, *, vbar: int = 0, sctlr: int = 0) -> None:
+    def __init__(
+        self, features: arm64.Features = arm64.NEOVERSE_N1, *, vbar: int = 0, sctlr: int = 0, sctlr2: int = 0
+    ) -> None:
         self.features = features
         self._implemented = arm64.implemented_bits(features)
         self.x: list[int] = [0] * 31
@@ -54,26 +69,68 @@ class Vcpu:
         self.spsr = 0
         self.esr = 0
         self.far = 0
-        self.vbar = vbar
-        self.sctlr = sctlr
         self.disr = 0
         """DISR_EL1: what an ESB deferred.  The guest clears it by writing 0."""
         self.vsesr: int | None = None
-        """Syndrome of the pending virtual SError, or None."""
+        """Syndrome of the pending SError, or None."""
+        self.latent: int | None = None
+        """Syndrome of an error that no barrier has synchronized yet: nothing shows it, and it is not pending."""
+        self._vbar, self._sctlr, self._sctlr2 = vbar, sctlr, sctlr2
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Work out what taking an exception will do."""
+        features, vbar = self.features, self._vbar
+        sctlr2 = self._effective_sctlr2()
+        self._keep, self._set = arm64.entry_bits(features, self._sctlr)
+        self._asynchronous = {mode: vbar + block + VECTOR_SERROR for mode, block in arm64.vector_blocks().items()}
+        self._synchronous = self._asynchronous
+        if not sctlr2 & arm64.SCTLR2_EASE:
+            self._synchronous = {mode: vbar + block for mode, block in arm64.vector_blocks().items()}
+        self._serror_mask = 0 if sctlr2 & arm64.SCTLR2_NMEA else PSTATE_A
+        self._synchronizes = not self._serror_mask or self._implicit_esb
+
+    def _effective_sctlr2(self) -> int:
+        return self._sctlr2 if self.features.double_fault2 else 0
+
+    @property
+    def vbar(self) -> int:
+        """VBAR_EL1: where the vectors are."""
+        return self._vbar
+
+    @vbar.setter
+    def vbar(self, value: int) -> None:
+        self._vbar = value
+        self._prepare()
 
     @property
     def sctlr(self) -> int:
-        """SCTLR_EL1; SPAN and DSSBS decide what an exception does to PSTATE."""
+        """SCTLR_EL1; SPAN, DSSBS, SPINTMASK and IESB decide what an exception does."""
         return self._sctlr
 
     @sctlr.setter
     def sctlr(self, value: int) -> None:
         self._sctlr = value
-        self._keep, self._set = arm64.entry_bits(self.features, value)
+        self._prepare()
+
+    @property
+    def sctlr2(self) -> int:
+        """SCTLR2_EL1; with FEAT_DoubleFault2, EASE and NMEA count."""
+        return self._sctlr2
+
+    @sctlr2.setter
+    def sctlr2(self, value: int) -> None:
+        self._sctlr2 = value
+        self._prepare()
+        self.poll_serror()
+
+    @property
+    def _implicit_esb(self) -> bool:
+        return self.features.iesb and bool(self._sctlr & arm64.SCTLR_IESB)
 
     @property
     def el(self) -> int:
-        """Exception level: 0 or 1."""
+        """Exception level."""
         return arm64.exception_level(self.pstate)
 
     @property
@@ -93,11 +150,13 @@ class Vcpu:
         self.esr = esr
         if far is not None:
             self.far = far
-        self.pc = self.vbar + _BLOCK[old & PSTATE_M]
+        self.pc = self._synchronous[old & PSTATE_M]
         self.pstate = old & self._keep | self._set
+        if self._synchronizes:
+            self._synchronize()
 
     def pend_serror(self, vsesr: int) -> bool:
-        """Make a virtual SError pending with this syndrome (IDS and ISS, 25 bits); True if it was taken at once.
+        """Make an SError pending with this syndrome (IDS and ISS, 25 bits); True if it was taken at once.
 
         While one is pending already, the worse syndrome stays (DDI 0587 2.5.3).  Without FEAT_RAS there is none.
         """
@@ -106,18 +165,46 @@ class Vcpu:
         self.vsesr = arm64.merge_serror(self.vsesr, vsesr) if self.features.ras else 0
         return self.poll_serror()
 
+    def note_error(self, vsesr: int) -> None:
+        """An error happened asynchronously, and stays ``latent`` until something synchronizes it.
+
+        That is an ESB or, with SCTLR_EL1.IESB, taking an exception to EL1 or returning from one.
+        """
+        if vsesr & ~arm64.ESR_ISS:
+            raise InputError(f"SError syndrome {vsesr:#x}: only bits 24:0 exist")
+        self.latent = arm64.merge_serror(self.latent, vsesr)
+
+    def _synchronize(self) -> bool:
+        """The implicit ESB: a latent error becomes pending; True if an SError was taken.
+
+        Unlike an ESB instruction it defers nothing to DISR_EL1.  ISS.IESB of an SError that is taken at once says so,
+        where the syndrome is an architected one.
+        """
+        latent = self.latent if self._implicit_esb else None
+        if latent is not None:
+            self.latent = None
+            if not latent & arm64.ISS_IDS and latent & arm64.ISS_DFSC == arm64.DFSC_SERROR and self._unmasked():
+                latent |= arm64.ISS_IESB
+            self.vsesr = arm64.merge_serror(self.vsesr, latent) if self.features.ras else 0
+        return self.poll_serror()
+
+    def _unmasked(self) -> bool:
+        return not self.pstate & self._serror_mask
+
     def poll_serror(self) -> bool:
         """Take the pending SError if PSTATE.A lets it through; True if it was taken."""
         old = self.pstate
         vsesr = self.vsesr
-        if vsesr is None or old & PSTATE_A:
+        if vsesr is None or old & self._serror_mask:
             return False
         self.vsesr = None
         self.spsr = old
         self.elr = self.pc
         self.esr = arm64.serror_esr(vsesr)
-        self.pc = self.vbar + _BLOCK[old & PSTATE_M] + VECTOR_SERROR
+        self.pc = self._asynchronous[old & PSTATE_M]
         self.pstate = old & self._keep | self._set
+        if self._synchronizes:
+            self._synchronize()
         return True
 
     def mask_serror(self) -> None:
@@ -134,51 +221,62 @@ class Vcpu:
 
         One that is not masked is taken instead.  Without FEAT_RAS the instruction is a NOP.
         """
+        if not self.features.ras:
+            return False
+        if self.latent is not None:
+            self.vsesr, self.latent = arm64.merge_serror(self.vsesr, self.latent), None
         vsesr = self.vsesr
-        if vsesr is None or not self.features.ras or self.poll_serror():
+        if vsesr is None or self.poll_serror():
             return False
         self.disr = arm64.DISR_A | vsesr
         self.vsesr = None
         return True
 
     def eret(self) -> bool:
-        """Return from an exception: PC and PSTATE from ELR_EL1 and SPSR_EL1; True if a pending SError was taken then.
+        """Return from an exception: PC and PSTATE from ELR_EL1 and SPSR_EL1; True if an SError was taken.
 
-        A return to a mode that EL1 cannot return to is an illegal one: EL and SP stay, and PSTATE.IL is set (D1.4.4).
+        With SCTLR_EL1.IESB an unmasked error is taken before the return, with ELR_EL1 at the ERET.  A return to a mode
+        that EL1 cannot return to is an illegal one: EL and SP stay, and PSTATE.IL is set (D1.4.4).
         Raises StateError at EL0, where there is no ERET.
         """
-        if self.el != 1:
+        if not self.pstate & _EL:
             raise StateError("ERET at EL0")
-        spsr = self.spsr & self._implemented
+        if self._synchronizes and self._synchronize():
+            return True
         self.pc = self.elr
-        if spsr & PSTATE_M in _BLOCK:
-            self.pstate = spsr
-        else:
-            self.pstate = spsr & (PSTATE_NZCV | PSTATE_DAIF | PSTATE_PAN) | PSTATE_IL | self.pstate & PSTATE_M
-        return self.poll_serror()
+        self.pstate = self._returned(self.spsr, arm64.EL_MODES)
+        return self.vsesr is not None and self.poll_serror()
+
+    def _returned(self, spsr: int, modes: frozenset[int]) -> int:
+        """PSTATE after an exception return."""
+        spsr &= self._implemented
+        if spsr & PSTATE_M in modes:
+            return spsr
+        return spsr & (PSTATE_NZCV | PSTATE_DAIF | PSTATE_PAN) | PSTATE_IL | self.pstate & PSTATE_M
 
     def run_at(self, el: int, pc: int | None = None, bits: int = 0) -> bool:
         """Let the guest run at EL0t or EL1h, with all exceptions unmasked; ``bits`` are further PSTATE bits.
 
         A pending SError is taken at once unless ``bits`` has PSTATE.A; True if it was.
         """
-        if el not in (0, 1) or bits & PSTATE_M:
-            raise InputError(f"EL{el}, PSTATE bits {bits:#x}: expected EL 0 or 1, and no mode bits")
-        self.pstate = bits | (EL1H if el else EL0T)
+        mode = el << 2 | 1 if el else EL0T
+        if el < 0 or mode not in self.MODES or bits & PSTATE_M:
+            raise InputError(f"EL{el}, PSTATE bits {bits:#x}: expected an EL that the vCPU has, and no mode bits")
+        self.pstate = bits | mode
         if pc is not None:
             self.pc = pc
         return self.poll_serror()
 
     def state(self) -> VcpuState:
         """What the core is told of a vCPU that was stopped."""
-        return VcpuState(self.pc, self.pstate, tuple(self.x[:18]), self.vsesr, self.vbar, self._sctlr)
+        return VcpuState(self.pc, self.pstate, tuple(self.x[:18]), self.vsesr, self._vbar, self._sctlr)
 
     def set_registers(self, effect: SetRegisters) -> bool:
         """Carry out an SDEI dispatch or completion; True if a pending SError was taken when the vCPU went on."""
         if len(effect.x) > len(self.x):
             raise InputError(f"SetRegisters.x has {len(effect.x)} registers: there are {len(self.x)}")
-        if effect.pstate & PSTATE_M not in _BLOCK:
-            raise InputError(f"SetRegisters.pstate {effect.pstate:#x}: neither EL0 nor EL1")
+        if effect.pstate & PSTATE_M not in self.MODES:
+            raise InputError(f"SetRegisters.pstate {effect.pstate:#x}: not a mode that the vCPU has")
         self.x[: len(effect.x)] = effect.x
         self.pc = effect.pc
         self.pstate = effect.pstate
