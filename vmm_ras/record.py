@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from acpi.ghes import DataEntry300, ErrorStatusHeader
 from cper.common import SectionFlags, Severity, Timestamp
@@ -19,8 +19,7 @@ _NO_TEXT = bytes(20)
 _header, _entry, _memory = ErrorStatusHeader.pack, DataEntry300.pack, PlatformMemory.pack
 
 
-@dataclass(frozen=True)
-class RecordStyle:
+class RecordStyle(NamedTuple):
     """Which optional things a record says."""
 
     count: bool = True
@@ -46,8 +45,9 @@ def capacity(block_length: int, max_sections: int) -> int:
     return max(0, min((block_length - HEADER_SIZE) // ENTRY_SIZE, max_sections, 0x3FF))
 
 
-_FRU_TEXT = DataEntry300.at("fru_text")
+_FRU_TEXT, _ADDRESS = DataEntry300.at("fru_text"), PlatformMemory.at("physical_address")
 _BEFORE, _AFTER = _FRU_TEXT.offset, _FRU_TEXT.offset + _FRU_TEXT.size
+_HERE, _REST = _ADDRESS.offset, _ADDRESS.offset + _ADDRESS.size
 
 
 @lru_cache(maxsize=1024)
@@ -74,6 +74,15 @@ def _frame(
     return header, entry[:_BEFORE], entry[_AFTER:]
 
 
+@lru_cache(maxsize=1024)
+def _section(size: int, error_type: int | None, mask: bool) -> tuple[bytes, bytes]:
+    """What memory sections have in common: the bytes before and behind the physical address."""
+    section = _memory(
+        physical_address=0, physical_address_mask=-size & ALL_ONES if mask else None, error_type=error_type
+    )
+    return section[:_HERE], section[_REST:]
+
+
 def memory_block(
     pages: Sequence[tuple[int, int]],
     *,
@@ -96,6 +105,6 @@ def memory_block(
         error_type = style.error_type
     parts = [header]
     for gpa, size in pages:
-        mask = -size & ALL_ONES if style.mask else None
-        parts += (before, text, after, _memory(physical_address=gpa, physical_address_mask=mask, error_type=error_type))
+        start, end = _section(size, error_type, style.mask)
+        parts += (before, text, after, start, gpa.to_bytes(8, "little"), end)
     return b"".join(parts)

@@ -8,7 +8,7 @@ that leaves the window unfinished says ``waiting``; the summary, made from the p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import crcmod.predefined
@@ -102,7 +102,7 @@ class Replay:
         self._row: Row | None = None
         """The row whose event is being handled."""
         self._bare: InjectSea | None = None
-        self._telling: dict[type, Callable[[Any], None]] = {
+        self.guest.listeners = {
             Posted: self._posted,
             Acked: self._acked,
             Decided: self._decided,
@@ -223,12 +223,7 @@ class Replay:
         self._row = None
 
     def _follow(self, effects: list[Effect]) -> None:
-        """Read off effects that were carried out, and off what the guest did then, what became of the rows."""
-        telling = self._telling
-        for e in effects:
-            tell = telling.get(e.__class__)
-            if tell is not None:
-                tell(e)
+        """Effects were carried out: read off what the guest did then what became of the rows."""
         if self.guest.os.actions:
             self._outcomes()
         if self.journal is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from struct import Struct
+
 from vmm_ras.errors import GuestError, Poisoned
 
 _SHIFT = 16
+_WORD = Struct("<Q")
 _CHUNK = 1 << _SHIFT
 _PAGE = 12
 
@@ -50,6 +53,21 @@ class GuestMemory:
             parts.append(bytes(here) if found is None else bytes(found[at : at + here]))
             gpa, size = gpa + here, size - here
         return b"".join(parts)
+
+    def word(self, gpa: int) -> int:
+        """The 64-bit little-endian number at ``gpa``."""
+        chunk, at = self._fast.get(gpa >> _SHIFT), gpa & _CHUNK - 1
+        if chunk is not None and at <= _CHUNK - 8:
+            return _WORD.unpack_from(chunk, at)[0]  # type: ignore[no-any-return]
+        return int.from_bytes(self.read(gpa, 8), "little")
+
+    def set_word(self, gpa: int, value: int) -> None:
+        """Put a 64-bit little-endian number at ``gpa``."""
+        chunk, at = self._fast.get(gpa >> _SHIFT), gpa & _CHUNK - 1
+        if chunk is not None and at <= _CHUNK - 8:
+            _WORD.pack_into(chunk, at, value)
+        else:
+            self.write(gpa, _WORD.pack(value))
 
     def write(self, gpa: int, data: bytes) -> None:
         """Put ``data`` at ``gpa``."""

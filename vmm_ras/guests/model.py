@@ -61,6 +61,8 @@ class ModelGuest:
             Reply: self._reply,
             Escalate: self._escalate,
         }
+        self.listeners: dict[type, Callable[[Any], None]] = {}
+        """Who hears of a kind of notice, of Escalate, and of an InjectSea without a record, as they are reached."""
 
     def start_sdei(self, notifier: Notifier, now: float, registered: bool = True, watch: Watch | None = None) -> None:
         """Let the guest's SDEI client register, or unregister, its events; ``watch`` as in :meth:`drive`."""
@@ -96,21 +98,21 @@ class ModelGuest:
         """
         handlers = notifier.handlers
         self._stay = stay
-        last = 0
+        if not effects:
+            return
         for _ in range(MAX_ROUNDS):
-            if not effects:
-                break
-            last = effects[-1].id
             answers = self.perform(effects, now)
             if watch is not None:
                 watch(effects)
+            last = effects[-1]
             effects = []
             for answer in answers:
                 effects += handlers[answer.__class__](answer, now)
+            if not effects:
+                break
         else:
             raise GuestError("core and guest do not come to rest")
-        if last:
-            notifier.receive(Done(last), now)
+        handlers[Done](Done(last.id), now)
 
     def perform(self, effects: list[Effect], now: float) -> list[Event]:
         """Carry out a list of effects in order; the answers, but for Done.
@@ -119,32 +121,45 @@ class ModelGuest:
         """
         out: list[Event] = []
         failed: set[int | None] | None = None
-        memory, vcpus = self.memory, self.vcpus
+        memory, vcpus, handlers, listeners = self.memory, self.vcpus, self._handlers, self.listeners
+        e: Any
         for e in effects:
-            if type(e) in _NOTICES or (failed is not None and getattr(e, "source_id", None) in failed):
+            kind = e.__class__
+            if failed is not None and kind not in _NOTICES and getattr(e, "source_id", None) in failed:
                 continue
             try:
-                if type(e) is WriteGuest:
-                    memory.write(e.gpa, e.data)
-                    if len(e.data) == 4 and e.data != b"\0\0\0\0":
-                        self.os.block_written(e.source_id, now)
-                elif type(e) is ArmAck:
-                    value = int.from_bytes(memory.read(e.gpa, 8), "little")
-                    memory.write(e.gpa, (value & ~e.mask).to_bytes(8, "little"))
-                elif type(e) is Release:
+                if kind is WriteGuest:
+                    _, source_id, gpa, data = e
+                    memory.write(gpa, data)
+                    if len(data) == 4 and data != b"\0\0\0\0":
+                        self.os.block_written(source_id, now)
+                elif kind is Release:
                     if e.vcpu != self._stay:
                         self._release(e.vcpu, now, out)
-                elif type(e) is PollAck:
-                    out.append(AckRead(e.id, e.source_id, int.from_bytes(memory.read(e.gpa, e.size), "little")))
-                elif type(e) is Stop:
-                    if e.vcpu in self._programs:  # its call comes first; it is stopped when that is answered
-                        self._stops.add(e.vcpu)
+                elif kind is PollAck:
+                    id, source_id, gpa, size = e
+                    value = memory.word(gpa) if size == 8 else int.from_bytes(memory.read(gpa, size), "little")
+                    out.append(AckRead(id, source_id, value))
+                elif kind is ArmAck:
+                    _, _, gpa, mask = e
+                    memory.set_word(gpa, memory.word(gpa) & ~mask)
+                elif kind is Stop:
+                    vcpu = e.vcpu
+                    if vcpu in self._programs:  # its call comes first; it is stopped when that is answered
+                        self._stops.add(vcpu)
                     else:
-                        out.append(Stopped(e.vcpu, vcpus[e.vcpu].state()))
-                elif type(e) is InjectSea:
-                    vcpus[e.vcpu].take_sea(e.esr, e.far)
+                        out.append(Stopped(vcpu, vcpus[vcpu].state()))
+                elif kind is InjectSea:
+                    _, source_id, vcpu, esr, far = e
+                    vcpus[vcpu].take_sea(esr, far)
+                    if source_id is None and InjectSea in listeners:
+                        listeners[InjectSea](e)
                 else:
-                    self._handlers[type(e)](e, now)
+                    do, hear = handlers.get(kind), listeners.get(kind)
+                    if do is not None:
+                        do(e, now)
+                    if hear is not None:
+                        hear(e)
             except GuestError as error:
                 failed = {*(failed or ()), getattr(e, "source_id", None)}
                 out.append(Failed(e.id, str(error)))

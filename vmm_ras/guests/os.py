@@ -7,6 +7,7 @@ that of ``ghes_proc`` and ``ghes_notify_*`` in Linux (read, act, clear the block
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import lru_cache
 from typing import NamedTuple
 
 from acpi.ghes import MAX_BLOCK_SIZE, ErrorStatusHeader, StatusBlock
@@ -31,6 +32,7 @@ _RECOVERABLE = Severity.RECOVERABLE
 _SURVIVABLE = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
 _MEMORY = PlatformMemory.GUID
 _SEA = NotificationType.SEA
+_header = lru_cache(maxsize=64)(ErrorStatusHeader.decode)  # blocks differ, their headers hardly do
 Call = Generator[tuple[int, tuple[int, ...]], int, None]
 """A guest program: yields (function, arguments) of an HVC and gets X0."""
 
@@ -89,7 +91,7 @@ class GuestOs:
         self.ack_delay: dict[int | None, float] = {}
         """Source id (None: all) to seconds that its acknowledgement is late; infinity: it never comes."""
         self.polls_stopped = False
-        self._cache: list[tuple[bytes, float]] = []
+        self._cache: dict[bytes, float] = {}
         self._late: list[tuple[float, PlacedSource]] = []
         self._polled: dict[int, PlacedSource] = {}
         self._unpolled: dict[int, PlacedSource] = {}
@@ -246,7 +248,7 @@ class GuestOs:
             return False
         memory = self.memory
         try:
-            at = int.from_bytes(memory.read(source.register, 8), "little")
+            at = memory.word(source.register)
             if not at:
                 return False
             raw = memory.read(at, ErrorStatusHeader.SIZE)
@@ -255,7 +257,7 @@ class GuestOs:
             outcome = "malformed"
             limit = min(source.block_length, MAX_BLOCK_SIZE)
             try:
-                head = ErrorStatusHeader.decode(raw)
+                head = _header(raw)
                 size = head.raw_data_offset + head.raw_data_length if head.raw_data_length else 20 + head.data_length
                 if size <= limit:
                     raw = memory.read(at, size)
@@ -281,9 +283,8 @@ class GuestOs:
         if source.ack is None:
             return
         try:
-            value = int.from_bytes(self.memory.read(source.ack, 8), "little")
-            value = value & source.ack_preserve | source.ack_write
-            self.memory.write(source.ack, value.to_bytes(8, "little"))
+            value = self.memory.word(source.ack) & source.ack_preserve | source.ack_write
+            self.memory.set_word(source.ack, value)
         except GuestError:
             self.actions.append(Action(source.source_id, "unreadable"))
 
@@ -315,13 +316,15 @@ class GuestOs:
 
     def _cached(self, raw: bytes, now: float) -> bool:
         """Whether an identical block was seen lately (Linux: ghes_estatus_cached); remembers this one otherwise."""
-        fresh = now - self.profile.cache_seconds
-        for seen, at in self._cache:
-            if seen == raw and at > fresh:
-                return True
-        if len(self._cache) >= self.profile.cache_slots:
-            del self._cache[0]
-        self._cache.append((raw, now))
+        cache = self._cache
+        seen = cache.get(raw)
+        if seen is not None and seen > now - self.profile.cache_seconds:
+            return True
+        if seen is not None:
+            del cache[raw]
+        elif len(cache) >= self.profile.cache_slots:
+            del cache[next(iter(cache))]
+        cache[raw] = now
         return False
 
     def _panic(self, why: str) -> None:
