@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from acpi.ghes import DataEntry300, ErrorStatusHeader
 from cper.common import SectionFlags, Severity, Timestamp
@@ -19,7 +19,8 @@ _NO_TEXT = bytes(20)
 _header, _entry, _memory = ErrorStatusHeader.pack, DataEntry300.pack, PlatformMemory.pack
 
 
-class RecordStyle(NamedTuple):
+@dataclass(frozen=True)
+class RecordStyle:
     """Which optional things a record says."""
 
     count: bool = True
@@ -52,14 +53,14 @@ _HERE, _REST = _ADDRESS.offset, _ADDRESS.offset + _ADDRESS.size
 
 @lru_cache(maxsize=1024)
 def _frame(
-    count: int, severity: Severity, latent: bool, second: int | None, style: RecordStyle
+    count: int, severity: Severity, latent: bool, second: int | None, counted: bool, text: bool
 ) -> tuple[bytes, bytes, bytes]:
     """What blocks have in common: block header, and entry header before and behind the FRU text."""
-    several, corrected = count > 1 and style.count, severity == Severity.CORRECTED
+    several, corrected = count > 1 and counted, severity == Severity.CORRECTED
     header = _header(
         correctable=corrected, uncorrectable=not corrected,
         multiple_correctable=corrected and several, multiple_uncorrectable=several and not corrected,
-        entry_count=count if style.count else 0, data_length=count * ENTRY_SIZE, severity=severity,
+        entry_count=count if counted else 0, data_length=count * ENTRY_SIZE, severity=severity,
     )  # fmt: skip
     stamp = None
     if second is not None:
@@ -69,7 +70,7 @@ def _frame(
             stamp = None  # a time that no calendar has is no time
     entry = _entry(
         section_type=PlatformMemory.GUID, severity=severity, flags=SectionFlags.LATENT_ERROR if latent else 0,
-        error_data_length=PlatformMemory.SIZE, fru_text="" if style.fru_text else None, timestamp=stamp,
+        error_data_length=PlatformMemory.SIZE, fru_text="" if text else None, timestamp=stamp,
     )  # fmt: skip
     return header, entry[:_BEFORE], entry[_AFTER:]
 
@@ -99,7 +100,7 @@ def memory_block(
     Latent Error).  ``number``: the record's, for the FRU text.  ``time``: seconds since the epoch.
     """
     second = int(time) if time is not None and style.timestamp else None
-    header, before, after = _frame(len(pages), severity, latent, second, style)
+    header, before, after = _frame(len(pages), severity, latent, second, style.count, style.fru_text)
     text = b"vmm memory #%08x" % (number & 0xFFFFFFFF) if style.fru_text else _NO_TEXT
     if error_type is None:
         error_type = style.error_type

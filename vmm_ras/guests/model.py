@@ -125,7 +125,11 @@ class ModelGuest:
         e: Any
         for e in effects:
             kind = e.__class__
-            if failed is not None and kind not in _NOTICES and getattr(e, "source_id", None) in failed:
+            if kind in _NOTICES:
+                if kind in listeners:
+                    listeners[kind](e)
+                continue
+            if failed is not None and getattr(e, "source_id", None) in failed:
                 continue
             try:
                 if kind is WriteGuest:
@@ -155,11 +159,9 @@ class ModelGuest:
                     if source_id is None and InjectSea in listeners:
                         listeners[InjectSea](e)
                 else:
-                    do, hear = handlers.get(kind), listeners.get(kind)
-                    if do is not None:
-                        do(e, now)
-                    if hear is not None:
-                        hear(e)
+                    handlers[kind](e, now)
+                    if kind in listeners:
+                        listeners[kind](e)
             except GuestError as error:
                 failed = {*(failed or ()), getattr(e, "source_id", None)}
                 out.append(Failed(e.id, str(error)))
