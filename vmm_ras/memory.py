@@ -85,21 +85,22 @@ class PoisonMap:
 
     def set(self, page: int, state: int, queue: int = 0) -> int:
         """Put a page into ``state`` (and, when unreported, ``queue``); the state it had."""
-        chunk = self._chunks.get(page >> _CHUNK_SHIFT)
+        chunk, at, counts = self._chunks.get(page >> _CHUNK_SHIFT), page & _IN_CHUNK, self.counts
         if chunk is None:
             chunk = self._chunks[page >> _CHUNK_SHIFT] = bytearray(1 << _CHUNK_SHIFT)
-        at = page & _IN_CHUNK
-        value, counts = chunk[at], self.counts
+        value = chunk[at]
         old = value & 3
-        counts[old] -= 1
-        counts[state] += 1
-        if old == UNREPORTED:
-            self.waiting[value >> 2] -= 1
-        if state == UNREPORTED:
-            if not self.waiting[queue] or page < self._lowest[queue]:
-                self._lowest[queue] = page
-            self.waiting[queue] += 1
-            state |= queue << 2
+        if old:
+            counts[old] -= 1
+            if old == UNREPORTED:
+                self.waiting[value >> 2] -= 1
+        if state:
+            counts[state] += 1
+            if state == UNREPORTED:
+                if not self.waiting[queue] or page < self._lowest[queue]:
+                    self._lowest[queue] = page
+                self.waiting[queue] += 1
+                state |= queue << 2
         chunk[at] = state
         return old
 
@@ -117,7 +118,8 @@ class PoisonMap:
     def add(self, first: int, count: int, queue: int) -> int:
         """Make the healthy pages of a range unreported; how many they were.  Other pages keep what is known of them."""
         if count == 1:
-            if self.state(first):
+            chunk = self._chunks.get(first >> _CHUNK_SHIFT)
+            if chunk is not None and chunk[first & _IN_CHUNK]:
                 return 0
             self.set(first, UNREPORTED, queue)
             return 1

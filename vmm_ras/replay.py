@@ -213,13 +213,19 @@ class Replay:
         self.seq += 1
         self._rows.append(row)
         if gpa is not None:
-            self._open.setdefault(gpa >> self.page_shift, []).append(row)
-            low, high = max(gpa & -size, self._firmware[0]), min((gpa & -size) + size, self._firmware[1])
-            if low < high:
+            page = gpa >> self.page_shift
+            if page in self._open:
+                self._open[page].append(row)
+            else:
+                self._open[page] = [row]
+            first, end = self._firmware
+            low = gpa & -size
+            if low < end and low + size > first:
+                low, high = max(low, first), min(low + size, end)
                 self.guest.memory.poison(low, high - low)
-        now = self.now
+        notifier, now = self.notifier, self.now
         self._row = row
-        self.guest.drive(self.notifier, self.notifier.receive(event, now), now, self._follow)
+        self.guest.drive(notifier, notifier.handlers[event.__class__](event, now), now, self._follow)
         self._row = None
 
     def _follow(self, effects: list[Effect]) -> None:
@@ -320,11 +326,7 @@ class Replay:
         row = self._rows.popleft()
         if not row.closed:
             self._close(row)
-        s = self.summary
-        s.events += 1
-        s.codes[row.code] += 1
-        s.deliveries[row.delivery or "none"] += 1
-        s.outcomes[row.outcome] += 1
+        self.summary.count(row)
         return row
 
     # -- what the trace says beside events -------------------------------------------------

@@ -66,9 +66,8 @@ class Summary:
     """What became of a whole trace."""
 
     events: int = 0
-    codes: Counter[str] = field(default_factory=Counter)
-    deliveries: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
+    kinds: dict[tuple[str, str | None, str], int] = field(default_factory=dict)
+    """Events by code, delivery and outcome."""
     blocks: int = 0
     pages: dict[str, int] = field(default_factory=dict)
     """Pages by what the guest was told: unreported, posted, acked."""
@@ -84,13 +83,41 @@ class Summary:
     windows: list[tuple[int, int, int]] = field(default_factory=list)
     """(hva, gpa, size) of memory that was mapped by order of appearance."""
 
+    def count(self, row: Row) -> None:
+        """Take a row in."""
+        self.events += 1
+        kind = row.code, row.delivery, row.outcome
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+
+    def _by(self, index: int) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for kind, count in self.kinds.items():
+            found[kind[index] or "none"] += count
+        return found
+
+    @property
+    def codes(self) -> Counter[str]:
+        """Events by code, ``AR`` and ``AO``."""
+        return self._by(0)
+
+    @property
+    def deliveries(self) -> Counter[str]:
+        """Events by delivery; ``none`` where the guest was not told."""
+        return self._by(1)
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """Events by outcome."""
+        return self._by(2)
+
     @property
     def failures(self) -> dict[str, int]:
         """For ``--fail-on``: how many events were lost, never seen by the guest, or ended in a panic."""
+        outcomes = self.outcomes
         return {
-            "lost": sum(self.outcomes[o] for o in LOST),
+            "lost": sum(outcomes[o] for o in LOST),
             "unseen": self.pages.get("unreported", 0) + self.pages.get("posted", 0),
-            "panic": sum(self.outcomes[o] for o in PANIC) or int(bool(self.panicked)),
+            "panic": sum(outcomes[o] for o in PANIC) or int(bool(self.panicked)),
         }
 
     def plain(self) -> dict[str, Any]:

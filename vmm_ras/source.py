@@ -64,6 +64,7 @@ class ErrorSource:
         self.state = SourceState()
         self._gate = placed.ack if placed.ack is not None else placed.block
         self._gate_size = 8 if placed.ack is not None else 4
+        self._first_poll = placed.poll_interval_ms / 1000 if way == "polled" else FIRST_POLL
 
     @property
     def free(self) -> bool:
@@ -76,15 +77,14 @@ class ErrorSource:
     ) -> int:  # fmt: skip
         """Publish a block: arm the gate, write the body with block status 0, then the status.  The last id used."""
         placed, s = self.placed, self.state
-        source_id, at = placed.source_id, placed.block
+        source_id, at, gate = placed.source_id, placed.block, placed.ack
+        s.pages, s.queue, s.vcpu, s.tries, s.peek, s.wait = pages, queue, None, 0, 0, FIRST_POLL
         s.first = s.last = id + 1
-        s.pages, s.queue, s.tries, s.peek, s.wait = pages, queue, 0, 0, FIRST_POLL
-        s.vcpu = None
         s.overdue = now + rule.unacked.after_ms / 1000
-        s.poll = now + (placed.poll_interval_ms / 1000 if self.way == "polled" else FIRST_POLL)
-        if placed.ack is not None:
+        s.poll = now + self._first_poll
+        if gate is not None:
             id += 1
-            out.append(ArmAck(id, source_id, placed.ack, placed.ack_write))
+            out.append(ArmAck(id, source_id, gate, placed.ack_write))
         out.append(WriteGuest(id + 1, source_id, at, b"\0\0\0\0" + block[4:]))
         out.append(WriteGuest(id + 2, source_id, at, block[:4]))
         return id + 2
