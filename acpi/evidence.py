@@ -31,7 +31,11 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "BERT": {"iasl": _IASL, "foreign": ("iasl 20200925 template",), "kernel": _LINUX},
     "CCEL": {"iasl": _NEWEST, "foreign": ("iasl 20260408 template",)},
     "EINJ": {"iasl": _IASL, "foreign": ("iasl 20200925 template",)},
-    "ERST": {"iasl": _IASL, "foreign": ("iasl 20200925 template", "QEMU 7.2 acpi-erst, its table and its answers")},
+    "ERST": {
+        "iasl": _IASL,
+        "foreign": ("iasl 20200925 template", "QEMU 7.2 acpi-erst, its table and its answers"),
+        "kernel": _LINUX,
+    },
     "FACP": {"iasl": _IASL, "foreign": (_VIRT,), "kernel": _LINUX},
     "GTDT": {"iasl": _IASL, "foreign": (_VIRT,), "kernel": _LINUX},
     "HEST": {
@@ -41,7 +45,7 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "RAS2": {"iasl": _NEWER, "foreign": ("iasl 20260408 template",)},
     "RASF": {"iasl": _IASL, "foreign": ("iasl 20200925 template",)},
-    "SDEI": {"iasl": _IASL, "foreign": ("iasl 20200925 template",)},
+    "SDEI": {"iasl": _IASL, "foreign": ("iasl 20200925 template",), "kernel": _LINUX},
     "SPCR": {"iasl": _OLD, "foreign": (_VIRT,), "kernel": _LINUX},
 }
 """Signature to what backs the table as a whole."""

@@ -143,8 +143,8 @@ class Firmware:
     def aml(self, image: Image) -> dict[str, bytes]:
         """One file per table for ``kernel/firmware/acpi`` of an initrd; their addresses are those of ``image``.
 
-        RSDP and XSDT are the firmware's own.  Linux takes no SDEI table this way, and replaces a table that the
-        firmware has only where the OEM revision is higher.
+        RSDP and XSDT are the firmware's own.  Linux (6.1, 6.12) takes no GTDT, RAS2, RASF and SDEI this way, and
+        replaces a table that the firmware has only where the OEM revision is higher.
         """
         found: dict[str, bytes] = {}
         for name, _, data in image.regions:

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from vmm_ras.lab import kernel_log
-from vmm_ras.lab.kernel_log import BOUND, MemoryFailure, Victim, complaints, memory_failures, plain, tables, victim
+from vmm_ras.lab.kernel_log import (
+    BOUND,
+    ERST,
+    WITHOUT_SDEI,
+    MemoryFailure,
+    Victim,
+    complaints,
+    memory_failures,
+    plain,
+    tables,
+    victim,
+)
 
 LAB = Path(__file__).parents[2] / "fixtures" / "lab"
 LOGS = {series: (LAB / f"dmesg-{series}.txt").read_text() for series in ("6.1", "6.12")}
@@ -17,15 +28,18 @@ LOGS = {series: (LAB / f"dmesg-{series}.txt").read_text() for series in ("6.1", 
 def test_a_good_boot(series):
     import re
 
-    assert all(re.search(pattern, LOGS[series]) for pattern in BOUND)
-    assert complaints(LOGS[series]) == []
+    assert all(re.search(pattern, LOGS[series]) for pattern in (*BOUND, *ERST, *WITHOUT_SDEI))
+    assert complaints(LOGS[series], WITHOUT_SDEI) == []
+    without = complaints(LOGS[series])
+    assert [line for line in without if not line.startswith(("sdei", "GHES"))] == []
+    assert len(without) == 4  # version, mask, and the drivers of the interface and of the source
     found = memory_failures(LOGS[series])
-    assert len(found) == 3
+    assert len(found) == 4
     assert {(f.kind, f.outcome) for f in found} == {("dirty LRU page", "Recovered")}
     told = [line for line in LOGS[series].splitlines() if "}[Hardware Error]:   physical_address:" in line]
     pages = [int(line.rpartition("0x")[2], 16) >> 12 for line in told]
     assert pages == [f.pfn for f in found][: len(pages)]
-    assert len(pages) == 2  # the third is rate-limited, and still acted on
+    assert len(pages) == 2  # the others are rate-limited, and still acted on
 
 
 @pytest.mark.parametrize(
@@ -43,6 +57,9 @@ def test_a_good_boot(series):
         "BERT: Invalid boot error record.",
         "BERT: Can't request iomem region <0000000000000000-000000000000000f>.",
         "GICv3: Couldn't map GICD: unable",
+        "GHES: probe of GHES.3 failed with error -5",
+        "sdei sdei.0: probe with driver sdei failed with error -95",
+        "ERST: Can not request [mem 0xffffffffffffffff-0xfffffffffffffffd] for ERST.",
         "psci: Conflicting PSCI version detected: not supported",
     ],
 )

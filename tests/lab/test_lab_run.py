@@ -23,6 +23,7 @@ from vmm_ras.lab.model_run import play
 from vmm_ras.lab.packages import Packages
 from vmm_ras.lab.qemu import SharedRam
 from vmm_ras.lab.report import Report
+from vmm_ras.lab.second_boot import HOST
 from vmm_ras.memory import MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 
@@ -58,7 +59,7 @@ class TestAdapter:
         image = build(describe("minimal-vmm", memory=MIB)).image()
         image.write(ram.write)
         notifier = Notifier(image.sources, MemoryMap([MemorySlot(1 << 40, RAM, MIB)]), threads={7: 0})
-        return QemuGuest(qemu, notifier)
+        return QemuGuest(qemu, notifier, gpio_gsiv=123)
 
     def test_memory(self, guest, ram):
         ram.write(RAM, (0xFF).to_bytes(8, "little"))
@@ -82,6 +83,8 @@ class TestAdapter:
     def test_an_interrupt_is_a_pulse(self, guest, lines):
         guest.perform([RaiseLine(1, 1, "gsiv", 122)])
         assert lines == [("/gic", 90, True), ("/gic", 90, False)]
+        guest.perform([RaiseLine(2, 1, "gpio", 0)])
+        assert lines[2:] == [("/gic", 91, True), ("/gic", 91, False)]
 
     def test_a_found_page_is_told_and_acknowledged(self, guest, ram, lines):
         source = next(s for s in guest.notifier.sources.values() if s.way == "gsiv").placed
@@ -104,11 +107,11 @@ class TestAdapter:
 
 def test_the_model_takes_what_the_lab_plays():
     image = build(describe("minimal-vmm", memory=512 * MIB, vcpus=2)).image()
-    memory = MemoryMap([MemorySlot(smoke.HOST, RAM, 512 * MIB)])
+    memory = MemoryMap([MemorySlot(HOST, RAM, 512 * MIB)])
     threads = {smoke.FIRST_THREAD + i: i for i in range(2)}
     events = [
-        HostSignal(Code.AO, smoke.HOST + 0x10_0000, 12, 0, 1.0),
-        HostSignal(Code.AR, smoke.HOST + 0x20_0000, 12, smoke.FIRST_THREAD + 1, 2.0),
+        HostSignal(Code.AO, HOST + 0x10_0000, 12, 0, 1.0),
+        HostSignal(Code.AR, HOST + 0x20_0000, 12, smoke.FIRST_THREAD + 1, 2.0),
         GuestAbort(0, 0x9200_0010, 0x1000),
     ]
     found = play(image, 2, lambda sources: Notifier(sources, memory, vcpus=2, threads=threads), events)

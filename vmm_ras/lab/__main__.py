@@ -31,7 +31,7 @@ def smoke(
         bool, typer.Option("-v", "--verbose", help="Print every assertion, and the log of a failure.")
     ] = False,
 ) -> None:
-    """Boot Debian's kernels with our tables; tell them three errors; compare with the model guest."""
+    """Boot Debian's kernels with our tables; tell them errors; compare with the model guest; crash; boot again."""
     from vmm_ras.lab import smoke as scenario
     from vmm_ras.lab.errors import LabError, Unavailable
     from vmm_ras.lab.packages import SUITES, Packages

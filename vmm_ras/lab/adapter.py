@@ -35,8 +35,9 @@ class QemuGuest:
     Only vCPUs that :meth:`trap` stopped are ever stopped: what the lab replays is an access of a known instruction.
     """
 
-    def __init__(self, qemu: Qemu, notifier: Notifier) -> None:
-        self.qemu, self.notifier = qemu, notifier
+    def __init__(self, qemu: Qemu, notifier: Notifier, gpio_gsiv: int = 0) -> None:
+        """``gpio_gsiv``: the event device's interrupt, by which GPIO sources are told."""
+        self.qemu, self.notifier, self.gpio_gsiv = qemu, notifier, gpio_gsiv
         self.seen: list[Effect] = []
         """Every effect so far, in order."""
         self._trapped: dict[int, int] = {}
@@ -136,8 +137,9 @@ class QemuGuest:
                 self._running = True
                 self.qemu.debugger.resume()
         elif isinstance(e, RaiseLine):
+            gsiv = e.number if e.kind == "gsiv" else self.gpio_gsiv
             for level in (True, False):
-                self.qemu.qtest.set_line(self._gic, e.number - FIRST_SPI, level)
+                self.qemu.qtest.set_line(self._gic, gsiv - FIRST_SPI, level)
         return None
 
     def _select(self, vcpu: int) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 
 from acpi.fadt import Fadt, FadtHeader
 from acpi.firmware import Firmware
 from acpi.hest import Hest
 from acpi.image import Image, find_sources, find_tables
-from acpi.linking import BOOT_ERRORS_FILE, ERRORS_FILE, RSDP_FILE, TABLES_FILE
 from acpi.table import Rsdp, Xsdt
 from vmm_ras.lab import kernel_log
+from vmm_ras.lab.console import Console
+from vmm_ras.lab.guest_firmware import link
 from vmm_ras.lab.qemu import Qemu
 from vmm_ras.lab.report import Report
 
@@ -26,10 +28,8 @@ def compare(qemu: Qemu, firmware: Firmware, rsdp: int, report: Report) -> Image:
     hest = Hest.parse(ram["HEST"][1])
     errors = hest.generic_sources[0].error_status_address.address
     boot = int.from_bytes(ram["BERT"][1][-8:], "little")
-    # the firmware copies the tables, so where the files of RSDP and tables were is neither known nor seen
-    at = {RSDP_FILE: 0x1000, TABLES_FILE: 0x1_0000, ERRORS_FILE: errors, BOOT_ERRORS_FILE: boot}
-    built = firmware.image_of(firmware.link(at))
-    _sysfs(qemu, firmware, built, report)
+    built = firmware.image_of(link(firmware, errors, boot))
+    compare_sysfs(qemu.console, firmware, built, report)
     fadt = Fadt.parse(ram["FACP"][1]).head
     dsdt = built.region("dsdt")[1]
     address = fadt.x_dsdt or fadt.dsdt
@@ -49,15 +49,24 @@ def compare(qemu: Qemu, firmware: Firmware, rsdp: int, report: Report) -> Image:
     return image
 
 
-def _sysfs(qemu: Qemu, firmware: Firmware, built: Image, report: Report) -> None:
-    shown = kernel_log.tables(qemu.console.run(f"cd /sys/firmware/acpi/tables; {_DUMP}; cd /"))
+def compare_sysfs(
+    console: Console, firmware: Firmware, built: Image, report: Report, instead: Mapping[str, bytes] | None = None
+) -> None:
+    """Assert that Linux shows the tables that were built; ``instead``: signature to what the initrd gave.
+
+    Raises Failure.
+    """
+    shown = kernel_log.tables(console.run(f"cd /sys/firmware/acpi/tables; {_DUMP}; cd /"))
     names = {t.signature for t in firmware.tables} - {"XSDT"} | {"data/BERT"}
     report.equal(set(shown), names, "the guest has our tables and no others", " ".join(sorted(shown)))
     for name, gpa, data in built.regions:
         signature = name.upper()
         if signature in shown:
-            found, expected, what = base64.b64decode(shown[signature]), data, f"{signature} is what we built"
-            if signature == "FACP":
+            found, what = base64.b64decode(shown[signature]), f"{signature} is what we built"
+            expected = data if instead is None else instead.get(signature, data)
+            if expected is not data:
+                what = f"{signature} is what the initrd gave"
+            elif signature == "FACP":
                 found, expected, what = _own(found), _own(expected), f"{what}, but for the DSDT's address"
             report.equal(found, expected, what, f"{len(found)} bytes")
         elif name == "boot_errors":

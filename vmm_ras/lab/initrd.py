@@ -1,14 +1,17 @@
-"""The guest's root file system: busybox, the victim, and one script."""
+"""The guest's root file system: busybox, the victim, and one script; before it, tables that replace the firmware's."""
 
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from pathlib import Path
 
 from vmm_ras.lab import cpio
 from vmm_ras.lab.packages import Lab
 
 FOLDERS = ("bin", "dev", "proc", "sys", "tmp")
+UPGRADES = "kernel/firmware/acpi"
+"""Where Linux looks for tables (``Documentation/admin-guide/acpi/initrd_table_override.rst``)."""
 
 
 def build(lab: Lab) -> bytes:
@@ -21,3 +24,11 @@ def build(lab: Lab) -> bytes:
         cpio.program("init", (Path(__file__).with_name("guest") / "init").read_bytes()),
     ]
     return gzip.compress(cpio.archive(nodes), 1, mtime=0)
+
+
+def with_tables(tables: Mapping[str, bytes], root: bytes) -> bytes:
+    """The archive behind one that holds tables, by file name: that one Linux reads before it unpacks anything."""
+    folders = UPGRADES.split("/")
+    nodes = [cpio.directory("/".join(folders[:depth])) for depth in range(1, len(folders) + 1)]
+    nodes += [cpio.plain_file(f"{UPGRADES}/{name}", data) for name, data in tables.items()]
+    return cpio.archive(nodes) + root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 BOUND = (
@@ -11,11 +12,24 @@ BOUND = (
     r"BERT: Error records from previous boot",
 )
 """What a boot with our tables must say."""
+WITHOUT_SDEI = (
+    r"sdei: Failed to get SDEI version: -95",
+    r"sdei: disabling SDEI firmware interface",
+    r"sdei: failed to mask CPU\[\d\]: -95",
+    r"sdei.*probe.* failed with error -95",
+    r"GHES.*probe.* failed with error -5\b",
+)
+"""What it says where there is an SDEI table and nobody answers the calls (-95: not supported)."""
+ERST = (
+    r"ERST: Error Record Serialization Table \(ERST\) support is initialized",
+    r"pstore: Registered erst as persistent store backend",
+)
+"""What it says where the serialization table leads to a device."""
 COMPLAINTS = re.compile(
     r"ACPI (?:BIOS )?(?:Error|Warning|Exception)|ACPI: .*(?:[Mm]ismatch|[Ii]nvalid|[Uu]nable|[Ii]gnor)"
     r"|Firmware (?:Bug|Warn)"
-    r"|(?:GHES|HEST|BERT|APEI|SDEI|SPCR|MADT|GTDT|FADT|GICv\d|psci): .*(?:[Ff]ail|[Ii]nvalid|[Uu]nknown|[Uu]nsupported"
-    r"|[Tt]runcated|[Cc]orrupt|[Nn]ot supported|too|[Cc]an't|[Uu]nable|[Ss]kip)"
+    r"|(?:GHES|HEST|BERT|ERST|EINJ|APEI|sdei|SDEI|SPCR|MADT|GTDT|FADT|GICv\d|psci)\b.*: .*(?:[Ff]ail|[Ii]nvalid"
+    r"|[Uu]nknown|[Uu]nsupported|[Tt]runcated|[Cc]orrupt|[Nn]ot supported|too|[Cc]an't|[Cc]an not|[Uu]nable|[Ss]kip)"
 )
 """What it must not say."""
 _MEMORY_FAILURE = re.compile(r"Memory failure: 0x([0-9a-f]+): recovery action for (.*): (\w+)")
@@ -62,9 +76,10 @@ def memory_failures(log: str) -> list[MemoryFailure]:
     return found
 
 
-def complaints(log: str) -> list[str]:
-    """Lines in which the kernel objects to the tables."""
-    return [plain(line) for line in log.splitlines() if COMPLAINTS.search(line)]
+def complaints(log: str, expected: Sequence[str] = ()) -> list[str]:
+    """Lines in which the kernel objects to the tables, but for those that hold an expected pattern."""
+    found = [plain(line) for line in log.splitlines() if COMPLAINTS.search(line)]
+    return [line for line in found if not any(re.search(pattern, line) for pattern in expected)]
 
 
 def victim(text: str) -> Victim:

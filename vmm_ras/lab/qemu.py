@@ -20,6 +20,7 @@ from vmm_ras.lab.errors import Failure, Unavailable
 from vmm_ras.lab.gdb import Debugger
 from vmm_ras.lab.packages import Lab
 from vmm_ras.lab.qmp import Monitor, Qtest
+from vmm_ras.lab.records import RecordStore
 from vmm_ras.lab.wait import Channel
 
 CPU = "neoverse-n1"
@@ -56,8 +57,9 @@ class Qemu:
     """A running machine: ``virt`` without ACPI of its own, our firmware files instead.  Use it in a ``with`` block."""
 
     def __init__(
-        self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], *, gpa: int, memory: int, vcpus: int, gic: int
-    ) -> None:
+        self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], *, gpa: int, memory: int, vcpus: int, gic: int,
+        store: RecordStore,
+    ) -> None:  # fmt: skip
         self._fds: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._channels: list[Channel] = []
@@ -65,12 +67,14 @@ class Qemu:
         self._complaints = os.memfd_create("qemu-complaints")
         self.ram = SharedRam(gpa, memory)
         try:
-            self._start(lab, initrd, files, vcpus, gic)
+            self._start(lab, initrd, files, vcpus, gic, store)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], vcpus: int, gic: int) -> None:
+    def _start(
+        self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], vcpus: int, gic: int, store: RecordStore
+    ) -> None:
         ends = {name: socket.socketpair() for name in ("console", "monitor", "debugger", "qtest")}
         command = [
             *lab.prefix, str(lab.qemu),
@@ -85,9 +89,10 @@ class Qemu:
             command += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]
         command += ["-serial", "chardev:console", "-mon", "chardev=monitor,mode=control", "-gdb", "chardev:debugger"]
         command += ["-object", "qtest,id=lines,chardev=qtest,log=/dev/null"]
+        command += ["-device", "vmcoreinfo", *store.options(self._path(store.fd))]
         for name, data in files.items():
             command += ["-fw_cfg", f"name={name},file={self._memory_file(name, data)}"]
-        inherited = [self.ram.fd, *self._fds, *(theirs.fileno() for _, theirs in ends.values())]
+        inherited = [self.ram.fd, store.fd, *self._fds, *(theirs.fileno() for _, theirs in ends.values())]
         try:
             self._process = subprocess.Popen(
                 command, pass_fds=inherited, env=lab.environment, stdin=subprocess.DEVNULL,

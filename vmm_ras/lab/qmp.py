@@ -36,17 +36,32 @@ class Monitor:
 
 
 class Qtest:
-    """qtest: it drives interrupt lines of devices."""
+    """qtest: it drives interrupt lines of devices, and registers as the guest would.  Raises Failure."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
     def set_line(self, device: str, line: int, level: bool) -> None:
-        """An input line of a device, by its path in QEMU's object tree.  Raises Failure."""
-        self._channel.send(f"set_irq_in {device} unnamed-gpio-in {line} {level:d}\n".encode())
+        """An input line of a device, by its path in QEMU's object tree."""
+        self._ask(f"set_irq_in {device} unnamed-gpio-in {line} {level:d}", f"line {line} of {device}")
+
+    def read(self, address: int, size: int = 4) -> int:
+        """A register of 1, 2, 4 or 8 bytes."""
+        return int(self._ask(f"read{_WIDTHS[size]} {address:#x}", f"register {address:#x}").split()[-1], 16)
+
+    def write(self, address: int, value: int, size: int = 4) -> None:
+        """Write a register of 1, 2, 4 or 8 bytes."""
+        self._ask(f"write{_WIDTHS[size]} {address:#x} {value:#x}", f"register {address:#x}")
+
+    def _ask(self, command: str, what: str) -> str:
+        self._channel.send(f"{command}\n".encode())
         while True:
-            answer = self._channel.line()
-            if not answer.startswith(b"IRQ"):
+            answer = self._channel.line().decode(errors="replace")
+            if not answer.startswith("IRQ"):
                 break
-        if not answer.startswith(b"OK"):
-            raise Failure(f"qtest: line {line} of {device}: {answer.decode(errors='replace')}")
+        if not answer.startswith("OK"):
+            raise Failure(f"qtest: {what}: {answer}")
+        return answer
+
+
+_WIDTHS = {1: "b", 2: "w", 4: "l", 8: "q"}

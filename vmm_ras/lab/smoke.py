@@ -1,53 +1,56 @@
-"""The first scenario: an unmodified Linux boots with our tables and takes our records.
+"""The first scenario: an unmodified Linux boots with our tables, takes our records, and keeps one of its own.
 
-Three records are told, each to a process that owns the lost page: one found and polled for, one found and told through
-the event device's interrupt, one consumed and told by an SEA.  A fourth process takes an SEA for which there is no
+Four records are told, each to a process that owns the lost page: one found and polled for, two found and told through
+the event device's interrupts, one consumed and told by an SEA.  A fifth process takes an SEA for which there is no
 record.  Then the model guest, booted from the bytes that the real firmware placed, gets the same events: the blocks
-that both consumed, and what both did about them, must be the same.
+that both consumed, and what both did about them, must be the same.  At last the kernel is made to crash; what it keeps
+through the serialization table is there in ``second_boot``, where the initrd brings its own tables.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
+from typing import Literal
+from uuid import UUID
 
-from acpi.bert import BootErrorRegion
-from acpi.firmware import Firmware, build
-from acpi.firmware_presets import MIB, describe, virt_machine
-from acpi.ghes import StatusBlock
+from acpi.firmware import Firmware
 from acpi.image import Image, PlacedSource
-from cper.common import Severity
 from vmm_ras import arm64
 from vmm_ras.effects import Posted
 from vmm_ras.events import Code, Event, GuestAbort, HostSignal
-from vmm_ras.lab import initrd, kernel_log
+from vmm_ras.lab import fw_cfg, initrd, kernel_log
 from vmm_ras.lab.adapter import QemuGuest
-from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.guest_firmware import (
+    GPIO_GSIV,
+    MEMORY,
+    PREVIOUS_BOOT,
+    SDEI_SOURCE,
+    VCPUS,
+    WRITABLE_AT,
+    WRITABLE_FILE,
+    files_of,
+    guest_firmware,
+)
 from vmm_ras.lab.guest_tables import compare
 from vmm_ras.lab.kernel_log import Victim
 from vmm_ras.lab.model_run import play
 from vmm_ras.lab.packages import Lab
 from vmm_ras.lab.qemu import CPU, Qemu
+from vmm_ras.lab.records import RecordStore
 from vmm_ras.lab.report import Report
+from vmm_ras.lab.running import SECONDS, RunningGuest
+from vmm_ras.lab.second_boot import HOST, SecondBoot
 from vmm_ras.memory import MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import load_policy
-from vmm_ras.record import memory_block
 
-MEMORY = 512 * MIB
-VCPUS = 2
-GIC = {"6.1": 2, "6.12": 3}
+GIC: dict[str, Literal[2, 3]] = {"6.1": 2, "6.12": 3}
 """Interrupt controller of each kernel's machine, so that both forms of the MADT are booted."""
-HOST = 0x7F00_0000_0000
-"""Host address that guest RAM is taken to have: a SIGBUS names host addresses."""
 FIRST_THREAD = 1000
 """Host thread of the first vCPU."""
-PREVIOUS_BOOT = 0x4600_0000
-"""Guest physical address that the boot error record names."""
-BOOT_SECONDS = 120.0
-SECONDS = 20.0
-"""For everything else that the guest is waited for."""
+CREATOR = UUID("75a574e3-5052-4b29-8a8e-be2c6490b89d")
+"""Whose record it is when Linux keeps its own log (``CPER_CREATOR_PSTORE``)."""
 _POLICY = """
 version = 1
 [[rule]]
@@ -56,8 +59,12 @@ when = {{ code = "AR" }}
 deliver = ["sea"]
 [[rule]]
 name = "polled"
-when = {{ code = "AO", gpa_from = {page:#x}, gpa_to = {end:#x} }}
+when = {{ code = "AO", gpa_from = {polled:#x}, gpa_to = {polled_end:#x} }}
 deliver = ["polled"]
+[[rule]]
+name = "gpio"
+when = {{ code = "AO", gpa_from = {gpio:#x}, gpa_to = {gpio_end:#x} }}
+deliver = ["gpio"]
 [[rule]]
 name = "found"
 deliver = ["gsiv"]
@@ -65,88 +72,109 @@ deliver = ["gsiv"]
 
 
 def run(lab: Lab) -> Report:
-    """Boot the kernel and play the scenario.  Raises LabError; nothing of the run is left either way."""
+    """Boot the kernel twice and play the scenario.  Raises LabError; nothing of the run is left either way."""
     series = lab.kernel.series
-    report = Report(f"Lab: Linux {series}, smoke")
-    gic = GIC[series]
-    machine = virt_machine(MEMORY, VCPUS, gic=3 if gic == 3 else 2)
-    block = memory_block([(PREVIOUS_BOOT, 4096)], severity=Severity.FATAL, error_type=3)
-    region = BootErrorRegion.build([StatusBlock.decode(block)], 4096)
-    firmware = build(
-        replace(describe("minimal-vmm", memory=MEMORY, vcpus=VCPUS), machine=machine, boot_errors=region)
-    )  # fmt: skip
-    gpa = machine.memory[0].gpa
+    gic, report, store = GIC[series], Report(f"Lab: Linux {series}, smoke"), RecordStore()
+    firmware, root = guest_firmware(gic), initrd.build(lab)
+    gpa = firmware.description.machine.memory[0].gpa
+
+    def machine(first_archive: bytes) -> Qemu:
+        return Qemu(
+            lab, first_archive, files_of(firmware), gpa=gpa, memory=MEMORY, vcpus=VCPUS, gic=gic, store=store
+        )  # fmt: skip
+
     start = time.monotonic()
-    with Qemu(lab, initrd.build(lab), firmware.files, gpa=gpa, memory=MEMORY, vcpus=VCPUS, gic=gic) as qemu:
-        report.facts |= {
-            "Kernel package": lab.kernel.version,
-            "QEMU": f"{qemu.monitor.version} ({qemu.monitor.package})",
-            "Machine": f"virt, acpi=off, {CPU}, {VCPUS} vCPUs, GICv{gic}, {MEMORY >> 20} MiB, emulated",
-            "Firmware": "edk2, with our files of fw_cfg",
-            "Date": time.strftime("%Y-%m-%d", time.gmtime()),
-        }
-        _Smoke(qemu, firmware, report).play()
+    try:
+        with machine(root) as qemu:
+            report.facts |= {
+                "Kernel package": lab.kernel.version,
+                "QEMU": f"{qemu.monitor.version} ({qemu.monitor.package})",
+                "Machine": f"virt, acpi=off, {CPU}, {VCPUS} vCPUs, GICv{gic}, {MEMORY >> 20} MiB, emulated",
+                "Firmware": "edk2, with our files of fw_cfg",
+                "Date": time.strftime("%Y-%m-%d", time.gmtime()),
+            }
+            first = _FirstBoot(qemu, firmware, report)
+            first.play(store)
+        tables = SecondBoot.tables_for(gic, first.image)
+        with machine(initrd.with_tables(tables, root)) as qemu:
+            SecondBoot(qemu, firmware, first.image, tables, report).play(store)
+    finally:
+        store.close()
     report.facts["Wall-clock time"] = f"{time.monotonic() - start:.1f} s"
     return report
 
 
-class _Smoke:
+class _FirstBoot:
     """One run: what is known of the guest so far."""
 
     def __init__(self, qemu: Qemu, firmware: Firmware, report: Report) -> None:
         self.qemu, self.firmware, self.report = qemu, firmware, report
+        self.running = RunningGuest(qemu, report)
         self.console, self.ram = qemu.console, qemu.ram
-        self.log = ""
-        """The kernel log so far."""
-        self.rsdp = 0
         self.image: Image
         """What the firmware placed, before any event."""
         self.outcomes: list[str] = []
         """What the guest did about each event, in the model's words."""
 
-    def play(self) -> None:
+    def play(self, store: RecordStore) -> None:
         """The whole scenario."""
-        with self.report.step("Boot"):
+        step, start = self.report.step, self.running.start
+        with step("Boot"):
             self._boot()
-        with self.report.step("Tables"):
-            self.image = compare(qemu=self.qemu, firmware=self.firmware, rsdp=self.rsdp, report=self.report)
-        polled = self._start("polled", "he")
-        self.policy = load_policy(_POLICY.format(page=polled.pa, end=polled.pa + 4096))
-        self.guest = QemuGuest(self.qemu, self._notifier(self.image.sources))
+        with step("Tables"):
+            self._tables()
+        polled, gpio = start("polled", "he"), start("gpio", "he")
+        self.policy = load_policy(
+            _POLICY.format(polled=polled.pa, polled_end=polled.pa + 4096, gpio=gpio.pa, gpio_end=gpio.pa + 4096)
+        )
+        self.guest = QemuGuest(self.qemu, self._notifier(self.image.sources), GPIO_GSIV)
         events: list[Event] = []
-        with self.report.step("A found page, polled for"):
+        with step("A found page, polled for"):
             events.append(self._found(polled))
-        with self.report.step("A found page, told by the event device's interrupt"):
-            events.append(self._found(self._start("gsiv", "he")))
-        with self.report.step("A consumed page, told by an SEA"):
-            events.append(self._consumed(self._start("sea", "h")))
-        with self.report.step("An SEA without a record"):
-            events.append(self._bare(self._start("bare", "h")))
-        with self.report.step("The model guest, given the same"):
+        with step("A found page, told by an interrupt (GSIV)"):
+            events.append(self._found(start("gsiv", "he")))
+        with step("A found page, told by the event device (GPIO)"):
+            events.append(self._found(gpio))
+        with step("A consumed page, told by an SEA"):
+            events.append(self._consumed(start("sea", "h")))
+        with step("An SEA without a record"):
+            events.append(self._bare(start("bare", "h")))
+        with step("The model guest, given the same"):
             self._model(events)
-        with self.report.step("Afterwards"):
-            self._afterwards(3)
+        with step("Afterwards"):
+            self._afterwards(4)
+        with step("A crash, kept through the serialization table"):
+            self._crash(store)
 
     # -- boot ---------------------------------------------------------------------------
 
     def _boot(self) -> None:
         report, sources = self.report, self.firmware.description.sources
-        self.qemu.debugger.resume()
-        report.facts["Kernel"] = self.console.line("LAB-UP ", BOOT_SECONDS).removeprefix("LAB-UP ")
-        log = self._kernel_log()
-        self.rsdp = int(report.line(log, r"ACPI: RSDP (0x[0-9A-F]+)", "the log says where the RSDP is").group(1), 16)
-        for pattern in kernel_log.BOUND:
-            report.line(log, pattern, f"the log says: {pattern}")
+        report.facts["Kernel"] = self.running.boot()
+        self.running.check_boot((*kernel_log.BOUND, *kernel_log.ERST, *kernel_log.WITHOUT_SDEI))
+        log = self.running.log
         report.line(log, f"physical_address: {PREVIOUS_BOOT:#018x}", "the log names the page of the boot before")
-        complaints = kernel_log.complaints(log)
-        report.check(not complaints, "no complaint about our tables in the log", "; ".join(complaints), log)
-        bound = self.console.run("ls -d /sys/bus/platform/drivers/GHES/GHES.*").split()
-        names = " ".join(path.rpartition("/")[2] for path in bound)
-        report.equal(len(bound), len(sources), f"all {len(sources)} sources are bound", names)
+        self.running.check_bound(len(sources) - 1)
+        bound = self.console.run("ls /sys/bus/platform/drivers/GHES")
+        report.check(
+            f"GHES.{SDEI_SOURCE}" not in bound, "the SDEI source is not bound: nobody answers SDEI's calls here"
+        )
         cpus = self.console.run("nproc").strip()
         report.equal(cpus, str(VCPUS), "every vCPU of the MADT runs", f"nproc: {cpus}")
         interrupts = self.console.run("cat /proc/interrupts")
-        report.line(interrupts, rf"\b{sources[1].vector} Edge +ACPI:Ged", "the event device has its interrupt")
+        for gsiv in (sources[1].vector, GPIO_GSIV):
+            report.line(interrupts, rf"\b{gsiv} Edge +ACPI:Ged", f"the event device has interrupt {gsiv}")
+
+    def _tables(self) -> None:
+        self.image = compare(
+            qemu=self.qemu, firmware=self.firmware, rsdp=self.running.rsdp(), report=self.report
+        )  # fmt: skip
+        written = fw_cfg.read_file(self.qemu.qtest, WRITABLE_FILE, WRITABLE_AT + 8)[WRITABLE_AT:]
+        errors, _ = self.image.region("hardware_errors")
+        self.report.equal(
+            int.from_bytes(written, "little"), errors, "edk2 wrote the error region's address back to the VMM",
+            f"{errors:#x}",
+        )  # fmt: skip
 
     # -- events -------------------------------------------------------------------------
 
@@ -158,11 +186,6 @@ class _Smoke:
     def _signal(self, code: Code, gpa: int, vcpu: int = 0) -> HostSignal:
         return HostSignal(code, HOST + gpa - self.ram.gpa, 12, FIRST_THREAD + vcpu, float(int(time.time())))
 
-    def _start(self, name: str, flags: str) -> Victim:
-        start = len(self.console.text)
-        self.console.type(f"victim {name} {flags} &")
-        return kernel_log.victim(self.console.line(f"VICTIM {name} ", SECONDS, start))
-
     def _found(self, victim: Victim) -> Event:
         event = self._signal(Code.AO, victim.pa)
         count = self._posted()
@@ -171,7 +194,8 @@ class _Smoke:
         self.report.equal(posted.delivery, victim.name, "the core chose the way", f"rule {posted.rule}")
         self._told(posted, victim, Code.AO)
         if not count:  # Linux prints two records in five seconds: of the first it tells what it read
-            self.report.line(self.log, f"physical_address: {victim.pa:#018x}", "the log names the page of the record")
+            log = self.running.log
+            self.report.line(log, f"physical_address: {victim.pa:#018x}", "the log names the page of the record")
         return event
 
     def _consumed(self, victim: Victim) -> Event:
@@ -194,7 +218,8 @@ class _Smoke:
         line = self.console.line(f"SIGBUS {victim.name} ", SECONDS, start)
         self.report.check(" code=3 " in f"{line} ", "the process gets SIGBUS with BUS_OBJERR, not BUS_MCEERR_AR", line)
         self.report.equal(self._posted(), count, "no record was posted", f"still {count} blocks in all")
-        failures = [f for f in kernel_log.memory_failures(self._kernel_log()) if f.pfn == victim.pa >> 12]
+        log = self.running.kernel_log()
+        failures = [f for f in kernel_log.memory_failures(log) if f.pfn == victim.pa >> 12]
         self.report.check(not failures, "memory_failure() was not called for the page")
         self.outcomes.append("objerr")
         return event
@@ -203,40 +228,9 @@ class _Smoke:
         return sum(isinstance(e, Posted) for e in self.guest.seen)
 
     def _told(self, posted: Posted, victim: Victim, code: Code) -> str:
-        """One record was consumed: what that must have left behind.  The line that the process printed."""
-        report, source = self.report, next(s for s in self.image.sources if s.source_id == posted.source_id)
-        left = self.ram.read(source.block, len(posted.block))
-        report.equal(
-            left[4:], posted.block[4:], "the block in guest memory is the one that the core built", f"{len(left)} bytes"
-        )
-        report.equal(left[:4], bytes(4), "the guest cleared the block status")
-        assert source.ack is not None
-        ack = int.from_bytes(self.ram.read(source.ack, 8), "little")
-        report.equal(ack & source.ack_write, source.ack_write, "the guest acknowledged", f"ack register {ack:#x}")
-        line = self.console.line(f"SIGBUS {victim.name} ", SECONDS)
-        name = "BUS_MCEERR_AR" if code == Code.AR else "BUS_MCEERR_AO"
-        expected = f"code={int(code)} addr={victim.va:#x} "
-        report.check(expected in line, f"the process gets SIGBUS with {name} and the address", line)
-        failure = self._memory_failure(victim.pa >> 12)
-        report.equal(failure.outcome, "Recovered", "memory_failure() took the page away", failure.line)
+        source = next(s for s in self.image.sources if s.source_id == posted.source_id)
         self.outcomes.append("offlined")
-        return line
-
-    def _memory_failure(self, pfn: int) -> kernel_log.MemoryFailure:
-        """Linux queues the work after the acknowledgement: ask until it is done."""
-        end = time.monotonic() + SECONDS
-        while True:
-            log = self._kernel_log()
-            for failure in kernel_log.memory_failures(log):
-                if failure.pfn == pfn:
-                    return failure
-            if time.monotonic() > end:
-                raise Failure(f"the log says nothing of page {pfn:#x} within {SECONDS:.0f} s", log[-3000:])
-            time.sleep(0.1)
-
-    def _kernel_log(self) -> str:
-        self.log += self.console.run("dmesg -c")
-        return self.log
+        return self.running.told(posted, source, victim, code)
 
     # -- afterwards ---------------------------------------------------------------------
 
@@ -255,5 +249,15 @@ class _Smoke:
         corrupted = re.search(r"HardwareCorrupted: +(\d+) kB", self.console.run("cat /proc/meminfo"))
         assert corrupted is not None
         self.report.equal(int(corrupted.group(1)), 4 * pages, f"Linux counts {pages} lost pages", corrupted.group())
-        complaints = kernel_log.complaints(self._kernel_log())
-        self.report.check(not complaints, "still no complaint about our tables", "; ".join(complaints))
+        self.running.check_complaints("still no other complaint about our tables")
+
+    def _crash(self, store: RecordStore) -> None:
+        report, start = self.report, len(self.console.text)
+        report.equal(len(store.records()), 0, "the device keeps nothing yet", "no records")
+        self.console.type("echo c > /proc/sysrq-trigger")
+        panic = self.console.expect("end Kernel panic[^\n]*", SECONDS, start)
+        report.check(bool(panic), "the kernel crashes", panic.group())
+        kept = store.records()
+        report.check(bool(kept), "the device keeps what Linux wrote through our table", f"{len(kept)} records")
+        for record in kept:
+            report.equal(record.header.creator_id, CREATOR, f"record {record.header.record_id:#x} is Linux's log")
