@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import acpi
 import cper
+import vmm_ras.kvm
 from acpi.ghes import DataEntry201, DataEntry300, ErrorStatusHeader
 from acpi.hest import FIXED
 from acpi.table import TableHeader, seal
@@ -20,12 +21,12 @@ from cper.memory import PlatformMemory
 from cper.record import RecordHeader, SectionDescriptor
 from cper.wire import OpenEnum, OpenFlags, Struct
 
-PACKAGES = (cper, acpi)
+PACKAGES = (cper, acpi, vmm_ras.kvm)
 
 
 @cache
 def modules() -> tuple[ModuleType, ...]:
-    """Every module of the two packages, imported."""
+    """Every module of the packages, imported."""
     found = []
     for package in PACKAGES:
         for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
@@ -41,8 +42,8 @@ def _below(cls: type) -> Iterator[type]:
 
 def _ours(cls: type) -> list[Any]:
     modules()
-    names = {p.__name__ for p in PACKAGES}
-    found = {c.__name__: c for c in _below(cls) if c.__module__.split(".")[0] in names}
+    names = tuple(p.__name__ + "." for p in PACKAGES)
+    found = {c.__name__: c for c in _below(cls) if c.__module__.startswith(names)}
     return [found[name] for name in sorted(found)]
 
 

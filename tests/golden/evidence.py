@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from cper.wire import FieldLayout
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-PACKAGES = ("cper", "acpi", "firmware")
+PACKAGES = ("cper", "acpi", "firmware", "kvm")
 
 
 class Place(NamedTuple):

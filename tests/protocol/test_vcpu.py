@@ -279,6 +279,7 @@ def test_writing_nmea_lets_a_masked_serror_in():
     vcpu.run_at(1, 0x1000, A)
     vcpu.pend_serror(UER)
     vcpu.sctlr2 = NMEA
+    assert vcpu.poll_serror() is True
     assert (vcpu.pc, vcpu.esr, vcpu.isr) == (VBAR + 0x380, 0xBE000C11, 0)
 
 

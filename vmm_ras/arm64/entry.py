@@ -74,6 +74,15 @@ class Features(NamedTuple):
             double_fault2=field(pfr1, 56) > 0,
         )
 
+    def id_registers(self) -> tuple[int, int, int, int]:
+        """The fields of the four registers that ``of_id_registers`` looks at, the others 0 (EL0 and EL1: AArch64)."""
+        return (
+            0x11 | self.ras << 28 | self.dit << 48,
+            self.bti | self.ssbs << 4 | (2 if self.mte else 0) << 8 | self.nmi << 36 | self.double_fault2 << 56,
+            self.pan << 20,
+            self.uao << 4 | self.iesb << 12,
+        )
+
 
 NEOVERSE_N1: Final = Features()
 

@@ -22,7 +22,7 @@ class Vcpu:
     """Registers of one vCPU, and the SError that waits for it.
 
     A synchronous external abort is never masked, and comes before an SError: taking it masks the SError (PSTATE.A).
-    The registers are plain attributes; after writing ``pstate`` directly call ``poll_serror``.  What an exception does
+    The registers are plain attributes; after writing ``pstate`` or ``sctlr2`` directly call ``poll_serror``.  What an exception does
     depends on features, VBAR, SCTLR and SCTLR2 only: it is worked out when one of these is written.
     """
 
@@ -122,7 +122,6 @@ class Vcpu:
     def sctlr2(self, value: int) -> None:
         self._sctlr2 = value
         self._prepare()
-        self.poll_serror()
 
     @property
     def _implicit_esb(self) -> bool:
