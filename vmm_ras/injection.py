@@ -1,8 +1,8 @@
 """Errors that the guest injects into itself (EINJ; ACPI 6.5, 18.6): the device's two callbacks, joined to a core.
 
 Policy says how severe a lost page is, so the guest is offered the severities that policy has for found pages, and an
-injection is taken only where the rule that decides the page has the severity that it asks for: no record tells another
-one.  What the trigger makes happen is an event like any other.
+injection is taken only where every rule that may decide the page has the severity that it asks for: no record tells
+another one.  What the trigger makes happen is an event like any other.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from acpi.einj import EinjStatus, ErrorType
 from acpi.einj_device import EinjDevice, Injection
 from acpi.erst_device import Exchange
 from vmm_ras.errors import GuestError
-from vmm_ras.events import Code, MemoryFault
+from vmm_ras.events import MemoryFault
 from vmm_ras.notifier import Notifier
-from vmm_ras.policy import Rule
+from vmm_ras.policy import When
 
 SEVERITIES = {
     ErrorType.MEMORY_CORRECTABLE: "corrected",
@@ -73,24 +73,31 @@ class Injector:
         found, self._events = self._events, []
         return found
 
-    def rule(self, gpa: int, size: int) -> Rule | None:
-        """The rule that would decide a loss of these bytes; None where they are not the guest's memory."""
+    def severity(self, gpa: int, size: int) -> str | None:
+        """How severe policy surely tells a loss of these bytes; None where it depends, or is not told, or not here."""
         if size > LARGEST or not any(s.gpa <= gpa and gpa + size <= s.gpa + s.size for s in self.core.memory.slots):
             return None
-        shift = self.core.page_shift
-        first, last = gpa >> shift, gpa + size - 1 >> shift
-        lsb = (last - first + 1 << shift).bit_length() - 1
-        return self.core.rules[self.core.decide(Code.AO, None, first, lsb)]
+        first = gpa >> self.core.page_shift << self.core.page_shift
+        here, found = When(code="AO", gpa_from=first, gpa_to=first + 1), set[str]()
+        for rule in self.core.rules:
+            if rule.when.code == "AR" or not _holds_at(rule.when, first):
+                continue
+            found.add(rule.severity if rule.action == "tell" else rule.action)
+            if rule.when.covers(here):
+                break
+        return found.pop() if len(found) == 1 else None
 
     def _plant(self, injection: Injection) -> EinjStatus:
         wanted, place = SEVERITIES.get(injection.error_type), injection.memory_range
-        if wanted is None or place is None:
+        if wanted is None or place is None or self.severity(*place) != wanted:
             return EinjStatus.INVALID_ACCESS
-        rule = self.rule(*place)
-        told = rule is not None and rule.action == "tell" and rule.severity == wanted
-        return EinjStatus.SUCCESS if told else EinjStatus.INVALID_ACCESS
+        return EinjStatus.SUCCESS
 
     def _trigger(self, injection: Injection) -> None:
         place = injection.memory_range
         assert place is not None  # nothing else was planted
         self._events.append(MemoryFault(*place))
+
+
+def _holds_at(when: When, gpa: int) -> bool:
+    return (when.gpa_from or 0) <= gpa < (1 << 64 if when.gpa_to is None else when.gpa_to)

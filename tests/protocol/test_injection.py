@@ -182,6 +182,16 @@ def test_the_guest_is_offered_what_policy_can_tell():
     assert Guest(policy=rules).os.supported() == ErrorType.MEMORY_UNCORRECTABLE
 
 
+def test_where_the_severity_depends_nothing_is_injected():
+    small = 'version = 1\n[[rule]]\nname = "small"\nwhen = { lsb_max = 12 }\nseverity = "%s"\ndeliver = ["polled"]\n'
+    rest = '[[rule]]\nname = "rest"\ndeliver = ["gsiv"]\n'
+    guest = Guest(policy=small % "fatal" + rest)
+    assert guest.inject(ErrorType.MEMORY_FATAL, PAGE) == EinjStatus.INVALID_ACCESS
+    assert guest.inject(ErrorType.MEMORY_UNCORRECTABLE, PAGE) == EinjStatus.INVALID_ACCESS
+    guest = Guest(policy=small % "recoverable" + rest)
+    assert guest.inject(ErrorType.MEMORY_UNCORRECTABLE, PAGE) == EinjStatus.SUCCESS
+
+
 @pytest.mark.parametrize(
     ("address", "mask"),
     [
