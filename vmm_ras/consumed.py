@@ -12,17 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmm_ras.delivery import sea_syndrome
-from vmm_ras.effects import Decided, Effect, Escalate, Hold, InjectSea, Posted, Release
+from vmm_ras.effects import Decided, Effect, Escalate, Hold, InjectSea, Posted, Release, Report
 from vmm_ras.events import Code, VcpuState
-from vmm_ras.memory import HEALTHY, MAX_QUEUES, POSTED, UNREPORTED
+from vmm_ras.memory import HEALTHY, HELD, POSTED, TOUCH, UNREPORTED, aligned
 from vmm_ras.policy import Rule
 from vmm_ras.source import NEVER, ErrorSource
 
 if TYPE_CHECKING:
     from vmm_ras.notifier import Notifier
-
-HELD = MAX_QUEUES - 1
-"""Queue of pages whose vCPU is held: no asynchronous way tells them."""
 
 
 class Abort(NamedTuple):
@@ -42,70 +39,100 @@ class Abort(NamedTuple):
     """When holding the vCPU ends."""
     state: VcpuState | None = None
     """The vCPU, once it is stopped and held."""
+    queue: int = -1
+    """The rule that decided, once it is stopped."""
+    asked: bool = False
+    """Whether it is held for the orchestrator's word, and not for a source."""
 
 
 def tell(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, out: list[Effect]) -> bool:
     """The vCPU is stopped: decide and tell.  Returns whether it was released."""
-    queue = core.decide(Code.AR, state.el, abort.first, abort.lsb)
+    queue = core.decide(Code.AR, abort.first, abort.lsb, out, vcpu, state)
     rule = core.rules[queue]
     shift = core.page_shift
     what = rule.action
+    if queue != abort.queue:
+        abort = Abort(*abort[:8], queue)
     if what not in {"tell", "bare", "ignore"}:
         out.append(Escalate(core.next_id(), None, what, f"rule {rule.name}: vCPU {vcpu} consumed poison"))
         _hold(core, vcpu, state, abort, rule, now, out, f"rule {rule.name} asks for {what}")
     gpa, size = max(abort.start, 0) << shift, abort.pages << shift
     out.append(Decided(core.next_id(), Code.AR, gpa, size, rule.name, "ignored" if what == "ignore" else what))
+    if rule.report != "never":
+        first = rule.report == "first" and what == "tell"
+        until = now + rule.report_ms / 1000 if first else None
+        at = abort.start << shift if abort.start >= 0 else -1
+        out.append(Report(core.next_id(), Code.AR, at, size, rule.name, until))
+        if until is not None:
+            _keep(core, vcpu, state, abort._replace(asked=True), until, out, f"rule {rule.name} asks the host first")
+            return False
     if what == "bare" or (what == "tell" and abort.first < 0):
         return bare(core, vcpu, state, abort, rule, out)
-    return what == "tell" and _tell_record(core, vcpu, state, abort, queue, now, out)
+    return what == "tell" and tell_record(core, vcpu, state, abort, now, out)
 
 
-def _tell_record(
-    core: Notifier, vcpu: int, state: VcpuState, abort: Abort, queue: int, now: float, out: list[Effect]
-) -> bool:
+def tell_record(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, out: list[Effect]) -> bool:
+    """Post a record by the first way that is open, or hold the vCPU.  Returns whether it was released."""
+    queue = abort.queue
     rule, waits = core.rules[queue], ""
+    if abort.first < 0:
+        return bare(core, vcpu, state, abort, rule, out)
     for way in rule.deliver:
-        for source in core.ways[way]:
+        sources = core.ways[way]
+        if way == "sea" and len(sources) > 1 and not core.guest.walks_all_sea_sources:
+            sources = [sources[vcpu % len(sources)]]  # the guest looks at its own only
+        for source in sources:
             if source.refuses(queue, now):
                 continue
             if way != "sea":
                 if way == "sdei" and not core.sdei.accepts(source.placed.vector):
                     continue
-                _queue(core, abort, queue)
+                if waits and not source.free:
+                    continue
+                _queue(core, abort, queue, out)
                 return False
             if source.free:
                 _post_sea(core, source, vcpu, state, abort, queue, now, out)
                 return True
             waits = waits or f"source {source.placed.source_id} is not acknowledged"
-        if waits:
-            _hold(core, vcpu, state, abort, rule, now, out, waits)
-            return False
-    _queue(core, abort, queue)
+        if waits and rule.busy == "wait":
+            break
+    if waits:
+        _hold(core, vcpu, state, abort, rule, now, out, waits)
+        return False
+    _queue(core, abort, queue, out)
     return bare(core, vcpu, state, abort, rule, out)
 
 
-def _queue(core: Notifier, abort: Abort, queue: int) -> None:
+def _queue(core: Notifier, abort: Abort, queue: int, out: list[Effect]) -> None:
     if abort.first < 0:
         return
     core.poison.set(abort.first, UNREPORTED, queue)
-    _rest(core, abort)
+    _rest(core, abort, out)
 
 
-def _rest(core: Notifier, abort: Abort) -> None:
-    """The rest of a large host page was found, not used: it is told as AO."""
+def _rest(core: Notifier, abort: Abort, out: list[Effect]) -> None:
+    """The rest of a large host page was found, not used: it is told as AO, or when it is touched."""
     if abort.pages > 1:
-        queue = core.decide(Code.AO, None, abort.first, abort.lsb)
-        if core.rules[queue].action == "tell":
+        queue = core.decide(Code.AO, abort.first, abort.lsb, out)
+        if core.rules[abort.queue if abort.queue >= 0 else queue].large == "touch":
+            core.poison.add(abort.start, abort.pages, TOUCH)
+        elif core.rules[queue].action == "tell":
             core.poison.add(abort.start, abort.pages, queue)
 
 
 def _hold(
     core: Notifier, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, now: float, out: list[Effect], reason: str
 ) -> None:
-    until = now + rule.hold_ms / 1000
+    _keep(core, vcpu, state, abort._replace(asked=False), now + rule.hold_ms / 1000, out, reason)
+
+
+def _keep(
+    core: Notifier, vcpu: int, state: VcpuState, abort: Abort, until: float, out: list[Effect], reason: str
+) -> None:
     if abort.first >= 0:
         core.poison.set(abort.first, UNREPORTED, HELD)
-        _rest(core, abort)
+        _rest(core, abort, out)
     core.aborts[vcpu] = abort._replace(until=until, state=state)
     out.append(Hold(core.next_id(), vcpu, reason, until))
 
@@ -113,10 +140,10 @@ def _hold(
 def bare(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, out: list[Effect]) -> bool:
     """An SEA without a record; the page is told by the way of found ones.  Returns that the vCPU was released."""
     if abort.first >= 0:
-        queue = core.decide(Code.AO, None, abort.first, abort.lsb)
+        queue = core.decide(Code.AO, abort.first, abort.lsb, out)
         told = core.rules[queue].action == "tell"
         core.poison.set(abort.first, UNREPORTED if told else HEALTHY, queue)
-        _rest(core, abort)
+        _rest(core, abort, out)
     esr = sea_syndrome(rule.sea, state.el, abort.gva is not None, abort.esr)
     out.append(InjectSea(core.next_id(), None, vcpu, esr, abort.gva))
     out.append(Release(core.next_id(), vcpu))
@@ -137,8 +164,13 @@ def _post_sea(
     pages: tuple[tuple[int, int], ...] = ((abort.first << shift, size),)
     core.poison.set(abort.first, POSTED)
     if abort.pages > 1:
-        _rest(core, abort)
-        pages += _neighbours(core, abort, source.capacity - 1)
+        _rest(core, abort, out)
+        if rule.large == "mask":  # the address stays that of the access: what the guest looks at first
+            start, count = next(b for b in aligned(abort.start, abort.pages) if b[0] <= abort.first < sum(b))
+            core.poison.mark(start, count, POSTED)
+            pages = ((abort.first << shift, count << shift),)
+        elif rule.large == "pages":
+            pages += _neighbours(core, abort, source.capacity - 1, out)
     block = core.build_block(pages, rule, False)
     id = source.post(core.last_id, block, pages, queue, now, rule, out)
     esr = _esr(core, queue, state.el, abort)
@@ -161,9 +193,9 @@ def _esr(core: Notifier, queue: int, el: int, abort: Abort) -> int:
     return found
 
 
-def _neighbours(core: Notifier, abort: Abort, limit: int) -> tuple[tuple[int, int], ...]:
+def _neighbours(core: Notifier, abort: Abort, limit: int, out: list[Effect]) -> tuple[tuple[int, int], ...]:
     """Further lost pages of the same host page that still wait to be told."""
-    queue, shift = core.decide(Code.AO, None, abort.first, abort.lsb), core.page_shift
+    queue, shift = core.decide(Code.AO, abort.first, abort.lsb, out), core.page_shift
     found = core.poison.take(queue, limit, abort.start, abort.start + abort.pages)
     for page in found:
         core.poison.set(page, POSTED)
@@ -173,12 +205,11 @@ def _neighbours(core: Notifier, abort: Abort, limit: int) -> tuple[tuple[int, in
 def resume(core: Notifier, now: float, out: list[Effect]) -> None:
     """The SEA source is free: the vCPU that waited longest is told."""
     for vcpu, abort in list(core.aborts.items()):
-        if abort.state is None:
+        if abort.state is None or abort.asked:
             continue
-        queue = core.decide(Code.AR, abort.state.el, abort.first, abort.lsb)
-        if core.rules[queue].action == "tell":  # else the orchestrator was asked, and has until the hold ends
+        if core.rules[abort.queue].action == "tell":  # else the orchestrator was asked, and has until the hold ends
             del core.aborts[vcpu]
-            gone = _tell_record(core, vcpu, abort.state, abort, queue, now, out)
+            gone = tell_record(core, vcpu, abort.state, abort, now, out)
             if vcpu in core.aborts:  # the source is taken again
                 return
             core.leave(vcpu, abort.state, gone, out)

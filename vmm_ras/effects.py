@@ -184,7 +184,27 @@ class Escalate(NamedTuple):
     reason: str
 
 
-Notice = Decided | Posted | Acked | TakenBack | Undelivered | OwnMemory
+class Report(NamedTuple):
+    """Tell the orchestrator what was lost.  ``until``: when the guest will be told, unless Proceed comes before; None:
+    it is told at once, or not at all."""
+
+    id: int
+    code: Code
+    gpa: int
+    """-1: not known."""
+    size: int
+    rule: str
+    until: float | None
+
+
+class HookFailed(NamedTuple):
+    """Notice: the policy's hook gave no usable answer, and the rules decided."""
+
+    id: int
+    reason: str
+
+
+Notice = Decided | Posted | Acked | TakenBack | Undelivered | OwnMemory | HookFailed
 Effect = (
     Stop
     | Hold
@@ -198,5 +218,6 @@ Effect = (
     | Reply
     | RaiseLine
     | Escalate
+    | Report
     | Notice
 )

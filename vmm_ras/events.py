@@ -109,4 +109,17 @@ class GuestCall(NamedTuple):
     state: VcpuState
 
 
-Event = HostSignal | GuestAbort | MemoryFault | Stopped | Done | Failed | AckRead | GuestCall
+class Proceed(NamedTuple):
+    """The orchestrator has seen a Report: what waits for it under this rule may be told now."""
+
+    rule: str
+
+
+class Replaced(NamedTuple):
+    """The guest has good memory again in place of what it had lost (a reset, a restore): nothing is left to tell."""
+
+    gpa: int
+    size: int
+
+
+Event = HostSignal | GuestAbort | MemoryFault | Proceed | Replaced | Stopped | Done | Failed | AckRead | GuestCall

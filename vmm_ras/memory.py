@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -56,11 +57,22 @@ class MemoryMap:
 HEALTHY, UNREPORTED, POSTED, ACKED = range(4)
 STATES = ("healthy", "unreported", "posted", "acked")
 MAX_QUEUES = 64
+HELD, TOUCH = MAX_QUEUES - 1, MAX_QUEUES - 2
+"""Queues that no asynchronous way tells: of pages whose vCPU is held, and of pages that are told when touched."""
+MAX_RULES = MAX_QUEUES - 2
 _IN_CHUNK = (1 << 18) - 1
 _CHUNK_SHIFT = 18  # pages per chunk: 1 GiB of 4 KiB pages in 256 KiB, allocated when the first of them is lost
 
 
 _RUN = re.compile(rb"([^\0])\1*", re.DOTALL)
+
+
+def aligned(first: int, count: int) -> Iterator[tuple[int, int]]:
+    """A range of pages as the fewest blocks (first, count), each a power of two and aligned to it."""
+    while count:
+        size = min(first & -first or 1 << 64, 1 << count.bit_length() - 1)
+        yield first, size
+        first, count = first + size, count - size
 
 
 class PoisonMap:
@@ -104,16 +116,41 @@ class PoisonMap:
         chunk[at] = state
         return old
 
+    def mark(self, first: int, count: int, state: int) -> None:
+        """Put a range into ``state``, which is not UNREPORTED, whatever was known of its pages."""
+        page, end = first, first + count
+        while page < end:
+            if end - page == 1:
+                self.set(page, state)
+                return
+            chunk = self._chunks.setdefault(page >> _CHUNK_SHIFT, bytearray())
+            if not chunk:
+                chunk += bytes(1 << _CHUNK_SHIFT)
+            at = page & _IN_CHUNK
+            stop = min(at + end - page, 1 << _CHUNK_SHIFT)
+            for value, pages in Counter(chunk[at:stop]).items():
+                if value & 3:
+                    self.counts[value & 3] -= pages
+                if value & 3 == UNREPORTED:
+                    self.waiting[value >> 2] -= pages
+            chunk[at:stop] = bytes((state,)) * (stop - at)
+            if state:
+                self.counts[state] += stop - at
+            page += stop - at
+
     def acknowledge(self, pages: Iterable[tuple[int, int]], shift: int) -> None:
         """The guest was told of these (gpa, size): posted pages are acked; what became of others meanwhile stays."""
         counts = self.counts
-        for gpa, _ in pages:
-            page = gpa >> shift
-            chunk, at = self._chunks[page >> _CHUNK_SHIFT], page & _IN_CHUNK
-            if chunk[at] & 3 == POSTED:
-                chunk[at] = ACKED
-                counts[POSTED] -= 1
-                counts[ACKED] += 1
+        for gpa, size in pages:
+            first = gpa >> shift
+            if size >> shift > 1:  # one entry for a large page, named by an address inside it
+                first = (gpa & -size) >> shift
+            for page in range(first, first + max(size >> shift, 1)):
+                chunk, at = self._chunks[page >> _CHUNK_SHIFT], page & _IN_CHUNK
+                if chunk[at] & 3 == POSTED:
+                    chunk[at] = ACKED
+                    counts[POSTED] -= 1
+                    counts[ACKED] += 1
 
     def add(self, first: int, count: int, queue: int) -> int:
         """Make the healthy pages of a range unreported; how many they were.  Other pages keep what is known of them."""
@@ -167,6 +204,19 @@ class PoisonMap:
                 break
         if found and first == 0:
             self._lowest[queue] = found[0]
+        return found
+
+    def take_blocks(self, queue: int, limit: int) -> list[tuple[int, int]]:
+        """Up to ``limit`` blocks (first page, count) of a queue's unreported pages, powers of two and aligned."""
+        found: list[tuple[int, int]] = []
+        value = bytes((queue << 2 | UNREPORTED,))
+        for index in sorted(self._chunks):
+            base = index << _CHUNK_SHIFT
+            for run in re.finditer(re.escape(value) + b"+", self._chunks[index]):
+                for block in aligned(base + run.start(), run.end() - run.start()):
+                    found.append(block)
+                    if len(found) >= limit:
+                        return found
         return found
 
     def runs(self) -> Iterator[tuple[int, int, int, int]]:

@@ -13,17 +13,20 @@ stays out of the guest until its error can be told, or until the rule's ``hold_m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from acpi.image import PlacedSource
 from cper.common import Severity
 from vmm_ras import consumed, found
+from vmm_ras.arm64 import PSTATE_A
 from vmm_ras.consumed import Abort
+from vmm_ras.deciding import Decider, Hook, Lost, View
 from vmm_ras.delivery import bind, check_syndrome
 from vmm_ras.effects import (
     Acked,
     Effect,
     Escalate,
+    HookFailed,
     OwnMemory,
     Release,
     Reply,
@@ -42,10 +45,13 @@ from vmm_ras.events import (
     GuestCall,
     HostSignal,
     MemoryFault,
+    Proceed,
+    Replaced,
     Stopped,
     VcpuState,
 )
-from vmm_ras.memory import UNREPORTED, MemoryMap, MemorySlot, PoisonMap
+from vmm_ras.history import History
+from vmm_ras.memory import ACKED, HEALTHY, POSTED, UNREPORTED, MemoryMap, MemorySlot, PoisonMap
 from vmm_ras.policy import Policy, Rule, default_policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle, memory_block
@@ -53,7 +59,13 @@ from vmm_ras.sdei import SdeiDispatcher
 from vmm_ras.sdei_state import EventDescription
 from vmm_ras.source import NEVER, ErrorSource
 
+HOOK_EVENTS = 1000
+"""Times of errors that are kept for a hook's ``view.span``."""
 _SEVERITY = {"recoverable": Severity.RECOVERABLE, "fatal": Severity.FATAL, "corrected": Severity.CORRECTED}
+
+
+def _never(events: int) -> float:
+    return NEVER
 
 
 class Notifier:
@@ -61,7 +73,8 @@ class Notifier:
 
     ``sources``: where the guest's error sources lie.  ``memory``: the guest's memory slots.  ``vcpus``: how many, all
     with consecutive MPIDR Aff0.  ``page_shift``: log2 of the guest's page size in bytes.  ``threads``: vCPU of each
-    host thread.  Times are seconds on a clock of the caller's that never runs backwards.
+    host thread.  ``hook``: a decision in Python, asked before the rules.  Times are seconds on a clock of the caller's
+    that never runs backwards.
 
     Raises InputError for a policy that asks for what the architecture cannot encode.
     """
@@ -77,6 +90,7 @@ class Notifier:
         page_shift: int = 12,
         threads: Mapping[int, int] | None = None,
         style: RecordStyle = NATIVE,
+        hook: Hook | None = None,
     ) -> None:
         self.policy = policy or default_policy()
         for rule in self.policy.rule:
@@ -107,7 +121,18 @@ class Notifier:
         """vCPU whose call is being answered."""
         self.stuck: set[int] = set()
         """Rules whose pages no way takes at present."""
-        self._flat = not any(r.when.gpa_from is not None or r.when.gpa_to is not None for r in self.rules)
+        self.ready: dict[int, tuple[float, bool]] = {}
+        """Rule to when its waiting pages may be told, and whether a full block need not wait for that."""
+        self.decider = Decider(self.policy, hook)
+        self.decided: Callable[[Lost, View, int], None] | None = None
+        """Who is to hear why each decision falls, for explanations."""
+        inputs = self.decider.inputs
+        self.history: History | None = None
+        if hook is not None or inputs & {"rate", "seen_min", "seen_max"}:
+            rates = [r.when.rate.events for r in self.rules if r.when.rate is not None]
+            self.history = History(max(rates, default=0) if hook is None else HOOK_EVENTS)
+        self._asks_open = hook is not None or bool(inputs & {"open", "closed"})
+        self._promotes = hook is not None or any(r.action == "consumed" for r in self.rules)
         self.plain_esr: dict[tuple[int, int], int] = {}
         self._cache: dict[tuple[Code, int | None, int], int] = {}
         self.busy: dict[int, ErrorSource] = {}
@@ -121,6 +146,8 @@ class Notifier:
             Failed: self._failed,
             AckRead: self._ack,
             GuestCall: self._call,
+            Proceed: self._proceed,
+            Replaced: self._replaced,
         }
 
     # -- the contract ----------------------------------------------------------------
@@ -131,7 +158,7 @@ class Notifier:
 
     def next_deadline(self) -> float | None:
         """When :meth:`expire` is to be called next, or None."""
-        if not self.busy and not self.aborts and not self.stuck:
+        if not self.busy and not self.aborts and not self.stuck and not self.ready:
             return None
         soonest = min((a.until for a in self.aborts.values()), default=NEVER)
         if self.stuck:
@@ -139,6 +166,8 @@ class Notifier:
             soonest = min(soonest, min(retries, default=NEVER))
         for source in self.busy.values():
             soonest = min(soonest, source.state.poll, source.state.overdue)
+        for until, _ in self.ready.values():
+            soonest = min(soonest, until)
         return None if soonest == NEVER else soonest
 
     def expire(self, now: float) -> list[Effect]:
@@ -149,13 +178,19 @@ class Notifier:
                 out.append(source.look(self.next_id()))
             if source.state.overdue <= now:
                 self._overdue(source, now, out)
-        if self.stuck:
+        for queue in [q for q, (until, _) in self.ready.items() if until <= now]:
+            del self.ready[queue]
+        if self.poison.counts[UNREPORTED]:
             found.kick(self, now, out)
         for vcpu, abort in list(self.aborts.items()):
             if abort.until <= now and abort.state is not None:
                 del self.aborts[vcpu]
-                gone = consumed.bare(self, vcpu, abort.state, abort, self._rule(Code.AR, abort.state.el, abort), out)
-                self.leave(vcpu, abort.state, gone, out)
+                if abort.asked:  # the orchestrator had its time
+                    gone = consumed.tell_record(self, vcpu, abort.state, abort, now, out)
+                else:
+                    gone = consumed.bare(self, vcpu, abort.state, abort, self.rules[abort.queue], out)
+                if vcpu not in self.aborts:
+                    self.leave(vcpu, abort.state, gone, out)
                 found.kick(self, now, out)
         return out
 
@@ -180,16 +215,18 @@ class Notifier:
             high = min((hva & -(1 << lsb)) + (1 << lsb), slot.hva + slot.size) - slot.hva + slot.gpa
             start = low >> shift
             count = (high - 1 >> shift) - start + 1
-        if code == Code.AR:
-            vcpu = self.threads.get(tid)
-            if vcpu is not None and vcpu not in self.aborts:
-                self.aborts[vcpu] = Abort(at, start, count, lsb)
-                out: list[Effect] = []
-                self.stop(vcpu, out)
-                return out
-            # a thread that is no vCPU consumed it, or the vCPU is out already: the guest itself used nothing
-        out = []
-        found.found(self, code, at, start, count, lsb, out)
+        if self.history is not None:
+            self.history.note(at, now)
+        vcpu = self.threads.get(tid)
+        out: list[Effect] = []
+        free = vcpu is not None and vcpu not in self.aborts
+        if free and (code == Code.AR or (self._promotes and self._synchronous(at, lsb, out))):
+            assert vcpu is not None
+            self.aborts[vcpu] = Abort(at, start, count, lsb)
+            self.stop(vcpu, out)
+            return out
+        # else a thread that is no vCPU consumed it, or the vCPU is out already: the guest itself used nothing
+        found.found(self, code, at, start, count, lsb, now, out, "other" if vcpu is None else "vcpu")
         found.kick(self, now, out)
         return out
 
@@ -199,12 +236,14 @@ class Notifier:
             self._time = time
         inside = gpa is not None and any(s.gpa <= gpa < s.gpa + s.size for s in self.memory.slots)
         page = gpa >> self.page_shift if gpa is not None and inside else -1
+        if self.history is not None:
+            self.history.note(page, now)
         out: list[Effect] = []
         if vcpu not in self.aborts and 0 <= vcpu < self.vcpus:
             self.aborts[vcpu] = Abort(page, page, 1, self.page_shift, gva, esr)
             self.stop(vcpu, out)
         elif page >= 0:  # the vCPU is out already, or there is none: the page is lost all the same
-            found.found(self, Code.AR, page, page, 1, self.page_shift, out)
+            found.found(self, Code.AR, page, page, 1, self.page_shift, now, out)
             found.kick(self, now, out)
         return out
 
@@ -218,7 +257,9 @@ class Notifier:
             if low < high:
                 start = low >> self.page_shift
                 count = (high - 1 >> self.page_shift) - start + 1
-                found.found(self, Code.AO, start, start, count, (count << self.page_shift).bit_length() - 1, out)
+                if self.history is not None:
+                    self.history.note(start, now)
+                found.found(self, Code.AO, start, start, count, (count << self.page_shift).bit_length() - 1, now, out)
         if not out:
             out.append(Undelivered(self.next_id(), "", f"{gpa:#x} is no guest memory"))
         found.kick(self, now, out)
@@ -226,18 +267,58 @@ class Notifier:
 
     # -- deciding --------------------------------------------------------------------
 
-    def decide(self, code: Code, el: int | None, page: int, lsb: int) -> int:
+    def decide(
+        self, code: Code, page: int, lsb: int, out: list[Effect], vcpu: int | None = None,
+        state: VcpuState | None = None, thread: Literal["vcpu", "other"] = "other",
+    ) -> int:  # fmt: skip
         """The index of the rule that decides; also the queue of what it tells."""
-        if not self._flat:
-            return self.policy.decide(code, el, max(page, 0) << self.page_shift, lsb, self.guest.name)
-        key = (code, el, lsb)
-        found = self._cache.get(key)
-        if found is None:
-            found = self._cache[key] = self.policy.decide(code, el, 0, lsb, self.guest.name)
-        return found
+        if self.decider.plain and self.decided is None:
+            key = code, None if state is None else state.el, lsb
+            known = self._cache.get(key)
+            if known is None:
+                view = View(self.guest.name, el=key[1])
+                known = self._cache[key] = self.decider.decide(Lost(code, 0, lsb), view)
+            return known
+        lost, view = (
+            Lost(code, page << self.page_shift if page >= 0 else -1, lsb, thread),
+            self._view(page, vcpu, state),
+        )
+        index, wrong = self.decider.asked(lost, view)
+        if wrong:
+            out.append(HookFailed(self.next_id(), wrong))
+        if index is None:
+            index = self.decider.decide(lost, view)
+        if self.decided is not None:
+            self.decided(lost, view, index)
+        return index
 
-    def _rule(self, code: Code, el: int | None, abort: Abort) -> Rule:
-        return self.rules[self.decide(code, el, abort.first, abort.lsb)]
+    def _view(self, page: int, vcpu: int | None, state: VcpuState | None) -> View:
+        counts, history = self.poison.counts, self.history
+        return View(
+            self.guest.name,
+            self.open_ways() if self._asks_open else frozenset(),
+            0 if history is None else history.seen(page),
+            counts[UNREPORTED] + counts[POSTED] + counts[ACKED],
+            _never if history is None else history.span,
+            vcpu,
+            *(
+                (None, None, None)
+                if state is None
+                else (state.el, bool(state.pstate & PSTATE_A), state.serror is not None)
+            ),
+        )
+
+    def open_ways(self) -> frozenset[str]:
+        """Ways by which the guest could be told now: those with a source that it binds, SDEI only once enabled."""
+        return frozenset(
+            way
+            for way, sources in self.ways.items()
+            if any(not s.state.broken and (way != "sdei" or self.sdei.accepts(s.placed.vector)) for s in sources)
+        )
+
+    def _synchronous(self, page: int, lsb: int, out: list[Effect]) -> bool:
+        """Whether the policy takes this AO, which came in a vCPU's thread, for a consumed error."""
+        return self.rules[self.decide(Code.AO, page, lsb, out, thread="vcpu")].action == "consumed"
 
     def _stopped(self, event: Stopped, now: float) -> list[Effect]:
         vcpu, state = event
@@ -283,6 +364,29 @@ class Notifier:
         )  # fmt: skip
 
     # -- how it went -----------------------------------------------------------------
+
+    def _proceed(self, event: Proceed, now: float) -> list[Effect]:
+        out: list[Effect] = []
+        queue = next((i for i, rule in enumerate(self.rules) if rule.name == event.rule), -1)
+        self.ready.pop(queue, None)
+        for vcpu, abort in list(self.aborts.items()):
+            if abort.asked and abort.queue == queue and abort.state is not None:
+                del self.aborts[vcpu]
+                gone = consumed.tell_record(self, vcpu, abort.state, abort, now, out)
+                if vcpu not in self.aborts:
+                    self.leave(vcpu, abort.state, gone, out)
+        found.kick(self, now, out)
+        return out
+
+    def _replaced(self, event: Replaced, now: float) -> list[Effect]:
+        gpa, size = event
+        for slot in self.memory.slots:
+            low, high = max(gpa, slot.gpa), min(gpa + size, slot.gpa + slot.size)
+            if low < high:  # whole pages only
+                first, end = -(-low >> self.page_shift), high >> self.page_shift
+                if first < end:
+                    self.poison.mark(first, end - first, HEALTHY)
+        return []
 
     def _done(self, event: Done, now: float) -> list[Effect]:
         self.done = event.effect
@@ -341,7 +445,7 @@ class Notifier:
         if abort is not None and abort.state is None:
             del self.aborts[vcpu]
             if abort.first >= 0:
-                found.found(self, Code.AR, abort.first, abort.start, abort.pages, abort.lsb, out)
+                found.found(self, Code.AR, abort.first, abort.start, abort.pages, abort.lsb, now, out)
         waiting = self.wanted.pop(vcpu, [])
         for source in list(self.busy.values()):
             s = source.state
@@ -359,9 +463,13 @@ class Notifier:
         out.append(TakenBack(self.next_id(), source.placed.source_id, pages, reason))
         out.append(source.take_back(self.next_id()))
         if all(way == "sea" for way in self.rules[queue].deliver):  # no other way of the rule is left for a page
-            queue = self.decide(Code.AO, None, pages[0][0] >> self.page_shift, self.page_shift)
-        for gpa, _ in pages:
-            self.poison.set(gpa >> self.page_shift, UNREPORTED, queue)
+            queue = self.decide(Code.AO, pages[0][0] >> self.page_shift, self.page_shift, out)
+        elsewhere = {gpa for other in self.busy.values() for gpa, _ in other.state.pages}
+        for gpa, size in pages:
+            first = (gpa & -size) >> self.page_shift
+            for page in range(first, first + (size >> self.page_shift)):
+                if gpa not in elsewhere and self.poison.state(page) == POSTED:
+                    self.poison.set(page, UNREPORTED, queue)
 
     def _overdue(self, source: ErrorSource, now: float, out: list[Effect]) -> None:
         s = source.state
@@ -372,8 +480,11 @@ class Notifier:
             out.append(source.look_at_status(self.next_id()))
             return
         s.overdue = NEVER
+        if rule.unacked.then == "next" and found.tell_elsewhere(self, source, now, out):
+            return
+        then = "report" if rule.unacked.then == "next" else rule.unacked.then
         reason = f"source {source.placed.source_id}: no acknowledgement in {(s.tries + 1) * rule.unacked.after_ms} ms"
-        out.append(Escalate(self.next_id(), source.placed.source_id, rule.unacked.then, reason))
+        out.append(Escalate(self.next_id(), source.placed.source_id, then, reason))
 
     # -- SDEI calls ------------------------------------------------------------------
 

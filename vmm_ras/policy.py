@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vmm_ras.deciding import CONDITIONS, family
 from vmm_ras.default_policy import TEXT
 from vmm_ras.errors import InputError
-from vmm_ras.events import Code
-from vmm_ras.memory import MAX_QUEUES
+from vmm_ras.memory import MAX_RULES
 from vmm_ras.profiles import PROFILES
 
 Way = Literal["sea", "sei", "sdei", "gsiv", "gpio", "polled"]
@@ -26,6 +26,13 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class Rate(_Table):
+    """At least ``events`` errors within ``seconds``, the present one included."""
+
+    events: Annotated[int, Field(ge=2, le=10_000, strict=True)]
+    seconds: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)]
+
+
 class When(_Table):
     """What an error must be for the rule to decide; a key that is left out holds always."""
 
@@ -34,51 +41,102 @@ class When(_Table):
     el: Literal[0, 1] | None = None
     """Exception level that the vCPU was stopped at; only an AR has one."""
     guest: tuple[str, ...] | None = None
-    """Names of guest profiles."""
+    """Names of guest profiles; ``linux`` stands for ``linux-6.1`` and all others of its family too."""
     lsb_min: Annotated[int, Field(ge=0, le=63, strict=True)] | None = None
-    """Smallest log2 of the bytes lost in the host."""
+    """Smallest log2 of the bytes lost in the host: 12 for a 4 KiB page, 21 for a 2 MiB one."""
     lsb_max: Annotated[int, Field(ge=0, le=63, strict=True)] | None = None
     gpa_from: U64 | None = None
     """First guest physical address."""
     gpa_to: U64 | None = None
     """Guest physical address behind the last."""
+    thread: Literal["vcpu", "other"] | None = None
+    """Whose thread got an AO: one that arrives in a vCPU's thread is in truth synchronous on some hosts."""
+    vcpu: Annotated[tuple[Annotated[int, Field(ge=0, lt=512, strict=True)], ...], Field(min_length=1)] | None = None
+    """vCPUs that consumed it."""
+    masked: bool | None = None
+    """Whether the vCPU that consumed it masks SErrors (PSTATE.A)."""
+    serror: bool | None = None
+    """Whether that vCPU has an SError pending already."""
+    open: Annotated[tuple[Way, ...], Field(min_length=1)] | None = None
+    """Ways all of which the guest accepts now: for SDEI, that it registered and enabled the event."""
+    closed: Annotated[tuple[Way, ...], Field(min_length=1)] | None = None
+    """Ways none of which the guest accepts now."""
+    seen_min: Annotated[int, Field(ge=0, strict=True)] | None = None
+    """Least number of times that the page was reported before."""
+    seen_max: Annotated[int, Field(ge=0, strict=True)] | None = None
+    lost_min: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """Least number of pages that the guest has lost so far."""
+    rate: Rate | None = None
+    """How quickly errors come: a storm."""
 
     @model_validator(mode="after")
     def _sensible(self) -> When:
         for name in self.guest or ():
-            if name not in PROFILES:
+            if not family((name,)):
                 raise ValueError(f"guest {name!r} is none of {', '.join(PROFILES)}")
-        if self.el is not None and self.code == "AO":
-            raise ValueError("el: an AO has no exception level")
-        if self.lsb_min is not None and self.lsb_max is not None and self.lsb_min > self.lsb_max:
-            raise ValueError("lsb_min is above lsb_max")
+        for key, what in (("el", "exception level"), ("vcpu", "vCPU"), ("masked", "mask"), ("serror", "SError")):
+            if getattr(self, key) is not None and self.code == "AO":
+                raise ValueError(f"{key}: an AO has no {what}")
+        if self.thread is not None and self.code == "AR":
+            raise ValueError("thread: an AR is its vCPU's own")
+        for low, high in (("lsb_min", "lsb_max"), ("seen_min", "seen_max")):
+            if (getattr(self, low) or 0) > (1 << 64 if getattr(self, high) is None else getattr(self, high)):
+                raise ValueError(f"{low} is above {high}")
         if self.gpa_from is not None and self.gpa_to is not None and self.gpa_from >= self.gpa_to:
             raise ValueError("gpa_from is not below gpa_to")
+        if both := set(self.open or ()) & set(self.closed or ()):
+            raise ValueError(f"{min(both)} is to be open and closed")
         return self
 
-    def holds(self, code: Code, el: int | None, gpa: int, lsb: int, guest: str) -> bool:
-        """Whether the rule decides this error."""
-        return (
-            (self.code is None or self.code == code.name)
-            and (self.el is None or self.el == el)
-            and (self.guest is None or guest in self.guest)
-            and (self.lsb_min is None or lsb >= self.lsb_min)
-            and (self.lsb_max is None or lsb <= self.lsb_max)
-            and (self.gpa_from is None or gpa >= self.gpa_from)
-            and (self.gpa_to is None or gpa < self.gpa_to)
+    def covers(self, other: When) -> bool:
+        """Whether this surely holds wherever ``other`` holds."""
+        return all(_covers(key, getattr(self, key), getattr(other, key)) for key in CONDITIONS)
+
+    def apart(self, other: When) -> bool:
+        """Whether this surely never holds where ``other`` holds."""
+        for key in ("code", "el", "thread", "masked", "serror"):
+            mine, theirs = getattr(self, key), getattr(other, key)
+            if None not in {mine, theirs} and mine != theirs:
+                return True
+        if self.guest and other.guest and not set(family(self.guest)) & set(family(other.guest)):
+            return True
+        if self.vcpu and other.vcpu and not set(self.vcpu) & set(other.vcpu):
+            return True
+        if set(self.open or ()) & set(other.closed or ()) or set(self.closed or ()) & set(other.open or ()):
+            return True
+        return any(
+            _below(one.lsb_max, two.lsb_min, 1)
+            or _below(one.seen_max, two.seen_min, 1)
+            or _below(one.gpa_to, two.gpa_from, 0)
+            for one, two in ((self, other), (other, self))
         )
 
-    def covers(self, other: When) -> bool:
-        """Whether this holds wherever ``other`` holds."""
-        return (
-            self.code in {None, other.code}
-            and self.el in {None, other.el}
-            and (self.guest is None or (other.guest is not None and set(other.guest) <= set(self.guest)))
-            and (self.lsb_min or 0) <= (other.lsb_min or 0)
-            and (63 if self.lsb_max is None else self.lsb_max) >= (63 if other.lsb_max is None else other.lsb_max)
-            and (self.gpa_from or 0) <= (other.gpa_from or 0)
-            and (self.gpa_to or 1 << 64) >= (other.gpa_to or 1 << 64)
-        )
+
+def _below(high: int | None, low: int | None, gap: int) -> bool:
+    return high is not None and low is not None and high + gap <= low
+
+
+def _covers(key: str, mine: Any, theirs: Any) -> bool:
+    if mine is None or mine == theirs:
+        return True
+    if key in {"lsb_min", "gpa_from", "seen_min"}:
+        return bool(mine <= (theirs or 0))
+    if theirs is None:
+        return False
+    match key:
+        case "guest":
+            return set(family(theirs)) <= set(family(mine))
+        case "vcpu":
+            return set(theirs) <= set(mine)
+        case "open" | "closed":
+            return set(mine) <= set(theirs)
+        case "lost_min":
+            return bool(mine <= theirs)
+        case "lsb_max" | "gpa_to" | "seen_max":
+            return bool(mine >= theirs)
+        case "rate":
+            return bool(mine.events <= theirs.events and mine.seconds >= theirs.seconds)
+    return False
 
 
 class Syndrome(_Table):
@@ -103,8 +161,9 @@ class Unacked(_Table):
     """Milliseconds without an acknowledgement before each step."""
     tries: Annotated[int, Field(ge=0, le=100, strict=True)] = 2
     """How often, in such steps, the notification is repeated where the block is still unread."""
-    then: Literal["report", "stop", "reset", "migrate"] = "report"
-    """Last step: escalate to the orchestrator.  The pages stay posted, and are told once the guest acknowledges."""
+    then: Literal["report", "next", "stop", "reset", "migrate"] = "report"
+    """Last step: escalate to the orchestrator; ``next``: first tell the same pages through another source, where one is
+    open.  The pages stay posted, and count as told once the guest acknowledges."""
 
 
 class Rule(_Table):
@@ -114,9 +173,10 @@ class Rule(_Table):
     doc: str = ""
     """Why the rule is there."""
     when: When = When()
-    action: Literal["tell", "bare", "ignore", "stop", "reset", "migrate"] = "tell"
+    action: Literal["tell", "bare", "consumed", "ignore", "stop", "reset", "migrate"] = "tell"
     """``tell``: write a record and deliver it.  ``bare``: SEA without a record; the page is told as an AO would be.
-    ``ignore``: tell nothing.  The others ask the orchestrator."""
+    ``consumed``: this AO was synchronous; the vCPU is stopped, and the rules for an AR decide.  ``ignore``: tell
+    nothing.  The others ask the orchestrator."""
     deliver: tuple[Way, ...] = ()
     """Ways, best first; the first that the guest accepts is taken."""
     severity: Literal["recoverable", "fatal", "corrected"] = "recoverable"
@@ -128,6 +188,17 @@ class Rule(_Table):
     """Asynchronous Error Type of an SEI; Linux panics on all but ueo and ce."""
     hold_ms: Annotated[int, Field(ge=0, le=3_600_000, strict=True)] = 2000
     """Milliseconds that a vCPU which consumed poison waits for a busy source; then it gets an SEA without a record."""
+    busy: Literal["wait", "next"] = "wait"
+    """While a source's last block is unacknowledged: ``wait`` for it, or take the next way that is open and free."""
+    batch_ms: Annotated[int, Field(ge=0, le=3_600_000, strict=True)] = 0
+    """Milliseconds that found pages gather, from the first one on, unless they fill a block before."""
+    large: Literal["pages", "mask", "touch"] = "pages"
+    """What a loss larger than a guest page becomes: an entry for each page; one entry whose address mask spans them
+    (Linux takes one page out of use all the same); or nothing until a page is touched."""
+    report: Literal["never", "also", "first"] = "never"
+    """Whether the orchestrator hears of it: ``also`` at once (guest first), or ``first``: the guest is told when the
+    orchestrator says so (Proceed), at the latest after ``report_ms``."""
+    report_ms: Annotated[int, Field(ge=1, le=3_600_000, strict=True)] = 1000
     unacked: Unacked = Unacked()
 
     @model_validator(mode="after")
@@ -138,6 +209,8 @@ class Rule(_Table):
             raise ValueError(f"deliver: a rule with action {self.action!r} delivers no record")
         if self.action == "bare" and self.when.code != "AR":
             raise ValueError("action 'bare' is for consumed errors: when.code = \"AR\"")
+        if self.action == "consumed" and (self.when.code, self.when.thread) != ("AO", "vcpu"):
+            raise ValueError('action \'consumed\' is for what a vCPU\'s thread found: code = "AO", thread = "vcpu"')
         if len(set(self.deliver)) != len(self.deliver):
             raise ValueError("deliver: a way is named twice")
         return self
@@ -147,7 +220,7 @@ class Policy(_Table):
     """The whole policy: see ``default_policy.TEXT``."""
 
     version: Literal[1]
-    rule: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=MAX_QUEUES - 1)]
+    rule: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=MAX_RULES)]
     """Rules in order; the first that holds decides."""
 
     @model_validator(mode="after")
@@ -164,20 +237,16 @@ class Policy(_Table):
                 raise ValueError(f"rule {r.name!r}: action 'bare' would be told as itself")
         return self
 
-    def decide(self, code: Code, el: int | None, gpa: int, lsb: int, guest: str) -> int:
-        """The index of the rule that decides."""
-        for index, rule in enumerate(self.rule):
-            if rule.when.holds(code, el, gpa, lsb, guest):
-                return index
-        raise AssertionError("a policy decides everything")  # see _decides_everything
-
     def findings(self) -> list[str]:
-        """Rules that can never decide, each with the rule that covers it."""
+        """Rules that can never decide, each with the rule that covers it, and rules that contradict themselves."""
         out = []
         for index, rule in enumerate(self.rule):
+            where = f"rule {index + 1} {rule.name!r}"
             covering: dict[str, None] = {}
             for code in (rule.when.code,) if rule.when.code else ("AR", "AO"):
-                if rule.when.el is not None and code == "AO":
+                if code == "AO" and any(getattr(rule.when, k) is not None for k in ("el", "vcpu", "masked", "serror")):
+                    continue
+                if code == "AR" and rule.when.thread is not None:
                     continue
                 one = rule.when.model_copy(update={"code": code})
                 found = next((n for n, r in enumerate(self.rule[:index]) if r.when.covers(one)), None)
@@ -186,8 +255,42 @@ class Policy(_Table):
                 covering[f"rule {found + 1} {self.rule[found].name!r}"] = None
             else:
                 holds = "holds" if len(covering) == 1 else "hold"
-                out.append(f"rule {index + 1} {rule.name!r} is never reached: {' and '.join(covering)} {holds} first")
+                out.append(f"{where} is never reached: {' and '.join(covering)} {holds} first")
+            out += [f"{where} contradicts itself: {reason}" for reason in _contradictions(rule)]
         return out
+
+    def overlaps(self) -> list[str]:
+        """Pairs of rules that may both hold, neither covering the other, and do different things: order decides."""
+        out = []
+        for index, one in enumerate(self.rule):
+            for later, two in enumerate(self.rule[index + 1 :], index + 2):
+                if one.when.apart(two.when) or two.when.covers(one.when) or one.when.covers(two.when):
+                    continue
+                if one.model_copy(update={"name": "", "doc": "", "when": When()}) != two.model_copy(
+                    update={"name": "", "doc": "", "when": When()}
+                ):
+                    both = f"rules {index + 1} {one.name!r} and {later} {two.name!r}"
+                    out.append(f"{both} overlap: where both hold, the first decides")
+        return out
+
+
+def _contradictions(rule: Rule) -> list[str]:
+    """What the rule asks for and can never get."""
+    out, when = [], rule.when
+    closed = [way for way in rule.deliver if way in (when.closed or ())]
+    if closed and len(closed) == len(rule.deliver):
+        out.append(
+            f"it delivers by {', '.join(closed)}, and holds only while {'they are' if closed[1:] else 'it is'} closed"
+        )
+    if rule.action == "tell" and when.code == "AO" and rule.deliver == ("sea",):
+        out.append("an SEA needs a vCPU that consumed the page, and an AO has none")
+    if rule.batch_ms and when.code == "AR" and rule.deliver == ("sea",):
+        out.append("batch_ms: a vCPU that consumed poison does not wait for more")
+    if rule.large == "touch" and when.lsb_max is not None and when.lsb_max <= 12:
+        out.append("large: no loss of up to 4 KiB is larger than a page")
+    if rule.report == "first" and rule.action != "tell":
+        out.append(f"report: action {rule.action!r} tells the guest nothing that could wait")
+    return out
 
 
 def load_policy(text: str, where: str = "policy") -> Policy:

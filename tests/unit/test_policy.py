@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmm_ras.deciding import Decider, Lost, View
 from vmm_ras.default_policy import TEXT
 from vmm_ras.errors import InputError
 from vmm_ras.events import Code
@@ -41,7 +42,7 @@ def test_the_default_policy_says_why_each_rule_is_there() -> None:
 def test_what_the_default_policy_decides(code: Code, el: int | None, guest: str, rule: str) -> None:
     policy = default_policy()
 
-    assert policy.rule[policy.decide(code, el, 0x4000_0000, 12, guest)].name == rule
+    assert policy.rule[Decider(policy).decide(Lost(code, 0x4000_0000, 12), View(guest, el=el))].name == rule
 
 
 def test_rules_are_tried_in_order_by_place_and_size() -> None:
@@ -53,7 +54,7 @@ def test_rules_are_tried_in_order_by_place_and_size() -> None:
     )
 
     places = ((0, 30), (1 << 31, 21), (1 << 31, 12))
-    assert [policy.decide(Code.AO, None, gpa, lsb, "linux") for gpa, lsb in places] == [
+    assert [Decider(policy).decide(Lost(Code.AO, gpa, lsb), View("linux")) for gpa, lsb in places] == [
         0, 1, 2,
     ]  # fmt: skip
 
