@@ -122,8 +122,8 @@ class Decided(NamedTuple):
     size: int
     rule: str
     what: str
-    """``tell``, ``known`` (the guest was told already, or is being told), ``ignored``, ``bare`` (told without a
-    record), or the action that the orchestrator is asked for."""
+    """``tell``, ``known`` (the guest was told already, or is being told), ``on-touch`` (each page is told when it is
+    touched), ``ignored``, ``bare`` (told without a record), or the action that the orchestrator is asked for."""
 
 
 class Posted(NamedTuple):

@@ -14,7 +14,20 @@ from typing import Any
 import crcmod.predefined
 
 from acpi.image import Image
-from vmm_ras.effects import Acked, Decided, Effect, Escalate, InjectSea, OwnMemory, Posted, TakenBack, Undelivered
+from vmm_ras.deciding import Hook
+from vmm_ras.effects import (
+    Acked,
+    Decided,
+    Effect,
+    Escalate,
+    HookFailed,
+    InjectSea,
+    OwnMemory,
+    Posted,
+    Report,
+    TakenBack,
+    Undelivered,
+)
 from vmm_ras.errors import InputError
 from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault
 from vmm_ras.guests.model import ModelGuest
@@ -51,7 +64,7 @@ MAX_RAM = 1 << 40
 """Bytes of guest RAM that a trace, or the order of appearance, may make: the poison map has a byte for each page."""
 MAX_ESCALATIONS = 100
 """Escalations whose text the summary keeps."""
-_SETTLED = frozenset({"known", "ignored"})
+_SETTLED = frozenset({"known", "ignored", "on-touch"})
 
 crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
 
@@ -74,13 +87,15 @@ class Replay:
         page_shift: int = 12,
         style: RecordStyle = NATIVE,
         sdei: bool = True,
+        hook: Hook | None = None,
     ) -> None:
         self.image = image
         memory = MemoryMap(slots)
         self.mapped = bool(memory.slots)
         self.notifier = Notifier(
-            image.sources, memory, policy=policy, guest=guest, vcpus=vcpus, page_shift=page_shift, style=style
-        )
+            image.sources, memory, policy=policy, guest=guest, vcpus=vcpus, page_shift=page_shift, style=style,
+            hook=hook,
+        )  # fmt: skip
         self.guest = ModelGuest(image, guest, vcpus=vcpus, page_shift=page_shift)
         for slot in memory.slots:
             self.guest.memory.add_region(slot.gpa, slot.size)
@@ -99,9 +114,10 @@ class Replay:
         self._open: dict[int, list[Row]] = {}
         self._by_source: dict[int, list[Row]] = {}
         self._published: dict[int, bytes] = {}
-        self._row: Row | None = None
+        self.handling: Row | None = None
         """The row whose event is being handled."""
         self._bare: InjectSea | None = None
+        self._hook_reasons: set[str] = set()
         self.guest.listeners = {
             Posted: self._posted,
             Acked: self._acked,
@@ -111,6 +127,8 @@ class Replay:
             TakenBack: self._taken_back,
             Undelivered: self._undelivered,
             Escalate: self._escalated,
+            Report: self._reported,
+            HookFailed: self._hook_failed,
         }
         regions = [(gpa, gpa + len(data)) for _, gpa, data in image.regions]
         self._firmware = min(low for low, _ in regions), max(high for _, high in regions)
@@ -224,9 +242,9 @@ class Replay:
                 low, high = max(low, first), min(low + size, end)
                 self.guest.memory.poison(low, high - low)
         notifier, now = self.notifier, self.now
-        self._row = row
+        self.handling = row
         self.guest.drive(notifier, notifier.handlers[event.__class__](event, now), now, self._follow)
-        self._row = None
+        self.handling = None
 
     def _follow(self, effects: list[Effect]) -> None:
         """Effects were carried out: read off what the guest did then what became of the rows."""
@@ -258,7 +276,7 @@ class Replay:
             self._close(r)
 
     def _decided(self, e: Decided) -> None:
-        row = self._row
+        row = self.handling
         if row is not None:
             row.rule = e.rule
             if e.what in _SETTLED:
@@ -271,9 +289,9 @@ class Replay:
             self._told_bare(e, None)
 
     def _own_memory(self, e: OwnMemory) -> None:
-        if self._row is not None:
-            self._row.outcome = "own-memory"
-            self._close(self._row)
+        if self.handling is not None:
+            self.handling.outcome = "own-memory"
+            self._close(self.handling)
 
     def _taken_back(self, e: TakenBack) -> None:
         self.summary.taken_back += 1
@@ -283,13 +301,21 @@ class Replay:
 
     def _undelivered(self, e: Undelivered) -> None:
         self.summary.undelivered[f"{e.rule}: {e.reason}"] += 1
-        if self._row is not None and not e.rule:
-            self._row.outcome = "no-guest-memory"
-            self._close(self._row)
+        if self.handling is not None and not e.rule:
+            self.handling.outcome = "no-guest-memory"
+            self._close(self.handling)
 
     def _escalated(self, e: Escalate) -> None:
         self.summary.escalations.append(f"{e.action}: {e.reason}")
         del self.summary.escalations[MAX_ESCALATIONS:]
+
+    def _reported(self, e: Report) -> None:
+        self.summary.reports += 1
+
+    def _hook_failed(self, e: HookFailed) -> None:
+        if e.reason not in self._hook_reasons and len(self._hook_reasons) < MAX_ESCALATIONS:
+            self._hook_reasons.add(e.reason)
+            self.notices.append(f"{e.reason}; the rules decide")
 
     def _outcomes(self) -> None:
         """What the guest made of what it was told."""

@@ -77,6 +77,8 @@ class Summary:
     """Processes of the guest that got a SIGBUS."""
     panicked: str = ""
     escalations: list[str] = field(default_factory=list)
+    reports: int = 0
+    """Times that the orchestrator was told of an error."""
     undelivered: Counter[str] = field(default_factory=Counter)
     taken_back: int = 0
     bad_lines: int = 0
@@ -126,6 +128,7 @@ class Summary:
             "events": self.events, "codes": dict(self.codes), "deliveries": dict(self.deliveries),
             "outcomes": dict(self.outcomes), "blocks": self.blocks, "pages": self.pages, "offlined": self.offlined,
             "signalled": self.signalled, "panicked": self.panicked or None, "escalations": self.escalations,
-            "undelivered": dict(self.undelivered), "taken_back": self.taken_back, "bad_lines": self.bad_lines,
+            "reports": self.reports, "undelivered": dict(self.undelivered), "taken_back": self.taken_back,
+            "bad_lines": self.bad_lines,
             "windows": [{"hva": h, "gpa": g, "size": s} for h, g, s in self.windows], "failures": self.failures,
         }  # fmt: skip

@@ -18,6 +18,7 @@ from vmm_ras.effects import (
     RaiseLine,
     Release,
     Reply,
+    Report,
     SetRegisters,
     Stop,
     WriteGuest,
@@ -30,7 +31,7 @@ from vmm_ras.guests.vcpu import Vcpu
 from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import GuestProfile
 
-_NOTICES = frozenset(get_args(Notice)) | {Hold}
+_NOTICES = frozenset(get_args(Notice)) | {Hold, Report}
 Watch = Callable[[list[Effect]], None]
 MAX_ROUNDS = 4_000_000
 """Lists of effects after one event: more is a loop between core and guest, for a 16 GiB page takes 650,000."""
