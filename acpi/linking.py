@@ -174,7 +174,9 @@ class _Run:
         data[low:high] = value.to_bytes(command.pointer_size, "little")
 
     def _file(self, command: Command, field: str, name: str) -> bytearray:
-        data = self.data.get(self._name(command, field, name))
+        data = self.data.get(name)  # scripts name few files, thousands of times
+        if data is None:
+            data = self.data.get(self._name(command, field, name))
         if data is None:
             raise _wrong(command, field, f"{name!r} is not allocated")
         return data

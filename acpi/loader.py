@@ -10,11 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import construct as c
-
 from cper.wire import U8, U32, Cell, DecodeError, EncodeError, OpenEnum, Struct, WireError, blob, text, u8, u32
 from cper.wire import Reserved as Padding
-from cper.wire._construct import Wire
 
 COMMAND_SIZE = 128
 NAME_SIZE = 56
@@ -104,23 +101,6 @@ COMMANDS: dict[int, type[Struct]] = {k.COMMAND: k for k in (Allocate, AddPointer
 """Command number to structure."""
 
 
-class _AnyCommand(c.Construct):  # type: ignore[misc]
-    """One command, told apart by its first word."""
-
-    def _parse(self, stream: Any, context: Any, path: str) -> Struct:
-        at = stream.tell()
-        number = int.from_bytes(stream.read(4), "little")
-        stream.seek(at)
-        try:
-            return Wire(COMMANDS.get(number, OtherCommand))._parse(stream, context, path)
-        except WireError as error:
-            raise error.within("LoaderScript", f"commands[{context._index}]") from None
-
-    def _build(self, obj: Struct, stream: Any, context: Any, path: str) -> Struct:
-        stream.write(obj.encode())
-        return obj
-
-
 @dataclass(frozen=True)
 class LoaderScript:
     """``etc/table-loader``: commands in order."""
@@ -129,8 +109,7 @@ class LoaderScript:
 
     def build(self) -> bytes:
         """The script's bytes."""
-        data: bytes = c.Array(len(self.commands), _AnyCommand()).build(list(self.commands))
-        return data
+        return b"".join([command.encode() for command in self.commands])
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -146,7 +125,15 @@ class LoaderScript:
                 f"{count} commands: more than {MAX_COMMANDS}", structure="LoaderScript", path="commands",
                 offset=MAX_COMMANDS * COMMAND_SIZE,
             )  # fmt: skip
-        return cls(tuple(c.Array(count, _AnyCommand()).parse(data)))
+        commands: list[Any] = []
+        at = 0
+        try:
+            for at in range(0, len(data), COMMAND_SIZE):
+                kind = COMMANDS.get(int.from_bytes(data[at : at + 4], "little"), OtherCommand)
+                commands.append(kind.decode(data, at))
+        except WireError as error:
+            raise error.within("LoaderScript", f"commands[{at // COMMAND_SIZE}]") from None
+        return cls(tuple(commands))
 
     def plain(self) -> list[dict[str, Any]]:
         """What JSON holds of the script."""

@@ -1,4 +1,4 @@
-"""`make bench`: how long the codec takes beside construct, and a replay beside its floor loop, all in one run.
+"""`make bench`: how long the codec takes beside construct, large tables, and a replay beside its floor loop.
 
 The replay goes through the same function as the command line's (`vmm_ras.replay.Replay.run`, rows to JSON Lines), over
 distinct pages, and its result is checked: every page acked, every row's block CRC, the same pages as the floor's.
@@ -29,6 +29,7 @@ from cper.record import RECORD, Record, RecordHeader, SectionDescriptor
 from cper.wire import Struct
 from cper.wire._construct import twin
 from tests.bench import floor
+from tests.bench.acpi import acpi
 from vmm_ras.replay import TABLES, Replay, crc32c
 from vmm_ras.traces import open_trace
 
@@ -179,15 +180,17 @@ def _wall(command: list[str]) -> float:
 
 
 def main() -> int:
-    """Run it all; exit 1 if a structure is not three times quicker than construct, or the replay misses its ratio."""
+    """Run it all; exit 1 if a structure is not three times quicker than construct, or a limit or ratio is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=("structures", "replay", "cli"))
+    parser.add_argument("--only", choices=("structures", "acpi", "replay", "cli"))
     options = parser.parse_args()
     console = Console(width=140)
     good = True
     if options.only in {None, "structures"}:
         good = structures(console)
+    if options.only in {None, "acpi"}:
+        good = acpi(console) and good
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.jsonl"
         if options.only in {None, "replay"}:

@@ -1,11 +1,12 @@
 """The Hardware Error Source Table: every source, two framings, what cannot be read, and ten thousand sources."""
 
-import time
+from dataclasses import replace
 
 import construct as c
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from acpi.error_source import NmiSource, PcieDeviceAer, SourceFlags
 from acpi.gas import GenericAddress
@@ -32,6 +33,7 @@ from acpi.machine_check import (
 )
 from acpi.table import TableHeader, checksum, seal
 from cper.wire import DecodeError, EncodeError, TruncatedError, WireError
+from tests.bench import acpi as bench
 from tests.golden.iasl_samples import hest as sample
 
 
@@ -262,22 +264,30 @@ class TestAssist:
 
 
 def test_ten_thousand_sources_build_and_read_back_in_no_time():
-    """Built from descriptions, encoded, parsed, looked up; processor time, for other tests run at the same time."""
-    descriptions = [SourceDescription(i, NotificationType.SDEI, vector=i + 1) for i in range(10_000)]
-    best = 9.0
+    """Processor time, the better of two: `make bench` holds it to half of this where nothing else runs."""
     for _ in range(2):
-        started = time.process_time()
-        t = build_hest(descriptions, 0x1_0000_0000)
-        data = t.build()
-        again = Hest.parse(data)
-        best = min(best, time.process_time() - started)
-        if best < 6.0:
+        t, again, taken = bench.hest()
+        if sum(taken) < 2 * bench.LIMIT:
             break
-    assert best < 6.0, f"{best:.2f} s"
+    assert sum(taken) < 2 * bench.LIMIT, taken
     assert again.sources == t.sources
-    assert checksum(data) == 0
-    started = time.process_time()
-    assert all(again.source(i).notification.vector == i + 1 for i in range(10_000))
+    assert checksum(t.build()) == 0
+    assert all(again.source(i).notification.vector == i + 1 for i in range(bench.COUNT))
     assert again.offset(9_999) == 40 + 92 * 9_999
-    assert time.process_time() - started < 3
     assert isinstance(again.sources[0], GenericHardwareErrorSourceV2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"source_id": 1 << 16}, "source_id"), ({"vector": 1 << 32}, "vector"), ({"vector": -1}, "vector")],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_sources_of_one_shape_are_as_strict_as_the_first(changes, field, version):
+    first = SourceDescription(1, NotificationType.SDEI, vector=1, version=version)
+    second = replace(first, source_id=2, vector=2)
+    ghes = build_hest([first, second], 0x1000).sources
+    assert [(s.source_id, s.notification.vector) for s in ghes] == [(1, 1), (2, 2)]
+    assert [s.error_status_address.address for s in ghes] == [0x1000, 0x1008]
+    for descriptions in ([replace(first, **changes)], [first, replace(second, **changes)]):
+        with pytest.raises(ValidationError, match=field):
+            build_hest(descriptions, 0x1000)

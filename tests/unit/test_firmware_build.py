@@ -16,6 +16,7 @@ from acpi.linking import BOOT_ERRORS_FILE, ERRORS_FILE, RSDP_FILE, TABLES_FILE
 from acpi.machine import EventDevice, GicV2, GicV3, Machine, MsiFrame, Range, Timers, Uart
 from acpi.madt import GicCpuInterface, GicRedistributor, Madt
 from acpi.table import TableHeader, checksum, seal
+from tests.bench import acpi as bench
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.profiles import PROFILES
 
@@ -84,12 +85,12 @@ def test_no_such_preset():
 
 
 def test_many_sources_are_built_and_placed():
-    sources = tuple(
-        SourceDescription(i, NotificationType.POLLED, poll_interval_ms=1000, block_length=1024) for i in range(10_000)
-    )
-    firmware = build(with_sources(describe("minimal-vmm"), *sources))
-    image = firmware.image()
-    assert len(image.sources) == 10_000
+    for _ in range(2):
+        image, taken = bench.firmware()
+        if sum(taken) < 4:
+            break
+    assert sum(taken) < 4, taken  # `make bench` prints what it takes where nothing else runs
+    assert len(image.sources) == bench.COUNT
     assert image.sources[9_999].block == image.region("hardware_errors")[0] + 16 * 10_000 + 1024 * 9_999
 
 
