@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vmm_ras.cli.common import OPTIONS, Json, console, number, print_json, read_bytes, write_bytes
-from vmm_ras.cli.replay import PresetName
+from vmm_ras.cli.machine import PresetName
 
 app = typer.Typer(help="Hardware Error Source Tables.", **OPTIONS)
 

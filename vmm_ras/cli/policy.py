@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from vmm_ras.cli.common import OPTIONS, Json, print_json, read_text
+from vmm_ras.cli.common import OPTIONS, Json, console, print_json, read_text
+from vmm_ras.cli.machine import (
+    Guest,
+    HookFile,
+    Map,
+    Pages,
+    PageSize,
+    PolicyFile,
+    Preset,
+    PresetName,
+    Sdei,
+    Trace,
+    Vcpus,
+    machine,
+)
 
 app = typer.Typer(help="Firmware-first policies.", **OPTIONS)
 
@@ -33,10 +47,12 @@ def show(
 
 @app.command("check")
 def check(file: Annotated[Path, typer.Argument(help="A policy.")], json_: Json = False) -> None:
-    """Check a policy: that it can be read, decides everything, and that every rule can be reached.
+    """Check a policy: that it can be read and decides everything; which rules are unreachable, contradict themselves
+    or overlap.  Overlaps are told and are no fault: the order decides.
 
     Example: vmm-ras policy check mine.toml
     """
+    from vmm_ras.deciding import digest
     from vmm_ras.delivery import check_syndrome
     from vmm_ras.errors import InputError
     from vmm_ras.policy import load_policy
@@ -47,12 +63,63 @@ def check(file: Annotated[Path, typer.Argument(help="A policy.")], json_: Json =
             check_syndrome(rule)
         except InputError as error:
             raise InputError(f"{file}: rule {index + 1} {rule.name!r}: sea: {error}") from None
-    findings = rules.findings()
+    findings, overlaps = rules.findings(), rules.overlaps()
     if json_:
-        print_json({"file": str(file), "rules": len(rules.rule), "findings": findings})
+        known = {"file": str(file), "digest": digest(rules), "rules": len(rules.rule)}
+        print_json(known | {"findings": findings, "overlaps": overlaps})
     else:
         for finding in findings:
             print(f"{file}: {finding}")
-        print(f"{file}: {len(rules.rule)} rules, {len(findings)} findings")
+        for overlap in overlaps:
+            print(f"{file}: note: {overlap}")
+        print(f"{file}: {len(rules.rule)} rules, {len(findings)} findings, digest {digest(rules)[:16]}")
     if findings:
         raise typer.Exit(1)
+
+
+@app.command("explain")
+def explain(
+    trace: Trace,
+    policy_file: PolicyFile = None,
+    hook_file: HookFile = None,
+    guest: Guest = "linux",
+    map_: Map = None,
+    preset: Preset = PresetName.default,
+    vcpus: Vcpus = 8,
+    page_size: Pages = PageSize.k4,
+    sdei: Sdei = True,
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad line.")] = False,
+    json_: Json = False,
+) -> None:
+    """Say for each event of a trace which rules were tried, and what did not hold.
+
+    The trace is replayed into the model guest, so that the rules see what they would see then: exception levels, what
+    the guest has registered, what came before.
+
+    Example: vmm-ras policy explain qemu.strace --policy mine.toml
+    """
+    import sys
+
+    from vmm_ras.cli import timeline
+    from vmm_ras.explain import explain as explained
+    from vmm_ras.traces import open_trace
+
+    run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei)
+    out = None if json_ else console()
+    with open_trace(trace, strict=strict) as entries:
+        for row, decisions in explained(run, entries):
+            if out is None:
+                import orjson
+
+                plain = {"seq": row.seq, "line": row.line, "code": row.code, "gpa": row.gpa, "lsb": row.lsb}
+                plain |= {"outcome": row.outcome, "decisions": [d.plain() for d in decisions]}
+                sys.stdout.buffer.write(orjson.dumps(plain) + b"\n")
+                continue
+            out.print(timeline.line(row), soft_wrap=True)
+            for decision in decisions:
+                for name, reason in decision.tried:
+                    out.print(f"    {decision.code}  {name:24} {reason or 'holds'}", style="dim" if reason else "bold")
+                if not decision.tried:
+                    out.print(f"    {decision.code}  {decision.rule:24} named by the hook", style="bold")
+    for notice in run.notices:
+        print(notice, file=sys.stderr)

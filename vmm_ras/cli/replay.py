@@ -3,71 +3,48 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmm_ras.cli.common import Json, console, read_text, slot, usage
+from vmm_ras.cli.common import Json, console, usage
+from vmm_ras.cli.machine import (
+    Guest,
+    HookFile,
+    Map,
+    Pages,
+    PageSize,
+    PolicyFile,
+    Preset,
+    PresetName,
+    Sdei,
+    Style,
+    Trace,
+    Vcpus,
+    machine,
+)
 
 if TYPE_CHECKING:
     from vmm_ras.replay import Replay
 
 
-class Guest(str, Enum):
-    """Guest profiles that can be chosen."""
-
-    linux = "linux"
-    generic = "generic"
-
-
-class PresetName(str, Enum):
-    """HEST presets that can be chosen."""
-
-    default = "default"
-    all = "all"
-    qemu_7_2 = "qemu-7.2"
-    qemu_10_0 = "qemu-10.0"
-    qemu_11_1 = "qemu-11.1"
-
-
-class Style(str, Enum):
-    """Record styles that can be chosen."""
-
-    native = "native"
-    qemu = "qemu"
-
-
-class PageSize(str, Enum):
-    """Guest page sizes that can be chosen."""
-
-    k4 = "4k"
-    k16 = "16k"
-    k64 = "64k"
-
-
-_SHIFTS = {"4k": 12, "16k": 14, "64k": 16}
-
-
 def replay(
-    trace: Annotated[str, typer.Argument(metavar="TRACE", help="strace output, kernel log or JSON Lines; - is stdin.")],
-    policy_file: Annotated[Path | None, typer.Option("--policy", help="TOML policy; see `policy show`.")] = None,
-    guest: Annotated[Guest, typer.Option(help="What kind of guest takes the errors.")] = Guest.linux,
-    map_: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="HVA:GPA:SIZE", help="Guest memory slot; repeatable. Sizes take K, M, G."),
-    ] = None,
+    trace: Trace,
+    policy_file: PolicyFile = None,
+    hook_file: HookFile = None,
+    guest: Guest = "linux",
+    map_: Map = None,
     out: Annotated[Path | None, typer.Option(help="Write HEST, the placed image and each block here.")] = None,
     json_: Json = False,
     fail_on: Annotated[
         str, typer.Option(metavar="LIST", help="Exit 4 if any: lost, unseen, panic (comma-separated).")
     ] = "",
-    preset: Annotated[PresetName, typer.Option(help="Error sources of the guest.")] = PresetName.default,
+    preset: Preset = PresetName.default,
     style: Annotated[Style, typer.Option(help="What the records say.")] = Style.native,
-    vcpus: Annotated[int, typer.Option(min=1, max=512, help="vCPUs of the guest.")] = 8,
-    page_size: Annotated[PageSize, typer.Option(help="Page size of the guest.")] = PageSize.k4,
-    sdei: Annotated[bool, typer.Option(help="Whether the guest registers its SDEI events.")] = True,
+    vcpus: Vcpus = 8,
+    page_size: Pages = PageSize.k4,
+    sdei: Sdei = True,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad line.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the summary only.")] = False,
 ) -> None:
@@ -75,24 +52,13 @@ def replay(
 
     Example: vmm-ras replay qemu.strace --map 0x7f3a40000000:0x40000000:4G --fail-on lost,panic
     """
-    from acpi.presets import PRESETS
-    from vmm_ras.policy import load_policy
-    from vmm_ras.profiles import PROFILES
-    from vmm_ras.record import STYLES
-    from vmm_ras.replay import TABLES, Replay
-    from vmm_ras.traces import open_trace
-
     wanted = [w for w in fail_on.split(",") if w]
     for word in wanted:
         if word not in {"lost", "unseen", "panic"}:
             usage(f"--fail-on {word!r}: expected lost, unseen or panic")
-    slots = [slot(text) for text in map_ or ()]
-    shift = _SHIFTS[page_size.value]
-    rules = None if policy_file is None else load_policy(read_text(policy_file), str(policy_file))
-    run = Replay(
-        PRESETS[preset.value].place(TABLES), policy=rules, guest=PROFILES[guest.value], slots=slots, vcpus=vcpus,
-        page_shift=shift, style=STYLES[style.value], sdei=sdei,
-    )  # fmt: skip
+    run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style)
+    from vmm_ras.traces import open_trace
+
     if out is not None:
         run.blocks = _Blocks(out, run)
     with open_trace(trace, strict=strict) as entries:
