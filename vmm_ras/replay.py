@@ -8,7 +8,7 @@ that leaves the window unfinished says ``waiting``; the summary, made from the p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import crcmod.predefined
@@ -31,6 +31,7 @@ from vmm_ras.effects import (
 from vmm_ras.errors import InputError
 from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault
 from vmm_ras.guests.model import ModelGuest
+from vmm_ras.guests.os import Action
 from vmm_ras.memory import ACKED, POSTED, UNREPORTED, MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import Policy
@@ -103,8 +104,8 @@ class Replay:
         self.summary = Summary()
         self.notices: list[str] = []
         """What people should be told about the trace itself; take and clear."""
-        self.journal: list[Effect] | None = None
-        """All effects since it was last cleared, where it is a list."""
+        self.watch: Callable[[list[Effect], list[Action]], None] | None = None
+        """Called, where it is set, with the effects that were carried out and what the guest did then."""
         self.blocks: Any = None
         """Called with (source id, block bytes) for each block that is published, where it is set."""
         self._origin: float | None = None
@@ -150,18 +151,28 @@ class Replay:
                 else:
                     self._advance(until)
                 self._signal(line, item)
-            elif kind is GuestAbort or kind is MemoryFault:
-                self._advance(self._clock(at))
-                self._other(line, item)
             else:
-                if at is not None:
+                if at is not None or kind is GuestAbort or kind is MemoryFault:
                     self._advance(self._clock(at))
-                self._action(line, item)
+                self._entry(line, item)
             while rows and (rows[0].closed or len(rows) > WINDOW):
                 yield self._emit()
         self.settle()
         while rows:
             yield self._emit()
+
+    def play(self, item: Any, line: int = 0) -> None:
+        """One event or action, now."""
+        if item.__class__ is HostSignal:
+            self._signal(line, item)
+        else:
+            self._entry(line, item)
+        while self._rows and (self._rows[0].closed or len(self._rows) > WINDOW):
+            self._emit()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self._advance(self.now + seconds)
 
     def settle(self) -> None:
         """Let the guest finish what it has: up to SETTLE seconds of its time."""
@@ -196,11 +207,19 @@ class Replay:
         while (due := self._next_time()) <= until:
             self.now = max(self.now, due)
             self.guest.os.advance(self.now)
+            if self.guest.os.actions:
+                self._follow([])
             self._drive(self.notifier.expire(self.now))
         self.now = until
 
     def _drive(self, effects: list[Effect]) -> None:
         self.guest.drive(self.notifier, effects, self.now, self._follow)
+
+    def _entry(self, line: int, item: Any) -> None:
+        if item.__class__ is GuestAbort or item.__class__ is MemoryFault:
+            self._other(line, item)
+        else:
+            self._action(line, item)
 
     # -- events --------------------------------------------------------------------------
 
@@ -248,22 +267,24 @@ class Replay:
 
     def _follow(self, effects: list[Effect]) -> None:
         """Effects were carried out: read off what the guest did then what became of the rows."""
-        if self.guest.os.actions:
+        actions = self.guest.os.actions
+        if actions:
             self._outcomes()
-        if self.journal is not None:
-            self.journal += effects
+        if self.watch is not None:
+            self.watch(effects, actions)
 
     def _posted(self, e: Posted) -> None:
         _, source_id, delivery, vcpu, esr, pages, block, rule = e
         self.summary.blocks += 1
         if self.blocks is not None:
             self.blocks(source_id, block)
-        crc, shift, rows = crc32c(block), self.page_shift, self._open
+        crc, shift, rows, now = crc32c(block), self.page_shift, self._open, self.now
         found: list[Row] = []
         for gpa, _ in pages:
             for r in rows.get(gpa >> shift, ()):
                 r.delivery, r.source_id, r.block, r.crc32c = delivery, source_id, block, crc
                 r.pages, r.rule, r.esr = len(pages), r.rule or rule, r.esr if esr is None else esr
+                r.posted_at = now
                 if r.vcpu is None:
                     r.vcpu = vcpu
                 found.append(r)
@@ -271,8 +292,9 @@ class Replay:
         self._published[source_id] = block
 
     def _acked(self, e: Acked) -> None:
+        now = self.now
         for r in self._by_source.pop(e.source_id, ()):
-            r.acked = True
+            r.acked, r.acked_at = True, now
             self._close(r)
 
     def _decided(self, e: Decided) -> None:
@@ -296,7 +318,7 @@ class Replay:
     def _taken_back(self, e: TakenBack) -> None:
         self.summary.taken_back += 1
         for r in self._by_source.pop(e.source_id, ()):
-            r.delivery = r.source_id = r.block = r.crc32c = None
+            r.delivery = r.source_id = r.block = r.crc32c = r.posted_at = None
             r.outcome = "waiting"
 
     def _undelivered(self, e: Undelivered) -> None:
@@ -306,8 +328,9 @@ class Replay:
             self._close(self.handling)
 
     def _escalated(self, e: Escalate) -> None:
-        self.summary.escalations.append(f"{e.action}: {e.reason}")
-        del self.summary.escalations[MAX_ESCALATIONS:]
+        self.summary.escalated += 1
+        if self.summary.escalated <= MAX_ESCALATIONS:
+            self.summary.escalations.append(f"{e.action}: {e.reason}")
 
     def _reported(self, e: Report) -> None:
         self.summary.reports += 1

@@ -9,6 +9,32 @@ from typing import Any
 LOST = frozenset({"swallowed", "malformed", "garbled", "unreadable", "objerr"})
 """Outcomes in which the guest was told and did nothing about the page."""
 PANIC = frozenset({"panic", "oops", "serror-panic"})
+OUTCOMES = {
+    "offlined": "guest offlined the page",
+    "soft-offlined": "guest soft-offlined the page",
+    "known": "guest knows it already",
+    "ignored": "told nothing, or guest did nothing",
+    "swallowed": "guest took it for a repetition and did nothing",
+    "malformed": "guest could not read the block",
+    "garbled": "guest read other bytes than were posted",
+    "unreadable": "the block's memory is poisoned",
+    "objerr": "no record found: process got BUS_OBJERR",
+    "oops": "abort in the kernel: Oops",
+    "panic": "guest panicked",
+    "serror-panic": "guest panicked on the SError",
+    "own-memory": "the VMM's own memory: not for the guest",
+    "no-guest-memory": "no guest memory there",
+    "waiting": "not told yet",
+}
+"""What became of an event, in words."""
+
+
+def size_of(lsb: int) -> str:
+    """2^lsb bytes in words."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if lsb >= shift:
+            return f"{1 << lsb - shift} {unit}"
+    return f"{1 << lsb} B"
 
 
 @dataclass(slots=True)
@@ -36,6 +62,9 @@ class Row:
     """CRC-32C of the block."""
     outcome: str = "waiting"
     acked: bool = False
+    posted_at: float | None = None
+    """When the block was published; ``acked_at``: when its acknowledgement was seen."""
+    acked_at: float | None = None
     closed: bool = False
 
     def plain(self) -> dict[str, Any]:
@@ -58,6 +87,8 @@ class Row:
             "crc32c": self.crc32c,
             "outcome": self.outcome,
             "acked": self.acked,
+            "posted_at": self.posted_at,
+            "acked_at": self.acked_at,
         }
 
 
@@ -77,6 +108,9 @@ class Summary:
     """Processes of the guest that got a SIGBUS."""
     panicked: str = ""
     escalations: list[str] = field(default_factory=list)
+    """The first of them, in words."""
+    escalated: int = 0
+    """How many there were."""
     reports: int = 0
     """Times that the orchestrator was told of an error."""
     undelivered: Counter[str] = field(default_factory=Counter)
@@ -128,7 +162,7 @@ class Summary:
             "events": self.events, "codes": dict(self.codes), "deliveries": dict(self.deliveries),
             "outcomes": dict(self.outcomes), "blocks": self.blocks, "pages": self.pages, "offlined": self.offlined,
             "signalled": self.signalled, "panicked": self.panicked or None, "escalations": self.escalations,
-            "reports": self.reports, "undelivered": dict(self.undelivered), "taken_back": self.taken_back,
-            "bad_lines": self.bad_lines,
+            "escalated": self.escalated, "reports": self.reports, "undelivered": dict(self.undelivered),
+            "taken_back": self.taken_back, "bad_lines": self.bad_lines,
             "windows": [{"hva": h, "gpa": g, "size": s} for h, g, s in self.windows], "failures": self.failures,
         }  # fmt: skip

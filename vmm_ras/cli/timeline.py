@@ -7,36 +7,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from vmm_ras.rows import OUTCOMES, size_of
+
 if TYPE_CHECKING:
     from vmm_ras.rows import Row, Summary
 
 _GOOD = {"offlined", "soft-offlined", "known"}
 _BAD = {"swallowed", "malformed", "garbled", "unreadable", "objerr", "panic", "oops", "serror-panic", "waiting"}
-_WHAT = {
-    "offlined": "guest offlined the page",
-    "soft-offlined": "guest soft-offlined the page",
-    "known": "guest knows it already",
-    "ignored": "told nothing, or guest did nothing",
-    "swallowed": "guest took it for a repetition and did nothing",
-    "malformed": "guest could not read the block",
-    "garbled": "guest read other bytes than were posted",
-    "unreadable": "the block's memory is poisoned",
-    "objerr": "no record found: process got BUS_OBJERR",
-    "oops": "abort in the kernel: Oops",
-    "panic": "guest panicked",
-    "serror-panic": "guest panicked on the SError",
-    "own-memory": "the VMM's own memory: not for the guest",
-    "no-guest-memory": "no guest memory there",
-    "waiting": "not told yet",
-}
-
-
-def size_of(lsb: int) -> str:
-    """2^lsb bytes in words."""
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if lsb >= shift:
-            return f"{1 << lsb - shift} {unit}"
-    return f"{1 << lsb} B"
 
 
 def line(row: Row) -> Text:
@@ -61,7 +38,7 @@ def line(row: Row) -> Text:
         if row.esr is not None:
             text.append(f"ESR {row.esr:#x} ")
     style = "green" if row.outcome in _GOOD else "red" if row.outcome in _BAD else "yellow"
-    text.append(f"→ {_WHAT.get(row.outcome, row.outcome)}", style=style)
+    text.append(f"→ {OUTCOMES.get(row.outcome, row.outcome)}", style=style)
     if row.acked:
         text.append(" → ack", style="green")
     elif row.block is not None:
@@ -92,6 +69,8 @@ def summary(s: Summary) -> Table:
         table.add_row("no way open", Text(f"{reason} ({n:,} times)", style="yellow"))
     for escalation in s.escalations:
         table.add_row("escalated", Text(escalation, style="red"))
+    if s.escalated > len(s.escalations):
+        table.add_row("escalated", Text(f"and {s.escalated - len(s.escalations):,} times more", style="red"))
     if s.taken_back:
         table.add_row("taken back", f"{s.taken_back:,} blocks")
     if s.bad_lines:
