@@ -315,7 +315,9 @@ def default_policy() -> Policy:
 
 
 def _one_line(error: ValidationError, data: dict[str, Any], where: str) -> str:
-    first, count = error.errors(include_url=False)[0], error.error_count()
+    found = error.errors(include_url=False)
+    found = [e for e in found if e["type"] != "too_short"] or found  # a list is short only for what was wrong in it
+    first, count = found[0], len(found)
     loc = [str(step) for step in first["loc"]]
     place = ""
     if len(loc) >= 2 and loc[0] == "rule" and loc[1].isdigit():

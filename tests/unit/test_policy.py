@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm_ras.deciding import Decider, Lost, View
+from vmm_ras.deciding import Decider, Hook, Lost, View, digest
 from vmm_ras.default_policy import TEXT
 from vmm_ras.errors import InputError
 from vmm_ras.events import Code
-from vmm_ras.policy import Policy, default_policy, load_policy
+from vmm_ras.io.hook_file import load_hook
+from vmm_ras.policy import Policy, Rate, Rule, When, default_policy, load_policy
 
 RULE = 'version = 1\n[[rule]]\nname = "all"\ndeliver = ["sea", "polled"]\n'
 
@@ -76,7 +80,10 @@ def test_rules_are_tried_in_order_by_place_and_size() -> None:
             "p.toml: rule 1 'x': deliver: a rule that tells names at least one way",
         ),
         (RULE + 'when = { code = "AR" }\n', "p.toml: no rule decides every AO"),
-        (RULE + 'when = { guest = ["hurd"] }\n', "p.toml: rule 1 'all': when: guest 'hurd' is none of linux, generic"),
+        (
+            RULE + 'when = { guest = ["hurd"] }\n',
+            "p.toml: rule 1 'all': when: guest 'hurd' is none of linux, linux-6.1",
+        ),
         (RULE + 'when = { code = "AO", el = 1 }\n', "p.toml: rule 1 'all': when: el: an AO has no exception level"),
         (RULE + "hold_ms = -1\n", "p.toml: rule 1 'all': hold_ms: "),
         (RULE + 'hold_ms = "1"\n', "p.toml: rule 1 'all': hold_ms: "),
@@ -121,3 +128,208 @@ def test_a_damaged_policy_is_a_policy_or_one_clear_line(data: st.DataObject) -> 
 
 def test_deep_nesting_is_refused() -> None:
     message("a = " + "[" * 100_000)
+
+
+# -- deciding, explaining, comparing -------------------------------------------------------------
+
+WAYS = ("sea", "sei", "sdei", "gsiv", "gpio", "polled")
+WHENS = st.fixed_dictionaries(
+    {},
+    optional={
+        "code": st.sampled_from(["AR", "AO"]),
+        "el": st.integers(0, 1),
+        "guest": st.lists(st.sampled_from(["linux", "generic"]), min_size=1, max_size=2).map(tuple),
+        "lsb_min": st.integers(10, 14),
+        "lsb_max": st.integers(10, 14),
+        "gpa_from": st.integers(0, 4),
+        "gpa_to": st.integers(1, 5),
+        "thread": st.sampled_from(["vcpu", "other"]),
+        "vcpu": st.lists(st.integers(0, 2), min_size=1, max_size=2).map(tuple),
+        "masked": st.booleans(),
+        "serror": st.booleans(),
+        "open": st.lists(st.sampled_from(WAYS[:3]), min_size=1, max_size=2).map(tuple),
+        "closed": st.lists(st.sampled_from(WAYS[:3]), min_size=1, max_size=2).map(tuple),
+        "seen_min": st.integers(0, 3),
+        "seen_max": st.integers(0, 3),
+        "lost_min": st.integers(1, 3),
+        "rate": st.builds(Rate, events=st.integers(2, 3), seconds=st.sampled_from([1.0, 2.0])),
+    },
+)
+
+
+@st.composite
+def whens(draw: st.DrawFn) -> When:
+    try:
+        return When(**draw(WHENS))
+    except ValueError:
+        return When()
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Lost, View]:
+    code = draw(st.sampled_from(list(Code)))
+    lost = Lost(
+        code, draw(st.integers(-1, 5)), draw(st.integers(10, 14)),
+        "vcpu" if code == Code.AR else draw(st.sampled_from(["vcpu", "other"])),
+    )  # fmt: skip
+    spans = draw(st.tuples(st.sampled_from([0.5, 1.5, 9.0]), st.sampled_from([1.5, 9.0])))
+    consumed = code == Code.AR
+    view = View(
+        draw(st.sampled_from(["linux", "generic"])),
+        frozenset(draw(st.sets(st.sampled_from(WAYS[:3])))),
+        draw(st.integers(0, 3)),
+        draw(st.integers(0, 4)),
+        lambda n: spans[0] if n == 2 else max(spans),
+        draw(st.integers(0, 2)) if consumed else None,
+        draw(st.integers(0, 1)) if consumed else None,
+        draw(st.booleans()) if consumed else None,
+        draw(st.booleans()) if consumed else None,
+    )
+    return lost, view
+
+
+def rules_of(*conditions: When) -> Policy:
+    made = [Rule(name=f"r{n}", when=when, action="ignore") for n, when in enumerate(conditions)]
+    return Policy(version=1, rule=(*made, Rule(name="rest", action="ignore")))
+
+
+def holds(when: When, lost: Lost, view: View) -> bool:
+    """The conditions in the words of their documentation, written without the expressions that the product uses."""
+    word = {"AR": Code.AR, "AO": Code.AO}
+    checks = [
+        when.code is None or word[when.code] is lost.code,
+        when.el is None or when.el == view.el,
+        when.guest is None or any(view.guest == g or view.guest.startswith(g + "-") for g in when.guest),
+        when.lsb_min is None or when.lsb_min <= lost.lsb,
+        when.lsb_max is None or when.lsb_max >= lost.lsb,
+        when.gpa_from is None or when.gpa_from <= lost.gpa,
+        when.gpa_to is None or (lost.gpa != -1 and when.gpa_to > lost.gpa),
+        when.thread is None or when.thread == lost.thread,
+        when.vcpu is None or (view.vcpu is not None and view.vcpu in set(when.vcpu)),
+        when.masked is None or when.masked == view.masked,
+        when.serror is None or when.serror == view.serror,
+        when.open is None or set(when.open).issubset(view.open),
+        when.closed is None or set(when.closed).isdisjoint(view.open),
+        when.seen_min is None or when.seen_min <= view.seen,
+        when.seen_max is None or when.seen_max >= view.seen,
+        when.lost_min is None or when.lost_min <= view.lost,
+        when.rate is None or view.span(when.rate.events) <= when.rate.seconds,
+    ]
+    return all(checks)
+
+
+@given(st.lists(whens(), max_size=5), cases())
+def test_the_first_rule_that_holds_decides_and_the_explanation_agrees(
+    conditions: list[When], case: tuple[Lost, View]
+) -> None:
+    decider = Decider(rules_of(*conditions))
+    wanted = next((n for n, when in enumerate(conditions) if holds(when, *case)), len(conditions))
+
+    assert decider.decide(*case) == wanted
+    tried = decider.explain(*case)
+    assert [name for name, _ in tried] == [rule.name for rule in decider.rules[: wanted + 1]]
+    assert [reason == "" for _, reason in tried] == [False] * wanted + [True]
+
+
+@given(whens(), whens(), cases())
+def test_what_covers_holds_too_and_what_is_apart_never_does(one: When, two: When, case: tuple[Lost, View]) -> None:
+    if holds(two, *case):
+        assert not one.covers(two) or holds(one, *case)
+        assert not one.apart(two) or not holds(one, *case)
+
+
+@given(whens(), whens())
+def test_being_apart_goes_both_ways_and_everything_covers_itself(one: When, two: When) -> None:
+    assert one.apart(two) == two.apart(one)
+    assert one.covers(one)
+    assert When().covers(one)
+
+
+@pytest.mark.parametrize(
+    ("when", "reason"),
+    [
+        ('code = "AR"', "code = AR, but code is AO"),
+        ("gpa_from = 0x5000", "gpa_from = 0x5000, but gpa is 0x1000"),
+        ("lsb_min = 16", "lsb_min = 16, but lsb is 12"),
+        ("masked = true", "masked = true, but no vCPU consumed it"),
+        ('open = ["sdei"]', "open = sdei, but open: polled"),
+        ('closed = ["polled"]', "closed = polled, but open: polled"),
+        ("rate = { events = 5, seconds = 60 }", "rate = 5 in 60 s, but there were fewer"),
+        ("rate = { events = 2, seconds = 1 }", "rate = 2 in 1 s, but the last 2 took 3 s"),
+        ('guest = ["generic"]', "guest = generic, but guest is linux"),
+    ],
+)
+def test_an_explanation_says_what_was_asked_and_what_was_found(when: str, reason: str) -> None:
+    text = f'version = 1\n[[rule]]\nname = "x"\nwhen = {{ {when} }}\naction = "ignore"\n{RULE[11:]}'
+    view = View("linux", frozenset({"polled"}), span=lambda n: 3.0 if n == 2 else float("inf"))
+
+    assert Decider(load_policy(text)).explain(Lost(Code.AO, 0x1000, 12), view)[0] == ("x", reason)
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ('when = { code = "AO" }\ndeliver = ["sea"]', "an SEA needs a vCPU"),
+        ('when = { closed = ["gsiv"] }\ndeliver = ["gsiv"]', "it delivers by gsiv, and holds only while it is closed"),
+        ('when = { code = "AR" }\ndeliver = ["sea"]\nbatch_ms = 5', "batch_ms: "),
+        ('when = { lsb_max = 12 }\ndeliver = ["polled"]\nlarge = "touch"', "large: "),
+        ('action = "ignore"\nreport = "first"', "report: action 'ignore' tells the guest nothing"),
+    ],
+)
+def test_rules_that_contradict_themselves_are_found(body: str, wanted: str) -> None:
+    text = f'version = 1\n[[rule]]\nname = "x"\n{body}\n'
+    if "when" in body:
+        text += RULE[11:]
+
+    (finding,) = load_policy(text).findings()
+
+    assert finding.startswith(f"rule 1 'x' contradicts itself: {wanted}")
+
+
+def test_overlaps_are_told_where_neither_rule_covers_the_other() -> None:
+    text = (
+        'version = 1\n[[rule]]\nname = "low"\nwhen = { gpa_to = 0x8000 }\naction = "ignore"\n'
+        '[[rule]]\nname = "large"\nwhen = { lsb_min = 21 }\naction = "stop"\n'
+        '[[rule]]\nname = "apart"\nwhen = { gpa_from = 0x8000, lsb_max = 20 }\naction = "migrate"\n'
+    )
+
+    assert load_policy(text + RULE[11:]).overlaps() == [
+        "rules 1 'low' and 2 'large' overlap: where both hold, the first decides"
+    ]
+
+
+def test_a_policy_is_known_by_all_that_it_says() -> None:
+    one, two = load_policy(RULE), load_policy(RULE + "hold_ms = 1999\n")
+    hook = Hook(lambda lost, view: None, "ab")
+
+    assert digest(one) == digest(load_policy("# a comment\n" + RULE))
+    assert len({digest(one), digest(two), digest(one, hook), digest(one, hook._replace(digest="ac"))}) == 4
+
+
+def test_a_hook_is_loaded_from_a_file_and_known_by_its_source(tmp_path: Path) -> None:
+    file = tmp_path / "hook.py"
+    file.write_text('def decide(lost, view):\n    return "all" if lost.lsb > 12 else None\n')
+
+    hook = load_hook(file)
+
+    assert hook.decide(Lost(Code.AO, 0, 21), View("linux")) == "all"
+    assert hook.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("def decide(:\n", ":1: "),
+        ("\nimport nowhere_at_all\n", ":2: ModuleNotFoundError: "),
+        ("x = 1\n", ": expected a function decide(lost, view)"),
+        ("raise ValueError('a\\nb')\n", ":1: ValueError: a"),
+    ],
+)
+def test_a_hook_that_cannot_be_loaded_is_one_line(tmp_path: Path, source: str, wanted: str) -> None:
+    file = tmp_path / "hook.py"
+    file.write_text(source)
+
+    with pytest.raises(InputError) as caught:
+        load_hook(file)
+    assert str(caught.value).startswith(f"{file}{wanted}")
+    assert "\n" not in str(caught.value)
