@@ -33,6 +33,8 @@ def play(
     """Boot the model from ``image``, and let a core that is made for its sources tell it the events."""
     model = ModelGuest(image, PROFILES["linux"], vcpus=vcpus, sdei=False)
     core = notifier(model.os.sources)
+    for slot in core.memory.slots:
+        model.memory.add_region(slot.gpa, slot.size)
     seen, consumed, outcomes, now = list[Effect](), list[bytes](), list[str](), 0.0
     for event in events:
         model.drive(core, core.receive(event, now), now, seen.extend)
