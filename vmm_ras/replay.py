@@ -46,6 +46,7 @@ from vmm_ras.traces.items import (
     PollStop,
     RunAt,
     SdeiRegistered,
+    Unlocated,
     VcpuThread,
 )
 
@@ -383,7 +384,7 @@ class Replay:
     def _action(self, line: int, item: Any) -> None:
         guest, os = self.guest, self.guest.os
         match item:
-            case Header():
+            case Header() | Unlocated():  # the trace's own notes count what has no place
                 pass
             case MemorySlot():
                 if not self.mapped and self.notifier.memory.slots:

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm_ras.errors import InputError
-from vmm_ras.events import Code, HostSignal
-from vmm_ras.traces import BadLine, TraceItem, open_trace
+from vmm_ras.events import Code, HostSignal, MemoryFault
+from vmm_ras.traces import BadLine, Header, MemorySlot, TraceItem, Unlocated, open_trace
+from vmm_ras.traces.stats import Stats
+from vmm_ras.traces.write import Writer
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "traces"
-TRACES = [
-    path.read_bytes() for path in sorted(FIXTURES.glob("*")) if path.suffix in {".strace", ".log", ".jsonl", ".gz"}
-]
+TEXTS = {".strace", ".log", ".jsonl", ".gz", ".ftrace", ".perf", ".qmp", ".stderr", ".virsh"}
+TRACES = [path.read_bytes() for path in sorted(FIXTURES.glob("*")) if path.suffix in TEXTS]
+DATABASES = [path.read_bytes() for path in sorted(FIXTURES.glob("*.db"))]
 U64 = 1 << 64
 
 
@@ -41,7 +43,7 @@ def check(data: bytes) -> None:
     assert error is None or (error.isprintable() and "expected" in error)
     before = 0
     for number, at, item in entries:
-        assert number > before
+        assert number >= before  # a line of QEMU's log tells a slot and a signal
         before = number
         assert at is None or (type(at) is float and math.isfinite(at))
         assert type(item) in get_args(TraceItem)
@@ -51,10 +53,19 @@ def check(data: bytes) -> None:
             assert 0 <= item.lsb < 64
             assert 0 <= item.tid < 1 << 34
             assert item.time is None or item.time == at
+        if isinstance(item, MemoryFault | MemorySlot):
+            assert item.gpa >= 0
+            assert 0 < item.size <= U64 - item.gpa
+        if isinstance(item, Unlocated):
+            assert item.code is None or type(item.code) is Code
+            assert item.what.isascii()
+            assert item.what.isprintable()
+            assert 0 <= item.tid < U64 >> 32
         if isinstance(item, BadLine):
             assert item.reason.isascii()
             assert item.reason.isprintable()
             assert "expected" in item.reason
+    converts_to_itself(entries)
     rejected = [(number, item.reason) for number, _, item in entries if isinstance(item, BadLine)]
     assert len(rejected) == (bad or 0)
     strict, _, strict_error = consume(data, strict=True)
@@ -67,6 +78,23 @@ def check(data: bytes) -> None:
         assert (strict, strict_error) == (entries, error)
 
 
+def converts_to_itself(entries) -> None:
+    """The native trace that is made of it holds the same items, and counting them ends."""
+    writer = Writer()
+    native = b"".join(writer.lines(entries))
+    with open_trace("-", stdin=BytesIO(native), strict=True) as trace:
+        again = [(at, item) for _, at, item in trace if not isinstance(item, Header)]
+    assert trace.format == "jsonl"
+    assert writer.untimed or again == [
+        (None if isinstance(item, MemorySlot) else at, item)
+        for _, at, item in entries
+        if not isinstance(item, BadLine | Header)
+    ]
+    stats = Stats()
+    assert list(stats.take(entries)) == entries
+    assert stats.bad == sum(isinstance(item, BadLine) for _, _, item in entries)
+
+
 @given(st.binary(max_size=400))
 def test_any_bytes(data):
     check(data)
@@ -74,7 +102,16 @@ def test_any_bytes(data):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_after_a_line_of_each_format(data):
-    for line in b'{"event":"vcpu","vcpu":0,"tid":1}\n', b"+++ exited with 0 +++\n", b"[    0.0] Linux\n":
+    for line in (
+        b'{"event":"vcpu","vcpu":0,"tid":1}\n',
+        b"+++ exited with 0 +++\n",
+        b"[    0.0] Linux\n",
+        b"# tracer: nop\n",
+        b" a 1 [000] 1.0: ras:memory_failure_event: pfn 0x1: recovery action for dirty LRU page: Failed\n",
+        b'{"QMP": {}}\n',
+        b"event 'lifecycle' for domain 'vm': Started Booted\n",
+        b"qemu-system-x86_64: terminating\n",
+    ):
         check(line + data)
 
 
@@ -117,6 +154,10 @@ def mutants(draw):
                     b"\xff",
                     b"\0",
                     b"null",
+                    b"signal_generate:",
+                    b" sig=7 errno=0 code=4 comm=a pid=1 grp=0 res=2",
+                    b"CPU:1 [LOST 12 EVENTS]\n",
+                    b'"gpa":"0x1000",',
                 ]
                 data[at:end] = draw(st.sampled_from(words))
     return bytes(data)
@@ -169,3 +210,66 @@ VALUES = st.recursive(
 @given(st.lists(st.dictionaries(st.sampled_from([*KEYS, "x"]), VALUES, max_size=8), max_size=4))
 def test_any_json(lines):
     check(b"\n".join(json.dumps(line).encode("utf-8", "surrogatepass") for line in lines))
+
+
+QMP_KEYS = ["recipient", "action", "flags", "gpa", "size", "action-required", "recursive"]
+QMP_DATA = st.recursive(
+    st.one_of(
+        st.sampled_from(["guest", "hypervisor", "inject", "ignore", "0x1000", "0xffffffffffffffff", True, False, None]),
+        st.integers(-1, U64),
+        st.floats(),
+    ),
+    lambda inner: st.dictionaries(st.sampled_from(QMP_KEYS), inner),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.fixed_dictionaries({"data": QMP_DATA, "timestamp": VALUES}), max_size=4))
+def test_any_memory_failure_of_qmp(events):
+    lines = [json.dumps({"event": "MEMORY_FAILURE", **event}).encode() for event in events]
+    check(b'{"QMP": {}}\n' + b"\n".join(lines))
+
+
+@st.composite
+def broken_databases(draw):
+    """A real database with bytes changed, or a piece of it taken out or put elsewhere."""
+    data = bytearray(draw(st.sampled_from(DATABASES)))
+    pages = len(data) // 4096
+    for _ in range(draw(st.integers(1, 8))):
+        match draw(st.sampled_from(["byte", "header", "page", "swap", "cut"])):
+            case "byte":
+                data[draw(st.integers(16, len(data) - 1))] = draw(st.integers(0, 255))
+            case "header":
+                data[draw(st.integers(16, 108))] = draw(st.integers(0, 255))
+            case "page":
+                # The first bytes of a page say what is in it, and how much.
+                page = draw(st.integers(0, pages - 1)) * 4096
+                at = (page or 100) + draw(st.integers(0, 40))
+                data[at] = draw(st.integers(0, 255))
+            case "swap":
+                one, two = (draw(st.integers(1, pages - 1)) * 4096 for _ in range(2))
+                data[one : one + 4096] = data[two : two + 4096]
+            case "cut" if len(data) > 8192:
+                del data[draw(st.integers(4096, len(data))) :]
+                data += bytes(-len(data) % 4096)
+                pages = len(data) // 4096
+                if pages < 2:
+                    break
+    return bytes(data)
+
+
+@given(broken_databases())
+def test_broken_databases(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "broken.db"
+    path.write_bytes(data)
+    try:
+        with open_trace(path) as trace:
+            entries = list(trace)
+    except InputError as error:
+        assert str(error).startswith(str(path))
+        assert str(error).isprintable()
+        assert "expected" in str(error)
+        return
+    assert trace.format == "rasdaemon"
+    assert trace.bad == sum(isinstance(item, BadLine) for _, _, item in entries)
+    converts_to_itself(entries)

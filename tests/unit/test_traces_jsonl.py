@@ -239,7 +239,7 @@ def definitions():
 def test_the_schema_declares_every_event_and_nothing_loose():
     models = definitions()
     events = {model["properties"]["event"]["const"] for model in models.values()}
-    assert events == {"trace", "memory", "vcpu", "signal", "abort", "fault", "guest"}
+    assert events == {"trace", "memory", "vcpu", "signal", "abort", "fault", "unlocated", "guest"}
     actions = {model["properties"]["action"]["const"] for model in models.values() if "action" in model["properties"]}
     assert actions == {"ack-delay", "mask-serror", "sdei", "el", "poll-stop"}
     assert all(model["additionalProperties"] is False for model in models.values())

@@ -27,20 +27,31 @@ def read(data: bytes, **options):
     return list(trace), trace
 
 
+FORMATS = {
+    ".strace": "strace", ".gz": "strace", ".log": "kernel-log", ".jsonl": "jsonl", ".ftrace": "ftrace",
+    ".perf": "perf-script", ".qmp": "qmp", ".stderr": "qemu-log", ".virsh": "libvirt", ".db": "rasdaemon",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.*")), ids=lambda path: path.name)
 def test_the_format_is_found_by_content(path, tmp_path):
-    want = {".strace": "strace", ".gz": "strace", ".log": "kernel-log", ".jsonl": "jsonl"}.get(path.suffix)
+    want = FORMATS.get(path.suffix)
     misnamed = tmp_path / ("trace.log" if path.suffix == ".gz" else "trace.gz")
     misnamed.write_bytes(path.read_bytes())
-    if want is None:  # sources, and what QEMU and trace-cmd print
+    if want is None:  # sources
         with pytest.raises(InputError, match=r"trace\.gz: not a trace, expected strace"):
             open_trace(misnamed)
         return
     with open_trace(misnamed) as trace:
         plain = list(trace)
     assert (trace.format, trace.bad) == (want, 0)
-    assert plain
-    if not trace.compressed:
+    assert plain or path.name == "rasdaemon-0.6.8.db"
+    if want == "rasdaemon":
+        with pytest.raises(InputError, match="a database in a pipe or in gzip"):
+            read(gzip.compress(path.read_bytes()))
+        with pytest.raises(InputError, match="a database in a pipe or in gzip"):
+            read(path.read_bytes())
+    elif not trace.compressed:
         zipped, again = read(gzip.compress(path.read_bytes()))
         assert again.compressed
         assert zipped == plain

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from vmm_ras.cli import acpi, cper, hest, policy
+from vmm_ras.cli import acpi, cper, hest, policy, trace
 from vmm_ras.cli.common import OPTIONS
 from vmm_ras.cli.replay import replay
 
@@ -21,6 +21,7 @@ app.add_typer(acpi.app, name="acpi")
 app.add_typer(cper.app, name="cper")
 app.add_typer(hest.app, name="hest")
 app.add_typer(policy.app, name="policy")
+app.add_typer(trace.app, name="trace")
 
 
 def main() -> None:

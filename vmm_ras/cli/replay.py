@@ -66,6 +66,8 @@ def replay(
             _replay_json(run, entries)
         else:
             _replay_text(run, entries, quiet)
+        for note in entries.notes:
+            print(f"note: {note}", file=sys.stderr)
     if out is not None:
         run.blocks.close()
     failures = run.summary.failures

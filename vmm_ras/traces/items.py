@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import Counter
+from typing import Literal, NamedTuple
 
 from vmm_ras.errors import InputError
-from vmm_ras.events import GuestAbort, HostSignal, MemoryFault
+from vmm_ras.events import Code, GuestAbort, HostSignal, MemoryFault
 from vmm_ras.memory import MemorySlot
+
+Addresses = Literal["hva", "hpa"]
+"""What ``HostSignal.hva`` holds: a host virtual address, or the host physical one that stands in for it."""
 
 
 class Header(NamedTuple):
@@ -15,6 +19,7 @@ class Header(NamedTuple):
     version: int
     wall: bool
     """True if the trace's times are seconds since the Unix epoch; False if only their differences mean anything."""
+    addresses: Addresses = "hva"
 
 
 class VcpuThread(NamedTuple):
@@ -58,6 +63,17 @@ class PollStop(NamedTuple):
     stopped: bool
 
 
+class Unlocated(NamedTuple):
+    """The host told of an error, but the trace does not say which memory of the guest it hit."""
+
+    code: Code | None
+    tid: int
+    """Thread that was told; 0 if unknown."""
+    what: str
+    """One line of printable ASCII: what the trace does say."""
+    time: float | None = None
+
+
 class BadLine(NamedTuple):
     """A line that the trace's format does not allow; it is skipped and counted."""
 
@@ -77,6 +93,7 @@ TraceItem = (
     | SdeiRegistered
     | RunAt
     | PollStop
+    | Unlocated
     | BadLine
 )
 
@@ -96,6 +113,8 @@ class Tally:
         """Deliveries of SIGBUS whose si_code is not a memory failure's (BUS_ADRERR, SI_USER, ...)."""
         self.info = 0
         """Lines about memory failure that are no notification: what a kernel did with the page, a process that died."""
+        self.notes: Counter[str] = Counter()
+        """What the trace could not tell, or what was made of it, and how often; the texts are a reader's own."""
 
     def reject(self, number: int, reason: str) -> BadLine:
         """The item for a bad line.
@@ -106,6 +125,11 @@ class Tally:
             raise InputError(f"{self.name}:{number}: {reason}")
         self.bad += 1
         return BadLine(reason)
+
+
+def ascii_only(text: bytes, most: int = 60) -> str:
+    """A name from a hostile line: printable ASCII, of bounded length."""
+    return "".join(chr(c) if 0x20 <= c <= 0x7E else "?" for c in text[:most])
 
 
 def shown(text: bytes, most: int = 60) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from vmm_ras.events import Code, HostSignal
-from vmm_ras.traces.items import Entry, Header, Tally, TraceItem
+from vmm_ras.traces.items import Entry, Header, Tally, TraceItem, Unlocated
 from vmm_ras.traces.lines import LONGEST
 
 U32_MAX = (1 << 32) - 1
@@ -76,8 +76,13 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally) -> Ite
                 yield number, None, tally.reject(number, entry)
                 continue
             begun = True
-            if isinstance(entry[1], Header):
-                wall = entry[1].wall
+            match entry[1]:
+                case Header(_, wall, addresses) if addresses != "hva":
+                    tally.notes["host physical addresses stand in for the hva (--map HPA:GPA:SIZE)"] += 1
+                case Header(_, wall, _):
+                    pass
+                case Unlocated():
+                    tally.notes["errors of which nothing says which memory they hit"] += 1
             yield number, entry[0], entry[1]
 
 

@@ -30,6 +30,7 @@ from vmm_ras.traces.items import (
     RunAt,
     SdeiRegistered,
     TraceItem,
+    Unlocated,
     VcpuThread,
 )
 
@@ -90,9 +91,12 @@ class TraceLine(_Line):
     event: Literal["trace"]
     version: Annotated[Literal[1], _NO_FLOAT]
     clock: Literal["wall", "relative"] = Field("relative", description="What the times of the other lines are.")
+    addresses: Literal["hva", "hpa"] = Field(
+        "hva", description="What the hva of signals is; hpa: the host physical address stands in for it."
+    )
 
     def _item(self, wall: bool) -> TraceItem:
-        return Header(self.version, self.clock == "wall")
+        return Header(self.version, self.clock == "wall", self.addresses)
 
 
 class MemoryLine(_Line):
@@ -168,6 +172,19 @@ class FaultLine(_Timed):
         return MemoryFault(self.gpa, self.size, self.wall_time(wall))
 
 
+class UnlocatedLine(_Timed):
+    """The host told of an error, but nothing says which memory it hit."""
+
+    event: Literal["unlocated"]
+    code: Annotated[Literal["AR", "AO", 4, 5] | None, _NO_FLOAT] = Field(None, description="si_code, if known.")
+    tid: U32 = Field(0, description="Thread that was told; 0 if unknown.")
+    what: str = Field(pattern="^[ -~]{0,200}$", description="What is known of it: printable ASCII.")
+
+    def _item(self, wall: bool) -> TraceItem:
+        code = None if self.code is None else Code[self.code] if isinstance(self.code, str) else Code(self.code)
+        return Unlocated(code, self.tid, self.what, self.wall_time(wall))
+
+
 class _Guest(_Timed):
     event: Literal["guest"]
 
@@ -229,7 +246,7 @@ GuestLine = Annotated[
     AckDelayLine | MaskSerrorLine | SdeiLine | ElLine | PollStopLine,
     Field(discriminator="action"),
 ]
-AnyLine = TraceLine | MemoryLine | VcpuLine | SignalLine | AbortLine | FaultLine | GuestLine
+AnyLine = TraceLine | MemoryLine | VcpuLine | SignalLine | AbortLine | FaultLine | UnlocatedLine | GuestLine
 _ADAPTER: TypeAdapter[AnyLine] = TypeAdapter(Annotated[AnyLine, Field(discriminator="event")])
 
 

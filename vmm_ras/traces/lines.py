@@ -58,6 +58,8 @@ class Lines:
                 head += more
         except OSError as error:
             raise InputError(f"{name}: {error.strerror or error}, expected a readable file") from None
+        self.head = head
+        """The first bytes, as they are in the stream."""
         self.compressed = head.startswith(GZIP_MAGIC)
         source = _Pushback(head.removeprefix(BOM), stream)
         self._chunks: _Chunks = gzip.GzipFile(fileobj=cast(BinaryIO, source)) if self.compressed else source

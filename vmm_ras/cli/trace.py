@@ -1,0 +1,281 @@
+"""`vmm-ras trace`: convert, count and make traces of memory failures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from vmm_ras.cli.common import OPTIONS, Json, console, number, print_json, slot, usage
+
+if TYPE_CHECKING:
+    from vmm_ras.traces import Trace
+    from vmm_ras.traces.items import Entry
+
+app = typer.Typer(
+    help="Traces of memory failures: convert any format to the native one, count, make from a seed.",
+    epilog="Exit codes: 0 done, 1 no trace or a damaged one (--strict: a bad line), 2 usage, 3 the host's fault.",
+    **OPTIONS,
+)
+
+SHOWN = 20
+"""Bad lines whose reason is shown."""
+
+
+class HostPage(str, Enum):
+    """Page sizes of a host."""
+
+    k4 = "4k"
+    k16 = "16k"
+    k64 = "64k"
+
+
+class ScenarioName(str, Enum):
+    """What can be generated."""
+
+    mixed = "mixed"
+    storm = "storm"
+    host_64k = "host-64k"
+    hugetlb_2m = "hugetlb-2m"
+    hugetlb_1g = "hugetlb-1g"
+    lost = "lost"
+    late_ack = "late-ack"
+    restless = "restless"
+
+
+_SHIFTS = {"4k": 12, "16k": 14, "64k": 16}
+_FORMATS = (
+    "strace, kernel log, ftrace, perf script, QMP events, QEMU log, virsh events, rasdaemon database or JSON Lines; "
+    "gzip too; - is stdin."
+)
+Source = Annotated[str, typer.Argument(metavar="TRACE", help=_FORMATS)]
+Shift = Annotated[HostPage, typer.Option("--host-page", help="Page size of the host, where the trace has page frames.")]
+Strict = Annotated[bool, typer.Option(help="Stop at the first bad line.")]
+Out = Annotated[
+    Path | None, typer.Option("-o", "--out", help="Write here, by gzip if it ends with .gz; else to stdout.")
+]
+
+
+@app.command("convert")
+def convert(
+    trace: Source, out: Out = None, host_page: Shift = HostPage.k4, strict: Strict = False, json_: Json = False
+) -> None:
+    """Convert a trace of any format to the native one, JSON Lines, and say what the source does not tell.
+
+    Bad lines are left out, and told on stderr.  --json gives the counts as JSON: on stdout with -o, else on stderr.
+
+    Example: vmm-ras trace convert qemu.ftrace -o qemu.jsonl
+    """
+    from vmm_ras.traces import open_trace
+    from vmm_ras.traces.write import Writer
+
+    with open_trace(trace, strict=strict, page_shift=_SHIFTS[host_page.value]) as source, _sink(out) as sink:
+        writer = Writer(source.addresses)
+        told = _Told(source)
+        for line in writer.lines(told.watch(source)):
+            sink.write(line)
+    notes = list(source.notes)
+    if writer.untimed:
+        notes.append(f"times that the native trace cannot hold beside the others ({writer.untimed})")
+    counts = {
+        "file": source.name, "format": source.format, "addresses": writer.addresses, "lines": dict(writer.written),
+        "bad_lines": source.bad, "other": source.other, "info": source.info, "notes": notes,
+    }  # fmt: skip
+    lines = ", ".join(f"{count} {name}" for name, count in writer.written.most_common()) or "nothing to write"
+    told.end()
+    _summary(json_, out, counts, [f"{source.name}: {source.format}: {lines}", *told.rest(), *_notes(notes)])
+
+
+@app.command("stats")
+def stats(
+    trace: Source,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="HVA:GPA:SIZE", help="Guest memory slot; repeatable. Sizes take K, M, G."),
+    ] = None,
+    host_page: Shift = HostPage.k4,
+    storm_gap: Annotated[float, typer.Option(min=0, help="Seconds between events of one storm, at most.")] = 1.0,
+    storm_size: Annotated[int, typer.Option(min=2, help="Events of a storm, at least.")] = 10,
+    strict: Strict = False,
+    json_: Json = False,
+) -> None:
+    """Count what a trace holds: errors by code, lost pages, rate, storms, granules, threads, what is not guest memory.
+
+    Example: vmm-ras trace stats qemu.strace --map 0x7f3a40000000:0x40000000:4G
+    """
+    from vmm_ras.traces import open_trace
+    from vmm_ras.traces.stats import Stats
+
+    slots = [slot(text) for text in map_ or ()]
+    counts = Stats(slots, gap=storm_gap, least=storm_size)
+    with open_trace(trace, strict=strict, page_shift=_SHIFTS[host_page.value]) as source:
+        if source.addresses != "hva":
+            counts.addresses = source.addresses
+        told = _Told(source)
+        for _ in counts.take(told.watch(source)):
+            pass
+    told.end()
+    for line in told.rest():
+        print(line, file=sys.stderr)
+    head = {"file": source.name, "format": source.format}
+    tail = {"other": source.other, "info": source.info, "notes": source.notes}
+    plain = head | counts.plain() | tail
+    if json_:
+        print_json(plain)
+        return
+    from vmm_ras.cli.trace_table import table
+
+    console().print(table(plain))
+    for line in _notes(source.notes):
+        print(line)
+
+
+@app.command("generate")
+def generate(
+    scenario: Annotated[
+        ScenarioName, typer.Argument(help="What the host does; --list says more.")
+    ] = ScenarioName.mixed,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    events: Annotated[int | None, typer.Option(min=0, help="Errors in the trace.")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Guest memory; takes K, M, G, T.")] = None,
+    vcpus: Annotated[int | None, typer.Option(min=1, max=512, help="vCPUs of the guest.")] = None,
+    ar: Annotated[float | None, typer.Option(min=0, max=1, help="How many of the errors are AR.")] = None,
+    again: Annotated[float | None, typer.Option(min=0, max=1, help="How many are about a page lost before.")] = None,
+    lost: Annotated[float | None, typer.Option(min=0, max=1, help="How many signals do not reach the VMM.")] = None,
+    storm: Annotated[int | None, typer.Option(min=1, help="Errors of a storm.")] = None,
+    interval: Annotated[float | None, typer.Option(min=0, help="Seconds between errors or storms, on average.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Say what the scenarios are, and stop.")] = False,
+    out: Out = None,
+    json_: Json = False,
+) -> None:
+    """Make a trace from a seed: the same scenario, options and seed give the same bytes.
+
+    --json gives scenario and counts as JSON: on stdout with -o, else on stderr.
+
+    Example: vmm-ras trace generate host-64k --seed 7 --events 500 -o storm.jsonl
+    """
+    from dataclasses import asdict
+
+    from vmm_ras.traces import generate as room
+    from vmm_ras.traces.write import Writer
+
+    if list_:
+        _list(room.SCENARIOS, json_)
+        return
+    chosen = room.change(
+        room.SCENARIOS[scenario.value][1], events=events, vcpus=vcpus, ar=ar, again=again, lost=lost, storm=storm,
+        memory=None if memory is None else number(memory, "--memory"),
+        interval_us=None if interval is None else round(interval * 1e6),
+    )  # fmt: skip
+    if not -(1 << 63) <= seed < 1 << 63:
+        usage(f"--seed {seed}: outside 64 bits")
+    writer = Writer()
+    told = _Told(None, chosen.events)
+    with _sink(out) as sink:
+        for line in writer.lines(told.watch(room.generate(chosen, seed))):
+            sink.write(line)
+    told.end()
+    counts = {"scenario": scenario.value, "seed": seed, **asdict(chosen), "lines": dict(writer.written)}
+    lines = ", ".join(f"{count} {name}" for name, count in writer.written.most_common())
+    _summary(json_, out, counts, [f"{scenario.value}, seed {seed}: {lines}"] if out is not None or json_ else [])
+
+
+def _list(scenarios: dict[str, Any], json_: bool) -> None:
+    from dataclasses import asdict
+
+    if json_:
+        print_json({name: {"what": what, **asdict(values)} for name, (what, values) in scenarios.items()})
+        return
+    for name, (what, _) in scenarios.items():
+        print(f"{name:12} {what}")
+
+
+@contextmanager
+def _sink(out: Path | None) -> Iterator[BinaryIO]:
+    """Where the lines go."""
+    if out is None or str(out) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    elif out.suffix == ".gz":
+        import gzip
+
+        # No name and no time in it: the same lines are the same bytes.
+        with out.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, 0) as packed:
+            yield packed  # type: ignore[misc]
+    else:
+        with out.open("wb") as raw:
+            yield raw
+
+
+def _summary(json_: bool, out: Path | None, counts: dict[str, Any], lines: list[str]) -> None:
+    if not json_:
+        for line in lines:
+            print(line, file=sys.stderr)
+    elif out is not None and str(out) != "-":
+        print_json(counts)
+    else:
+        import orjson
+
+        print(orjson.dumps(counts).decode(), file=sys.stderr)
+
+
+def _notes(notes: Iterable[str]) -> list[str]:
+    return [f"note: {note}" for note in notes]
+
+
+class _Told:
+    """Looks at entries as they pass: tells bad lines, and on a terminal how far it is."""
+
+    def __init__(self, trace: Trace | None, total: int = 0) -> None:
+        self._trace = trace
+        self._total = total
+        self._bad = 0
+        self._bar: Any = None
+
+    def watch(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The entries.  Raises what iterating them raises."""
+        from vmm_ras.traces.items import BadLine
+
+        self._start()
+        try:
+            for count, entry in enumerate(entries):
+                if isinstance(entry[2], BadLine):
+                    self._bad += 1
+                    if self._bad <= SHOWN:
+                        print(f"line {entry[0]}: {entry[2].reason}", file=sys.stderr)
+                if self._bar is not None and not count & 1023:
+                    self._bar.update(self._task, completed=count if self._trace is None else self._trace.position)
+                yield entry
+        finally:
+            self.end()
+
+    def rest(self) -> list[str]:
+        """How many bad lines there were, if any."""
+        if not self._bad:
+            return []
+        more = f", {self._bad - SHOWN} of them not shown" if self._bad > SHOWN else ""
+        return [f"{self._bad} bad line{'s' * (self._bad > 1)}{more}"]
+
+    def _start(self) -> None:
+        if not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import Progress
+
+        if self._trace is not None:
+            file = Path(self._trace.name)
+            self._total = file.stat().st_size if file.is_file() else 0
+        self._bar = Progress(console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("", total=self._total or None)
+        self._bar.start()
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
