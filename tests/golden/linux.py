@@ -18,6 +18,8 @@ from tests.golden.evidence import constant, table
 
 LINUX = Path(__file__).parents[2] / "fixtures" / "linux"
 KERNELS = ("6.1", "6.12", "7.2")
+PROFILES_OF = {"6.1": "linux-6.1", "6.12.43": "linux-6.12.43", "6.12": "linux-6.12", "7.2": "linux-7.2"}
+"""The guest profile of each kernel."""
 BLOCK_LENGTH = 8192
 """What lies behind a vector in the source's block is zero."""
 DIMMS = {0x1100: " DIMM 0"}
@@ -42,6 +44,27 @@ def blocks() -> tuple[str, ...]:
 def raw(name: str) -> bytes:
     """The block as the kernel found it in the source's memory."""
     return (LINUX / "blocks" / f"{name}.bin").read_bytes().ljust(BLOCK_LENGTH, b"\0")
+
+
+@cache
+def acted() -> dict[str, Any]:
+    """What each kernel did about every block that it was told, by name."""
+    found: dict[str, Any] = json.loads((LINUX / "acted.json").read_text())
+    return found
+
+
+def acted_on(name: str, kernel: str) -> dict[str, Any]:
+    """What one kernel did about one block; 6.12.43 did as 6.12 where it is not mentioned."""
+    entry: dict[str, Any] = acted()[name]
+    did: dict[str, Any] = entry.get(kernel) or entry["6.12"]
+    return did
+
+
+@cache
+def told(name: str) -> bytes:
+    """The block as the kernels found it in the source's memory, for all that ``acted`` knows."""
+    block = acted()[name].get("block")
+    return raw(name) if block is None else bytes.fromhex(block).ljust(BLOCK_LENGTH, b"\0")
 
 
 @cache

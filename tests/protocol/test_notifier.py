@@ -546,6 +546,7 @@ def test_without_an_ack_register_the_block_status_is_the_gate() -> None:
 
     image = place([SourceDescription(0, NotificationType.SEA, version=1)], 0x3FF00000)
     guest = ModelGuest(image, PROFILES["linux"])
+    guest.memory.add_region(GPA, 1 << 20)
     core = Notifier(image.sources, MemoryMap([MemorySlot(HVA, GPA, 1 << 20)]), threads={1: 0})
 
     effects: list = []

@@ -26,6 +26,8 @@ class GuestMemory:
         """Chunks that lie in a region wholly and hold no poison."""
         self._poison: dict[int, int] = {}
         """Chunk number to a bitmap of its poisoned pages; at most one entry per 64 KiB of guest RAM."""
+        self._low = self._high = 0
+        """The region in which an address was found last."""
 
     def add_region(self, gpa: int, size: int) -> None:
         """Guest RAM of ``size`` bytes at ``gpa``; it may touch or overlap others."""
@@ -37,6 +39,15 @@ class GuestMemory:
             else:
                 merged.append((low, high))
         self.regions = merged
+
+    def is_ram(self, gpa: int) -> bool:
+        """Whether the address is in a region."""
+        if not self._low <= gpa < self._high:
+            found = [(low, high) for low, high in self.regions if low <= gpa < high]
+            if not found:
+                return False
+            self._low, self._high = found[0]
+        return True
 
     def read(self, gpa: int, size: int) -> bytes:
         """``size`` bytes at ``gpa``."""

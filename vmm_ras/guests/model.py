@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from acpi.image import Image
+from vmm_ras.arm64 import NEOVERSE_N1
 from vmm_ras.effects import (
     ArmAck,
     Effect,
@@ -47,7 +48,8 @@ class ModelGuest:
         for _, gpa, data in image.regions:
             self.memory.add_region(gpa & -(1 << 16), (len(data) + (gpa & 0xFFFF) + 0xFFFF) & -(1 << 16))
         image.write(self.memory.write)
-        self.vcpus = [Vcpu() for _ in range(vcpus)]
+        features = NEOVERSE_N1._replace(ras=profile.ras)
+        self.vcpus = [Vcpu(features) for _ in range(vcpus)]
         self.os = GuestOs(self.memory, self.vcpus, profile, page_shift=page_shift, sdei=sdei)
         self.os.boot(image.rsdp)
         self._programs: dict[int, Call] = {}

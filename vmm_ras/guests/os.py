@@ -17,10 +17,12 @@ from cper.common import SectionFlags, Severity
 from cper.memory import PlatformMemory
 from cper.wire import WireError
 from vmm_ras import sdei_table
+from vmm_ras.arm64 import AET
 from vmm_ras.errors import GuestError, Poisoned
 from vmm_ras.guests.memory import GuestMemory
+from vmm_ras.guests.processor import cache_errors
 from vmm_ras.guests.vcpu import Vcpu
-from vmm_ras.profiles import GuestProfile
+from vmm_ras.profiles import SECTION_TYPES, GuestProfile
 
 VBAR = 0xFFFF_8000_0801_0000
 SDEI_ENTRY = 0xFFFF_8000_0802_0000
@@ -31,7 +33,9 @@ _VECTOR_SYNC, _VECTOR_SERROR = 0x000, 0x180
 _RECOVERABLE = Severity.RECOVERABLE
 _SURVIVABLE = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
 _MEMORY = PlatformMemory.GUID
+_ARM_PROCESSOR = SECTION_TYPES["arm_processor"]
 _SEA = NotificationType.SEA
+_THRESHOLD = SectionFlags.ERROR_THRESHOLD_EXCEEDED
 _header = lru_cache(maxsize=64)(ErrorStatusHeader.decode)  # blocks differ, their headers hardly do
 Call = Generator[tuple[int, tuple[int, ...]], int, None]
 """A guest program: yields (function, arguments) of an HVC and gets X0."""
@@ -85,12 +89,15 @@ class GuestOs:
         self.actions: list[Action] = []
         """Since the last :meth:`drain`."""
         self.offlined = PageSet()
+        self.memory_failures = 0
+        """Memory failures that were reported, the ignored ones too."""
         self.signalled = 0
         """Processes that got a SIGBUS."""
         self.panicked = ""
         self.ack_delay: dict[int | None, float] = {}
         """Source id (None: all) to seconds that its acknowledgement is late; infinity: it never comes."""
         self.polls_stopped = False
+        self._survivable_aet = frozenset(AET[name] for name in profile.serror_survived)
         self._cache: dict[bytes, float] = {}
         self._late: list[tuple[float, PlacedSource]] = []
         self._polled: dict[int, PlacedSource] = {}
@@ -183,7 +190,7 @@ class GuestOs:
         if claimed:
             return
         aet = vcpu.esr >> 10 & 7
-        survivable = vcpu.esr & 0x3F == 0x11 and not vcpu.esr >> 24 & 1 and aet in {0b010, 0b110}
+        survivable = vcpu.esr & 0x3F == 0x11 and not vcpu.esr >> 24 & 1 and aet in self._survivable_aet
         if not survivable:
             self._panic("SError")
             self.actions.append(Action(None, "serror-panic"))
@@ -298,20 +305,31 @@ class GuestOs:
         outcome, of_body = "ignored", PlatformMemory.of_body
         for header, body in block.entries:
             if header.section_type != _MEMORY:
+                if header.section_type == _ARM_PROCESSOR and header.severity == severity == _RECOVERABLE:
+                    for lost in cache_errors(body, self.profile.arm_error_types == "ordinal"):
+                        outcome = self._memory_failure(lost, outcome)
                 continue
             try:
                 section = of_body(body)
             except WireError:
                 continue
-            if section.physical_address is None:
+            address = section.physical_address
+            if address is None:
                 continue
-            page = section.physical_address >> self.page_shift
             if header.severity == severity == _RECOVERABLE:
-                self.offlined.add(page)
-                outcome = "offlined"
-            elif header.severity == Severity.CORRECTED and header.flags & SectionFlags.ERROR_THRESHOLD_EXCEEDED:
-                self.offlined.add(page)
+                outcome = self._memory_failure(address, outcome)
+            elif header.severity == Severity.CORRECTED and header.flags & _THRESHOLD and self.memory.is_ram(address):
+                self.offlined.add(address >> self.page_shift)
                 outcome = "soft-offlined"
+        return outcome
+
+    def _memory_failure(self, address: int, outcome: str) -> str:
+        """Take the page at ``address`` out of use; the outcome of the block, so far ``outcome``."""
+        if self.memory.is_ram(address):
+            self.memory_failures += 1
+            self.offlined.add(address >> self.page_shift)
+            return "offlined"
+        self.memory_failures += self.profile.memory_failure_outside_ram
         return outcome
 
     def _cached(self, raw: bytes, now: float) -> bool:

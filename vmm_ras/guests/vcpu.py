@@ -22,8 +22,8 @@ class Vcpu:
     """Registers of one vCPU, and the SError that waits for it.
 
     A synchronous external abort is never masked, and comes before an SError: taking it masks the SError (PSTATE.A).
-    The registers are plain attributes; after writing ``pstate`` or ``sctlr2`` directly call ``poll_serror``.  What an exception does
-    depends on features, VBAR, SCTLR and SCTLR2 only: it is worked out when one of these is written.
+    The registers are plain attributes; after writing ``pstate`` or ``sctlr2`` directly call ``poll_serror``.  What an
+    exception does depends on features, VBAR, SCTLR and SCTLR2 only: it is worked out when one of these is written.
     """
 
     MODES: ClassVar[frozenset[int]] = arm64.EL_MODES
