@@ -29,9 +29,10 @@ REPORTS = (
 """Tables of what hardware reported: they tell nobody."""
 VALUE_MAX = 1 << 16
 """Bytes of the longest value that is read."""
+BATCH = 256
 STEP = 100_000
 STEPS_MAX = 2_000
-"""SQLite may make STEP * STEPS_MAX steps of its machine for one row."""
+"""SQLite may make STEP * STEPS_MAX steps of its machine for one question."""
 
 _PFN = re.compile(rb"0x([0-9a-f]{1,16})\Z")
 _TIME = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\Z")
@@ -70,13 +71,33 @@ class Database:
             self._notes(tally)
             if TABLE not in self._tables:
                 return
-            query = f"SELECT timestamp, pfn FROM {TABLE} ORDER BY rowid"
-            for stamp, pfn in self._db.execute(query):
+            for _, stamp, pfn in self._rows():
                 self.rows += 1
-                self._steps = 0
                 yield self._entry(stamp, pfn, tally, page_shift)
         except (sqlite3.Error, OverflowError) as error:
             raise self._damaged(error) from None
+
+    def _rows(self) -> Iterator[tuple[int, object, object]]:
+        """The rows in order, up to the first that cannot be read."""
+        after, last, batch = "", -(1 << 63) - 1, BATCH
+        while True:
+            query = f"SELECT rowid, timestamp, pfn FROM {TABLE} {after} ORDER BY rowid LIMIT {batch}"
+            self._steps = 0
+            try:
+                rows = self._db.execute(query).fetchall()
+            except sqlite3.Error:
+                if batch == 1:
+                    raise
+                batch = 1  # sqlite3 looks a row ahead, and loses the one before a bad one
+                continue
+            for row in rows:
+                if row[0] <= last:
+                    raise sqlite3.DatabaseError("rows out of order")
+                last = row[0]
+                yield row
+            if len(rows) < batch:
+                return
+            after = f"WHERE rowid > {last}"
 
     def _guard(self) -> None:
         db = self._db
