@@ -29,7 +29,7 @@ from vmm_ras.effects import (
     Undelivered,
 )
 from vmm_ras.errors import InputError
-from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault
+from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault, Proceed
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.guests.os import Action
 from vmm_ras.memory import ACKED, POSTED, UNREPORTED, MemoryMap, MemorySlot
@@ -163,9 +163,11 @@ class Replay:
             yield self._emit()
 
     def play(self, item: Any, line: int = 0) -> None:
-        """One event or action, now."""
+        """One item of a trace, or the orchestrator's Proceed, now."""
         if item.__class__ is HostSignal:
             self._signal(line, item)
+        elif item.__class__ is Proceed:
+            self._drive(self.notifier.receive(item, self.now))
         else:
             self._entry(line, item)
         while self._rows and (self._rows[0].closed or len(self._rows) > WINDOW):

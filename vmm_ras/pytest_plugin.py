@@ -1,0 +1,216 @@
+"""pytest plugin: firmware-first policies as unit tests (``docs/testing-policies.md``).
+
+Fixtures: ``machine`` (a VM to which things happen), ``guest`` (what its guest does), ``policy`` (override it) and
+``trace`` (replay a recorded trace).  ``@pytest.mark.machine(...)`` describes the machine.  Nothing else of vmm-ras is
+imported before a test asks for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from vmm_ras.policy import Policy
+    from vmm_ras.rows import Row, Summary
+    from vmm_ras.scenario import Guest, Machine, ModelRunner, Verdict
+
+MARK = (
+    "machine(preset, guest, policy, page_size, vcpus, ram, sdei, style): the VM of the test: error sources, guest "
+    "profile, policy file, guest page size, number of vCPUs, guest memory, whether SDEI is registered, record style"
+)
+_WORDS = ("preset", "guest", "policy", "page_size", "vcpus", "ram", "sdei", "style")
+_OPTIONS = {
+    "preset": "error sources of every machine that a marker does not name",
+    "guest": "guest profile, likewise",
+    "policy": "policy file, likewise",
+    "page_size": "guest page size, likewise: 4K, 16K or 64K",
+    "vcpus": "number of vCPUs, likewise",
+}
+_LONGEST = 400
+"""Lines of a timeline that a report shows."""
+_TOLD = pytest.StashKey[list["Callable[[], str]"]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The machine for tests whose marker does not say otherwise."""
+    group = parser.getgroup("vmm-ras", "firmware-first memory errors")
+    for name, text in _OPTIONS.items():
+        kind: dict[str, Any] = {"type": int} if name == "vcpus" else {}
+        group.addoption(f"--ras-{name.replace('_', '-')}", dest=f"ras_{name}", default=None, help=text, **kind)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", MARK)
+
+
+# -- fixtures --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def policy(request: pytest.FixtureRequest) -> Policy | str | Path | None:
+    """The policy under test; None is the default one.
+
+    Override it with a Policy, its TOML text, or the Path of a file.
+    """
+    file = _described(request).get("policy")
+    return None if file is None else _path(request, file)
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest, policy: Policy | str | Path | None) -> Machine:
+    """The VM: ``machine.loses(page=3)``, ``machine.consumes(page=3, vcpu=1)``, ``machine.told(page=3).by("sea")``."""
+    from vmm_ras.scenario import Machine
+
+    made = Machine(_runner(request, policy))
+    _shown(request, made.timeline)
+    return made
+
+
+@pytest.fixture
+def guest(machine: Machine) -> Guest:
+    """The guest of the machine: ``guest.never_acks()``, ``guest.masks_serror(vcpu=0)``, ``guest.survives()``."""
+    return machine.guest
+
+
+@pytest.fixture
+def trace(request: pytest.FixtureRequest, policy: Policy | str | Path | None) -> Callable[[str | Path], Replayed]:
+    """Replay a trace, given by file, into the machine that marker and policy describe: ``trace("incident.strace")``.
+
+    A relative path counts from the test's file, then from pytest's root folder.
+    """
+
+    def play(file: str | Path) -> Replayed:
+        replayed = Replayed(_runner(request, policy, mapped=False), _path(request, file))
+        _shown(request, replayed.timeline)
+        return replayed
+
+    return play
+
+
+class Replayed:
+    """What became of a trace: ``rows``, one per event, and a ``summary`` (``vmm_ras.rows``)."""
+
+    def __init__(self, runner: ModelRunner, file: Path) -> None:
+        from vmm_ras.errors import RasError
+        from vmm_ras.traces import open_trace
+
+        replay = runner.replay
+        self.file = file
+        try:
+            with open_trace(file) as entries:
+                self.rows: list[Row] = list(replay.run(entries))
+        except RasError as error:
+            _fail(str(error))
+        self.summary: Summary = replay.summary
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {what}" for what, n in self.summary.failures.items())
+        return f"<{self.file.name}: {len(self.rows)} events, {counts}>"
+
+    def timeline(self) -> str:
+        """A line for each event."""
+        from vmm_ras.cli.timeline import line
+
+        return "\n".join(line(row).plain for row in self.rows)
+
+    def loses_nothing(self) -> Verdict:
+        """Whether the guest was told of every error, did something about each, and lives."""
+        from vmm_ras.rows import LOST, PANIC
+        from vmm_ras.scenario import Verdict
+
+        bad = [r for r in self.rows if r.outcome in LOST | PANIC | {"waiting"}]
+        where = "".join(f"; line {r.line}: {r.code} gpa {r.gpa or 0:#x} {r.outcome}" for r in bad[:3])
+        return Verdict(not any(self.summary.failures.values()), repr(self) + where)
+
+
+def _runner(request: pytest.FixtureRequest, policy: Any, mapped: bool = True) -> ModelRunner:
+    from vmm_ras.errors import RasError
+    from vmm_ras.policy import Policy, load_policy
+    from vmm_ras.scenario import ModelRunner
+
+    words = {k: v for k, v in _described(request).items() if k != "policy"}
+    try:
+        if isinstance(policy, Path):
+            policy = load_policy(policy.read_text(), str(policy))
+        elif isinstance(policy, str):
+            policy = load_policy(policy, "the policy fixture")
+        elif not isinstance(policy, Policy | None):
+            _fail(f"the policy fixture gave {policy!r}: expected a Policy, TOML text, a Path or None")
+        return ModelRunner(**words, policy=policy, mapped=mapped)
+    except RasError as error:
+        _fail(f"@pytest.mark.machine: {error}" if policy is None or "policy" not in str(error) else str(error))
+    except (OSError, UnicodeDecodeError) as error:
+        _fail(f"{policy}: {getattr(error, 'strerror', None) or error}")
+
+
+def _described(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What markers and options say of the machine; the marker closest to the test wins."""
+    words: dict[str, Any] = {}
+    for mark in request.node.iter_markers("machine"):
+        shown = ", ".join([*map(repr, mark.args), *(f"{k}={v!r}" for k, v in mark.kwargs.items())])
+        expected = f"expected {', '.join(_WORDS)}"
+        if mark.args:
+            _fail(f"@pytest.mark.machine({shown}): by keyword only, {expected}")
+        for name in mark.kwargs:
+            if name not in _WORDS:
+                _fail(f"@pytest.mark.machine({shown}): unknown argument {name!r}, {expected}")
+        words = {**mark.kwargs, **words}
+    options = {name: request.config.getoption(f"ras_{name}") for name in _OPTIONS}
+    return {k: v for k, v in options.items() if v is not None} | words
+
+
+def _path(request: pytest.FixtureRequest, file: str | Path) -> Path:
+    if not isinstance(file, str | Path):
+        _fail(f"{file!r}: expected the path of a file")
+    places = [request.path.parent / file, request.config.rootpath / file, request.config.invocation_params.dir / file]
+    found = next((p for p in places if p.is_file()), None)
+    if found is None:
+        _fail(f"{file}: no such file beside {request.path.name}, in {request.config.rootpath} or where pytest was run")
+    return found
+
+
+def _fail(text: str) -> NoReturn:
+    pytest.fail(text, pytrace=False)
+
+
+# -- reports ---------------------------------------------------------------------------------------
+
+
+def _shown(request: pytest.FixtureRequest, text: Callable[[], str]) -> None:
+    request.node.stash.setdefault(_TOLD, []).append(text)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print the timeline of a scenario that failed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for text in item.stash.get(_TOLD, []):
+            lines = text().splitlines() or ["nothing happened"]
+            if len(lines) > _LONGEST:
+                lines = [f"... {len(lines) - _LONGEST} lines before", *lines[-_LONGEST:]]
+            report.sections.append(("vmm-ras timeline", "\n".join(lines)))
+    return report
+
+
+def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:
+    """Blocks and structures are compared field by field."""
+    if op != "==" or not type(left).__module__.startswith(("vmm_ras.", "cper.", "acpi.")):
+        return None
+    from cper.wire import Struct
+    from vmm_ras.scenario import Block, differences
+
+    if not (isinstance(left, Block) and isinstance(right, bytes)) and not (
+        isinstance(left, Struct) and type(left) is type(right)
+    ):
+        return None
+    names = [repr(Block(v)) if isinstance(v, bytes) else f"<{type(v).__name__}>" for v in (left, right)]
+    return [f"{names[0]} == {names[1]}", *differences(left, right)]
