@@ -12,8 +12,9 @@ A sentence is a line of a trace (``vmm_ras.traces.items``), and ``Machine.journa
 played by a :class:`Runner`: the model here; whoever drives a real guest writes another.
 """
 
+from vmm_ras.scenario.guest import Guest, Page
 from vmm_ras.scenario.journal import Moment
-from vmm_ras.scenario.machine import Guest, Machine, Page
+from vmm_ras.scenario.machine import Machine
 from vmm_ras.scenario.runner import ModelRunner, Runner
 from vmm_ras.scenario.told import Block, Telling, Verdict, differences
 

@@ -27,7 +27,7 @@ BOOTED = 0.001
 _SIZES = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
-def size(value: int | str, what: str = "size") -> int:
+def bytes_of(value: int | str, what: str = "size") -> int:
     """Bytes, from a number or a text like ``64K``.  Raises InputError."""
     shift = _SIZES.get(value[-1:].upper(), 0) if isinstance(value, str) else 0
     try:
@@ -111,7 +111,7 @@ class ModelRunner:
         for what, name, known in (("preset", preset, PRESETS), ("guest", guest, PROFILES), ("style", style, STYLES)):
             if name not in known:
                 raise InputError(f"{what} {name!r}: expected one of {', '.join(known)}")
-        bytes_ = size(page_size, "page_size")
+        bytes_ = bytes_of(page_size, "page_size")
         if bytes_ not in {1 << shift for shift in PAGE_SHIFTS}:
             raise InputError(
                 f"page_size {page_size!r}: expected one of {', '.join(f'{1 << s >> 10}K' for s in PAGE_SHIFTS)}"
@@ -120,7 +120,7 @@ class ModelRunner:
             raise InputError(f"vcpus {vcpus!r}: expected 1 to 512")
         if not isinstance(sdei, bool):
             raise InputError(f"sdei {sdei!r}: expected True or False")
-        memory = size(ram, "ram")
+        memory = bytes_of(ram, "ram")
         if memory % bytes_ or memory > 1 << 40:
             raise InputError(f"ram {ram!r}: expected whole pages, at most 1T")
         self.place = Place(
@@ -130,7 +130,8 @@ class ModelRunner:
         self.policy = load_policy(policy) if isinstance(policy, str) else policy
         self.replay = Replay(
             PRESETS[preset].place(TABLES), policy=self.policy, guest=PROFILES[guest],
-            slots=[self.place.slot] if mapped else [], vcpus=vcpus, page_shift=self.place.page_shift, style=STYLES[style], sdei=sdei, hook=hook,
+            slots=[self.place.slot] if mapped else [], vcpus=vcpus,
+            page_shift=self.place.page_shift, style=STYLES[style], sdei=sdei, hook=hook,
         )  # fmt: skip
         self.journal: list[Moment] = []
         if mapped:
