@@ -142,11 +142,14 @@ def _runner(request: pytest.FixtureRequest, policy: Any, mapped: bool = True) ->
             policy = load_policy(policy, "the policy fixture")
         elif not isinstance(policy, Policy | None):
             _fail(f"the policy fixture gave {policy!r}: expected a Policy, TOML text, a Path or None")
-        return ModelRunner(**words, policy=policy, mapped=mapped)
     except RasError as error:
-        _fail(f"@pytest.mark.machine: {error}" if policy is None or "policy" not in str(error) else str(error))
+        _fail(str(error))
     except (OSError, UnicodeDecodeError) as error:
         _fail(f"{policy}: {getattr(error, 'strerror', None) or error}")
+    try:
+        return ModelRunner(**words, policy=policy, mapped=mapped)
+    except RasError as error:
+        _fail(f"@pytest.mark.machine: {error}")
 
 
 def _described(request: pytest.FixtureRequest) -> dict[str, Any]:
@@ -176,7 +179,7 @@ def _path(request: pytest.FixtureRequest, file: str | Path) -> Path:
 
 
 def _fail(text: str) -> NoReturn:
-    pytest.fail(text, pytrace=False)
+    raise pytest.fail.Exception(text, pytrace=False) from None
 
 
 # -- reports ---------------------------------------------------------------------------------------
