@@ -50,8 +50,13 @@ class GuestProfile:
     walks_all_sea_sources: bool
     """Whether each SEA reads every SEA source, or only the vCPU's own."""
     cache_slots: int
-    """Blocks remembered by content: an identical one is acknowledged, and nothing is done."""
+    """Blocks remembered by content, of those that were printed: an identical one is not printed again."""
     cache_seconds: float
+    cache_swallows: frozenset[N]
+    """Notification types by which an identical block is acknowledged, and nothing is done; by others it is handled."""
+    printed_blocks: int
+    """Blocks printed in ``printed_seconds``, of corrected and informational ones, and of all others."""
+    printed_seconds: float
     serror_survived: frozenset[str]
     """Types (AET) of an SError without a record that the guest goes on after."""
     memory_failure_outside_ram: bool
@@ -77,6 +82,9 @@ _LINUX_72 = GuestProfile(
     walks_all_sea_sources=True,
     cache_slots=4,
     cache_seconds=10.0,
+    cache_swallows=frozenset({N.SEA, N.SDEI}),
+    printed_blocks=2,
+    printed_seconds=5.0,
     serror_survived=frozenset({"ueo", "ce"}),
     memory_failure_outside_ram=True,
     arm_error_types="mask",
@@ -86,8 +94,13 @@ _LINUX_72 = GuestProfile(
         "notification type: 9' and the probe fails with -22",
         "claims_sea_at_el1": f"{_THREE}: an SEA at EL1 ends in an Oops, the record stays unread and the ack register 0",
         "walks_all_sea_sources": "Linux 7.2, ghes_notify_sea(): every SEA walks the list of all SEA sources",
-        "cache_slots": "Linux 7.2, ghes.c: GHES_ESTATUS_CACHES_SIZE 4; a hit is acknowledged, and nothing is done",
-        "cache_seconds": "Linux 7.2, ghes.c: GHES_ESTATUS_IN_CACHE_MAX_NSEC 10 s",
+        "cache_slots": "Linux 7.2, ghes.c: GHES_ESTATUS_CACHES_SIZE 4",
+        "cache_seconds": "Linux 7.2, ghes.c: GHES_ESTATUS_IN_CACHE_MAX_NSEC 10 s; seen on 7.2 in real time",
+        "cache_swallows": "Linux 7.2: ghes_in_nmi_queue_one_entry() drops an identical block, ghes_proc() handles it; seen "
+        "on 7.2 (polled): it is acknowledged and traced, and not printed",
+        "printed_blocks": f"{_THREE}: of three SEAs in a row all are handled, the third is not printed; Linux 7.2, "
+        "ghes_print_estatus(): 2 in 5 s, two classes",
+        "printed_seconds": "Linux 7.2, ghes_print_estatus(): 5 s; seen when the blocks of fixtures/linux were told",
         "serror_survived": f"{_THREE}: ISS 0x811 and 0x1811 are survived; 0x11, 0x411, 0xc11, 0 and 0x1000000 panic",
         "memory_failure_outside_ram": "seen on 7.2.12 (fixtures/linux, mem-recoverable-outside): 'Memory failure: "
         "0x7fff12345: recovery action for non struct page pfn: Ignored'; nothing is said of a threshold",
@@ -136,6 +149,9 @@ _GENERIC = GuestProfile(
     walks_all_sea_sources=False,
     cache_slots=0,
     cache_seconds=0.0,
+    cache_swallows=frozenset(),
+    printed_blocks=0,
+    printed_seconds=0.0,
     serror_survived=frozenset({"ueo", "ce"}),
     memory_failure_outside_ram=False,
     arm_error_types="mask",

@@ -32,6 +32,7 @@ NEVER = float("inf")
 _VECTOR_SYNC, _VECTOR_SERROR = 0x000, 0x180
 _RECOVERABLE = Severity.RECOVERABLE
 _SURVIVABLE = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
+_CORRECTED = frozenset({Severity.CORRECTED, Severity.INFORMATIONAL})
 _MEMORY = PlatformMemory.GUID
 _ARM_PROCESSOR = SECTION_TYPES["arm_processor"]
 _SEA = NotificationType.SEA
@@ -98,7 +99,10 @@ class GuestOs:
         """Source id (None: all) to seconds that its acknowledgement is late; infinity: it never comes."""
         self.polls_stopped = False
         self._survivable_aet = frozenset(AET[name] for name in profile.serror_survived)
+        self._swallows = tuple(profile.cache_swallows)
         self._cache: dict[bytes, float] = {}
+        self._printed = [(-NEVER, 0), (-NEVER, 0)]
+        """Start of the time in which printing is counted, and how many were printed; of corrected blocks the second."""
         self._late: list[tuple[float, PlacedSource]] = []
         self._polled: dict[int, PlacedSource] = {}
         self._unpolled: dict[int, PlacedSource] = {}
@@ -268,7 +272,7 @@ class GuestOs:
                 size = head.raw_data_offset + head.raw_data_length if head.raw_data_length else 20 + head.data_length
                 if size <= limit:
                     raw = memory.read(at, size)
-                    outcome = self._process(raw, StatusBlock.decode(raw, head), now)
+                    outcome = self._process(raw, StatusBlock.decode(raw, head), now, source.notification)
             except WireError:
                 pass
             memory.write(at, b"\0\0\0\0")
@@ -295,13 +299,17 @@ class GuestOs:
         except GuestError:
             self.actions.append(Action(source.source_id, "unreadable"))
 
-    def _process(self, raw: bytes, block: StatusBlock, now: float) -> str:
+    def _process(self, raw: bytes, block: StatusBlock, now: float, by: NotificationType) -> str:
         severity = block.header.severity
         if severity not in _SURVIVABLE:
             self._panic(f"GHES: {severity.plain} hardware error")
             return "panic"
-        if self.profile.cache_slots and self._cached(raw, now):
-            return "swallowed"
+        if self.profile.cache_slots:
+            if self._cached(raw, now):
+                if by in self._swallows:
+                    return "swallowed"
+            elif self._prints(severity in _CORRECTED, now):
+                self._remember(raw, now)
         outcome, of_body = "ignored", PlatformMemory.of_body
         for header, body in block.entries:
             if header.section_type != _MEMORY:
@@ -333,17 +341,27 @@ class GuestOs:
         return outcome
 
     def _cached(self, raw: bytes, now: float) -> bool:
-        """Whether an identical block was seen lately (Linux: ghes_estatus_cached); remembers this one otherwise."""
+        """Whether an identical block was printed lately (Linux: ghes_estatus_cached)."""
+        seen = self._cache.get(raw)
+        return seen is not None and seen > now - self.profile.cache_seconds
+
+    def _prints(self, corrected: bool, now: float) -> bool:
+        """Whether the block is printed: there is a limit for each of two classes (Linux: ghes_print_estatus)."""
+        began, printed = self._printed[corrected]
+        if now > began + self.profile.printed_seconds:
+            began, printed = now, 0
+        if printed >= self.profile.printed_blocks:
+            return False
+        self._printed[corrected] = began, printed + 1
+        return True
+
+    def _remember(self, raw: bytes, now: float) -> None:
         cache = self._cache
-        seen = cache.get(raw)
-        if seen is not None and seen > now - self.profile.cache_seconds:
-            return True
-        if seen is not None:
+        if raw in cache:
             del cache[raw]
         elif len(cache) >= self.profile.cache_slots:
             del cache[next(iter(cache))]
         cache[raw] = now
-        return False
 
     def _panic(self, why: str) -> None:
         self.panicked = self.panicked or why
