@@ -11,14 +11,23 @@ from pathlib import Path
 import pytest
 
 from vmm_ras import arm64
+from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import GuestError
 from vmm_ras.lab import inject
+from vmm_ras.lab.calls import sites
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.gdb import MAX_PACKET, Debugger, PacketReader, frame, register_numbers, stopped_thread
 from vmm_ras.lab.wait import Channel
 
 LAB = Path(__file__).parents[2] / "fixtures" / "lab"
+KERNEL_PC = 0xFFFF_8000_0802_0000
 VBAR, USER_PC, TEXT = 0xFFFF_8000_0801_0000, 0x50_0000_0648, 0x5C3F_0648
+
+
+MSR = {
+    0xD518_5200: ("ESR_EL1", "x0"), 0xD518_6001: ("FAR_EL1", "x1"),
+    0xD518_4020: ("ELR_EL1", "x0"), 0xD518_4001: ("SPSR_EL1", "x1"),
+}  # fmt: skip
 
 
 class TestPackets:
@@ -63,7 +72,7 @@ class Stub:
         self.end, self.lands, self.lazy, self.physical = end, lands, lazy, False
         core = register_numbers((LAB / "qemu-7.2-aarch64-core.xml").read_text(), 0)
         self.names = {number: name for name, number in core.items()}
-        self.names |= {100: "VBAR", 101: "ESR_EL1", 102: "FAR_EL1"}
+        self.names |= {100: "VBAR", 101: "ESR_EL1", 102: "FAR_EL1", 103: "ELR_EL1", 104: "SPSR_EL1", 105: "SCTLR"}
         self.registers = dict.fromkeys(self.names.values(), 0) | {"pc": USER_PC, "VBAR": VBAR, "x0": 7, "x1": 8}
         self.memory = {TEXT: 0xB940_0000, VBAR + 0x600: 0x1111, VBAR + 0x604: 0x2222}
         self.files = {
@@ -131,7 +140,7 @@ class Stub:
             assert self.memory[TEXT] == 0
             r["pc"], r["cpsr"], r["ESR_EL1"] = self.lands, 0x3C5, 0x0200_0000
             return
-        name, source = {0xD518_5200: ("ESR_EL1", "x0"), 0xD518_6001: ("FAR_EL1", "x1")}[self.memory[r["pc"]]]
+        name, source = MSR[self.memory[r["pc"]]]
         r[name] = r[source]
         r["pc"] += 4
 
@@ -182,6 +191,13 @@ class TestDebugger:
         with pytest.raises(Failure, match="gone"):
             debugger.ask("?")
 
+    def test_a_stop_that_may_come(self, debugger, ends):
+        assert debugger.poll(0.01) is None
+        ends[1].sendall(frame(b"T05thread:p01.02;") + frame(b"T05thread:p01.01;"))
+        assert [debugger.poll(5), debugger.poll(0)] == [1, 0]
+        assert debugger.thread == "p1.1"
+        assert debugger.poll(0) is None
+
     def test_interrupt_and_breakpoints(self, debugger, stub):
         assert debugger.interrupt() == 0
         debugger.add_breakpoint(0x5000)
@@ -228,7 +244,43 @@ class TestSea:
         assert not stub.physical
 
     def test_what_the_core_is_told_of_a_stopped_vcpu(self, debugger, stub):
-        stub.registers["cpsr"] = 0x8000_0000
+        stub.registers |= {"cpsr": 0x8000_0000, "SCTLR": 0x30D0_0800}
         state = inject.state(debugger)
+        assert state.sctlr == 0x30D0_0800
         assert (state.pc, state.el, state.pstate, state.vbar, state.x[:2]) == (USER_PC, 0, 0x8000_0000, VBAR, (7, 8))
         assert len(state.x) == 18
+
+
+class TestSdei:
+    def test_a_handler_starts(self, debugger, stub):
+        stub.registers["cpsr"] = 0x8000_0005
+        inject.set_registers(debugger, SetRegisters(1, 1, 0, (804, 5, 6), KERNEL_PC, 0x3C5))
+        r = stub.registers
+        assert [r[name] for name in ("x0", "x1", "x2", "pc", "cpsr")] == [804, 5, 6, KERNEL_PC, 0x3C5]
+        assert (r["ELR_EL1"], r["SPSR_EL1"]) == (0, 0)
+
+    def test_a_handler_ends_as_if_an_exception_were_taken(self, debugger, stub):
+        stub.registers["cpsr"] = 0x3C5
+        x = tuple(range(100, 118))
+        inject.set_registers(debugger, SetRegisters(1, None, 0, x, VBAR + 0x280, 0x3C5, 0x1234, 0x8000_0005))
+        r = stub.registers
+        assert (r["ELR_EL1"], r["SPSR_EL1"], r["pc"], r["cpsr"]) == (0x1234, 0x8000_0005, VBAR + 0x280, 0x3C5)
+        assert tuple(r[f"x{i}"] for i in range(18)) == x
+        assert (stub.memory[VBAR + 0x600], stub.memory[VBAR + 0x604]) == (0x1111, 0x2222)
+
+    def test_another_exception_level(self, debugger, stub):
+        with pytest.raises(GuestError, match="at EL0, and cannot be put at EL1"):
+            inject.set_registers(debugger, SetRegisters(1, 1, 0, (804,), KERNEL_PC, 0x3C5))
+        assert stub.registers["pc"] == USER_PC
+
+
+def test_where_a_kernel_calls():
+    call = struct.pack("<4I", 0xD503_245F, 0xD400_0002, 0xF940_03E4, 0xA900_0480)
+    leave = struct.pack("<5I", 0x5400_0061, 0xD400_0003, 0x1400_0000, 0xD400_0002, 0x1400_0000)
+    image = bytes(64) + leave + bytes(8) + leave + call + bytes(4)
+    base = 0xFFFF_8000_0800_0000
+    assert sites(image, base) == (base + 64 + 28 + 20 + 4, base + 64 + 12, base + 64 + 28 + 12)
+    assert sites(image.ljust(1 << 20, b"\0") + leave, base) == sites(image, base)
+    for missing in (call, leave):
+        with pytest.raises(Failure, match="no HVC where SDEI calls are made"):
+            sites(image.replace(missing, bytes(len(missing))), base)

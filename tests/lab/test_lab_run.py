@@ -12,7 +12,7 @@ import pytest
 
 from acpi.firmware import build
 from acpi.firmware_presets import MIB, describe
-from vmm_ras.effects import ArmAck, Escalate, InjectSea, PollAck, RaiseLine, Release, Stop, WriteGuest
+from vmm_ras.effects import ArmAck, Escalate, InjectSea, PollAck, RaiseLine, Release, WriteGuest
 from vmm_ras.errors import GuestError
 from vmm_ras.events import AckRead, Code, Done, Failed, GuestAbort, HostSignal
 from vmm_ras.lab import __main__ as command
@@ -55,7 +55,10 @@ class TestAdapter:
     @pytest.fixture
     def guest(self, ram, lines):
         qtest = SimpleNamespace(set_line=lambda *values: lines.append(values))
-        qemu = SimpleNamespace(ram=ram, qtest=qtest, interrupt_controller=lambda: "/gic", debugger=None)
+        qemu = SimpleNamespace(
+            ram=ram, qtest=qtest, interrupt_controller=lambda: "/gic",
+            debugger=SimpleNamespace(poll=time.sleep),
+        )  # fmt: skip
         image = build(describe("minimal-vmm", memory=MIB)).image()
         image.write(ram.write)
         notifier = Notifier(image.sources, MemoryMap([MemorySlot(1 << 40, RAM, MIB)]), threads={7: 0})
@@ -76,8 +79,6 @@ class TestAdapter:
         assert ram.read(RAM, 2) == b"\0z"
 
     def test_a_vcpu_that_nobody_stopped(self, guest):
-        out = guest.perform([Stop(1, 0)])
-        assert isinstance(out[0], Failed)
         assert guest.perform([InjectSea(1, 0, 0, 0x9200_0410, None), Release(2, 0)])[0].effect == 1
 
     def test_an_interrupt_is_a_pulse(self, guest, lines):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+from vmm_ras.arm64 import PSTATE_M
 from vmm_ras.effects import (
     Acked,
     ArmAck,
@@ -14,34 +16,42 @@ from vmm_ras.effects import (
     Posted,
     RaiseLine,
     Release,
+    Reply,
+    SetRegisters,
     Stop,
     TakenBack,
     WriteGuest,
 )
 from vmm_ras.errors import GuestError
-from vmm_ras.events import AckRead, Done, Event, Failed, Stopped
+from vmm_ras.events import AckRead, Done, Event, Failed, GuestCall, Stopped
 from vmm_ras.lab import inject
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.qemu import Qemu
 from vmm_ras.lab.wait import Deadline
 from vmm_ras.notifier import Notifier
+from vmm_ras.sdei import is_sdei
 
 FIRST_SPI = 32
+MAX_STOPS = 200
+"""Tries of stopping a vCPU in the kernel."""
 
 
 class QemuGuest:
     """Effects become writes into shared RAM, exceptions through the debugger stub, interrupts through qtest.
 
-    Only vCPUs that :meth:`trap` stopped are ever stopped: what the lab replays is an access of a known instruction.
+    An SEA is for a vCPU that :meth:`trap` stopped, at an access of a known instruction; for an SDEI event any vCPU is
+    stopped while it is in the kernel.
     """
 
-    def __init__(self, qemu: Qemu, notifier: Notifier, gpio_gsiv: int = 0) -> None:
-        """``gpio_gsiv``: the event device's interrupt, by which GPIO sources are told."""
-        self.qemu, self.notifier, self.gpio_gsiv = qemu, notifier, gpio_gsiv
+    def __init__(self, qemu: Qemu, notifier: Notifier, gpio_gsiv: int = 0, sites: Sequence[int] = ()) -> None:
+        """``gpio_gsiv``: the event device's interrupt, by which GPIO sources are told.  ``sites``: of SDEI calls."""
+        self.qemu, self.notifier, self.gpio_gsiv, self.sites = qemu, notifier, gpio_gsiv, sites
         self.seen: list[Effect] = []
         """Every effect so far, in order."""
         self._trapped: dict[int, int] = {}
         """Stopped vCPU to the guest physical address of the instruction that it stands before."""
+        self.calls = 0
+        """SDEI calls that were answered."""
         self._running = True
         self._gic = qemu.interrupt_controller()
 
@@ -70,12 +80,43 @@ class QemuGuest:
         """Give the core an event, and carry out whatever follows from it at once."""
         return self._drive(self.notifier.receive(event, time.monotonic()))
 
+    def watch_calls(self, on: bool) -> None:
+        """Stop wherever SDEI is called, or no longer.  The guest must stand still."""
+        for site in self.sites:
+            (self.qemu.debugger.add_breakpoint if on else self.qemu.debugger.remove_breakpoint)(site)
+
+    def pump(self, seconds: float) -> None:
+        """Wait, and answer the calls that the guest makes in the meantime."""
+        deadline = Deadline(seconds, "calls")
+        while deadline.left:
+            vcpu = self.qemu.debugger.poll(deadline.left)
+            if vcpu is not None:
+                self._answer(vcpu)
+
+    def _answer(self, vcpu: int) -> None:
+        debugger = self.qemu.debugger
+        pc = debugger.read("pc")
+        if pc not in self.sites:
+            raise Failure(f"vCPU {vcpu} stopped at {pc:#x}, where no call is")
+        if not is_sdei(debugger.read("x0")):
+            debugger.step()
+            debugger.resume()
+            return
+        self._running, self._trapped[vcpu] = False, 0
+        state = inject.state(debugger)._replace(pc=pc + 4)
+        self.calls += 1
+        self.receive(GuestCall(vcpu, state.x[0], state.x[1:6], state))
+
     def settle(self, posts: int, seconds: float) -> list[Posted]:
-        """Run until that many blocks were posted and all of them acknowledged; the blocks.  Raises Failure."""
+        """Run until that many blocks were posted and all of them acknowledged, and no handler runs; the blocks.
+
+        A guest acknowledges in its SDEI handler, before it completes.  Raises Failure.
+        """
         deadline = Deadline(seconds, f"{posts} blocks posted and acknowledged")
         while True:
             posted = [e for e in self.seen if isinstance(e, Posted)]
-            if len(posted) >= posts and len(posted) == sum(isinstance(e, Acked) for e in self.seen):
+            acked = sum(isinstance(e, Acked) for e in self.seen)
+            if len(posted) >= posts and len(posted) == acked and not self._handling():
                 return posted
             refused = next((e for e in self.seen if isinstance(e, Escalate | TakenBack)), None)
             if refused is not None:
@@ -83,8 +124,12 @@ class QemuGuest:
             deadline.check()
             due = self.notifier.next_deadline()
             now = time.monotonic()
-            time.sleep(min(0.05, max(0.001, (due or now) - now)))
+            self.pump(min(0.05, max(0.001, (due or now) - now)))
             self._drive(self.notifier.expire(time.monotonic()))
+
+    def _handling(self) -> bool:
+        core = self.notifier
+        return any(core.sdei.running(vcpu) for vcpu in range(core.vcpus))
 
     # -- effects ------------------------------------------------------------------------
 
@@ -126,8 +171,17 @@ class QemuGuest:
         elif isinstance(e, PollAck):
             return AckRead(e.id, e.source_id, int.from_bytes(ram.read(e.gpa, e.size), "little"))
         elif isinstance(e, Stop):
+            if self._running:
+                self._interrupt(e.vcpu)
             self._select(e.vcpu)
             return Stopped(e.vcpu, inject.state(self.qemu.debugger))
+        elif isinstance(e, Reply):
+            self._select(e.vcpu)
+            self.qemu.debugger.write("x0", e.x0 & (1 << 64) - 1)
+            self.qemu.debugger.write("pc", self.qemu.debugger.read("pc") + 4)
+        elif isinstance(e, SetRegisters):
+            self._select(e.vcpu)
+            inject.set_registers(self.qemu.debugger, e)
         elif isinstance(e, InjectSea):
             text = self._select(e.vcpu)
             inject.take_sea(self.qemu.debugger, text, e.esr, e.far)
@@ -141,6 +195,19 @@ class QemuGuest:
             for level in (True, False):
                 self.qemu.qtest.set_line(self._gic, gsiv - FIRST_SPI, level)
         return None
+
+    def _interrupt(self, vcpu: int) -> None:
+        """Stop the guest while the vCPU is in the kernel: the debugger cannot take it there.  Raises GuestError."""
+        debugger = self.qemu.debugger
+        for _ in range(MAX_STOPS):
+            debugger.interrupt()
+            debugger.select(vcpu)
+            if debugger.read("cpsr") & PSTATE_M:
+                self._running, self._trapped[vcpu] = False, 0
+                return
+            debugger.resume()
+            time.sleep(0.005)
+        raise GuestError(f"vCPU {vcpu} was never seen in the kernel")
 
     def _select(self, vcpu: int) -> int:
         """Let the debugger speak to a stopped vCPU; where the instruction lies that it stands before."""

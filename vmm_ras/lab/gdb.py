@@ -132,6 +132,12 @@ class Debugger:
         self.thread, vcpu = found
         return vcpu
 
+    def poll(self, seconds: float) -> int | None:
+        """The vCPU that stopped, if one does within that time."""
+        if not self._packets:
+            self._packets += self._reader.feed(self._channel.receive(seconds))
+        return self.wait(0, "a stop") if self._packets else None
+
     def select(self, vcpu: int) -> None:
         """Read and write the registers of this vCPU."""
         self.thread = f"p1.{vcpu + 1:x}"

@@ -1,4 +1,4 @@
-"""A synchronous external abort for a vCPU of QEMU's emulation, through the debugger stub.
+"""A synchronous external abort, or an SDEI event, for a vCPU of QEMU's emulation, through the debugger stub.
 
 The stub cannot write system registers, so the CPU does it itself.  The instruction at the pc becomes an undefined one
 and is stepped: the CPU takes a real exception to EL1, and ELR, SPSR, PSTATE and the vector are its own work.  Then one
@@ -9,8 +9,10 @@ back, and the vCPU stands at the vector as after an SEA.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from vmm_ras import arm64
+from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import GuestError
 from vmm_ras.events import VcpuState
 from vmm_ras.lab.errors import Failure
@@ -19,6 +21,7 @@ from vmm_ras.lab.gdb import Debugger
 UNDEFINED = struct.pack("<I", 0)
 MSR_ESR_EL1_X0 = struct.pack("<I", 0xD5185200)
 MSR_FAR_EL1_X1 = struct.pack("<I", 0xD5186001)
+MSR_ELR_EL1_X0, MSR_SPSR_EL1_X1 = struct.pack("<I", 0xD5184020), struct.pack("<I", 0xD5184001)
 _UNUSED_VECTOR = arm64.VECTOR_LOWER_AARCH32
 """Linux' arm64 guests of the lab run no AArch32 programs."""
 
@@ -26,7 +29,8 @@ _UNUSED_VECTOR = arm64.VECTOR_LOWER_AARCH32
 def state(debugger: Debugger) -> VcpuState:
     """What the stopped vCPU holds."""
     x = tuple(debugger.read(f"x{number}") for number in range(18))
-    return VcpuState(debugger.read("pc"), debugger.read("cpsr"), x, vbar=debugger.read("VBAR_EL1"))
+    vbar, sctlr = debugger.read("VBAR_EL1"), debugger.read("SCTLR_EL1")
+    return VcpuState(debugger.read("pc"), debugger.read("cpsr"), x, vbar=vbar, sctlr=sctlr)
 
 
 def take_sea(debugger: Debugger, text: int, esr: int, far: int | None) -> None:
@@ -58,16 +62,34 @@ def _step_undefined(debugger: Debugger, text: int) -> None:
 
 
 def _write_syndrome(debugger: Debugger, slot: int, esr: int, far: int | None) -> None:
-    code = MSR_ESR_EL1_X0 + (MSR_FAR_EL1_X1 if far is not None else b"")
+    code = [MSR_ESR_EL1_X0] + ([MSR_FAR_EL1_X1] if far is not None else [])
+    _run(debugger, slot, code, esr, far or 0)
+
+
+def set_registers(debugger: Debugger, e: SetRegisters) -> None:
+    """What an SDEI dispatch or completion sets.  Raises GuestError for another exception level: the stub has no way."""
+    pstate, vbar = debugger.read("cpsr"), debugger.read("VBAR_EL1")
+    if (pstate ^ e.pstate) & arm64.PSTATE_M:
+        raise GuestError(f"the vCPU is at EL{pstate >> 2 & 3}, and cannot be put at EL{e.pstate >> 2 & 3}")
+    if e.elr is not None and e.spsr is not None:
+        _run(debugger, vbar + _UNUSED_VECTOR, [MSR_ELR_EL1_X0, MSR_SPSR_EL1_X1], e.elr, e.spsr)
+    for number, value in enumerate(e.x):
+        debugger.write(f"x{number}", value)
+    debugger.write("cpsr", e.pstate)
+    debugger.write("pc", e.pc)
+
+
+def _run(debugger: Debugger, slot: int, code: Sequence[bytes], x0: int, x1: int) -> None:
+    """Let the selected vCPU run a few instructions in the unused vector with these registers, and put all else back."""
     kept = {name: debugger.read(name) for name in ("x0", "x1", "pc")}
-    old = debugger.read_memory(slot, len(code))
-    debugger.write_memory(slot, code)
-    debugger.write("x0", esr)
-    debugger.write("x1", far or 0)
+    old = debugger.read_memory(slot, 4 * len(code))
+    debugger.write_memory(slot, b"".join(code))
+    debugger.write("x0", x0)
+    debugger.write("x1", x1)
     debugger.write("pc", slot)
-    for _ in range(len(code) // 4):
+    for _ in code:
         debugger.step()
-    if debugger.read("pc") != slot + len(code):
+    if debugger.read("pc") != slot + 4 * len(code):
         raise Failure("the vCPU left the unused vector")
     debugger.write_memory(slot, old)
     for name, value in kept.items():

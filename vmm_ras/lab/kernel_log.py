@@ -12,14 +12,15 @@ BOUND = (
     r"BERT: Error records from previous boot",
 )
 """What a boot with our tables must say."""
+WITH_SDEI = (r"sdei: SDEIv1\.0 \(0x0\) detected in firmware",)
+"""What it says where there is an SDEI table and somebody answers its calls."""
 WITHOUT_SDEI = (
     r"sdei: Failed to get SDEI version: -95",
     r"sdei: disabling SDEI firmware interface",
     r"sdei: failed to mask CPU\[\d\]: -95",
     r"sdei.*probe.* failed with error -95",
-    r"GHES.*probe.* failed with error -5\b",
 )
-"""What it says where there is an SDEI table and nobody answers the calls (-95: not supported)."""
+"""What it says where nobody does (-95: not supported)."""
 ERST = (
     r"ERST: Error Record Serialization Table \(ERST\) support is initialized",
     r"pstore: Registered erst as persistent store backend",

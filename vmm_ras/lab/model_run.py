@@ -31,10 +31,11 @@ def play(
     image: Image, vcpus: int, notifier: Callable[[tuple[PlacedSource, ...]], Notifier], events: Sequence[Event]
 ) -> ModelRun:
     """Boot the model from ``image``, and let a core that is made for its sources tell it the events."""
-    model = ModelGuest(image, PROFILES["linux"], vcpus=vcpus, sdei=False)
+    model = ModelGuest(image, PROFILES["linux"], vcpus=vcpus)
     core = notifier(model.os.sources)
     for slot in core.memory.slots:
         model.memory.add_region(slot.gpa, slot.size)
+    model.start_sdei(core, 0.0)
     seen, consumed, outcomes, now = list[Effect](), list[bytes](), list[str](), 0.0
     for event in events:
         model.drive(core, core.receive(event, now), now, seen.extend)

@@ -83,7 +83,7 @@ class Qemu:
             "-m", f"size={self.ram.size >> 20}M", "-cpu", CPU, "-smp", str(vcpus),
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S", "-bios", str(lab.edk2),
             "-kernel", str(lab.kernel.image), "-initrd", self._memory_file("initrd", initrd),
-            "-append", "console=ttyAMA0 rdinit=/init",
+            "-append", "console=ttyAMA0 rdinit=/init nokaslr",
         ]  # fmt: skip
         for name, (_, theirs) in ends.items():
             command += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]

@@ -8,10 +8,12 @@ from acpi.image import PlacedSource
 from vmm_ras.effects import Posted
 from vmm_ras.events import Code
 from vmm_ras.lab import kernel_log, records
+from vmm_ras.lab.adapter import QemuGuest
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.kernel_log import MemoryFailure, Victim
 from vmm_ras.lab.qemu import Qemu
 from vmm_ras.lab.report import Report
+from vmm_ras.lab.wait import Deadline
 
 BOOT_SECONDS = 120.0
 SECONDS = 20.0
@@ -27,13 +29,23 @@ class RunningGuest:
         self.log = ""
         """The kernel log so far."""
 
-    def boot(self) -> str:
-        """Let it boot; what the kernel calls itself."""
-        self.qemu.debugger.resume()
+    def boot(self, firmware: QemuGuest | None = None) -> str:
+        """Let it boot, while ``firmware`` answers its SDEI calls; what the kernel calls itself."""
+        debugger, deadline = self.qemu.debugger, Deadline(BOOT_SECONDS, "the guest boots")
+        debugger.resume()
         self.console.expect("EFI stub: Booting", BOOT_SECONDS)
-        self.qemu.debugger.interrupt()  # addresses are assigned, and the kernel has not looked yet
+        debugger.interrupt()  # addresses are assigned, and the kernel has not looked yet
         records.turn_on(self.qemu.qtest)
-        self.qemu.debugger.resume()
+        if firmware is not None:
+            firmware.watch_calls(True)
+        debugger.resume()
+        if firmware is not None:
+            while "\nLAB-UP " not in self.console.text:
+                deadline.check()
+                firmware.pump(0.1)
+            debugger.interrupt()
+            firmware.watch_calls(False)
+            debugger.resume()
         return self.console.line("LAB-UP ", BOOT_SECONDS).removeprefix("LAB-UP ")
 
     def kernel_log(self) -> str:
@@ -42,15 +54,15 @@ class RunningGuest:
         return self.log
 
     def check_boot(self, patterns: tuple[str, ...]) -> None:
-        """Assert that the log says all this, and nothing against the tables."""
+        """Assert that the log says all this, and nothing else against the tables."""
         log = self.kernel_log()
         for pattern in patterns:
             self.report.line(log, pattern, f"the log says: {pattern}")
-        self.check_complaints("no other complaint about our tables in the log")
+        self.check_complaints("no other complaint about our tables in the log", patterns)
 
-    def check_complaints(self, what: str) -> None:
-        """Assert that the kernel objects to nothing but to SDEI, which emulation has not."""
-        complaints = kernel_log.complaints(self.kernel_log(), kernel_log.WITHOUT_SDEI)
+    def check_complaints(self, what: str, expected: tuple[str, ...] = ()) -> None:
+        """Assert that the kernel objects to nothing else."""
+        complaints = kernel_log.complaints(self.kernel_log(), expected)
         self.report.check(not complaints, what, "; ".join(complaints), self.log)
 
     def check_bound(self, count: int) -> None:

@@ -1,10 +1,11 @@
 """The first scenario: an unmodified Linux boots with our tables, takes our records, and keeps one of its own.
 
-Four records are told, each to a process that owns the lost page: one found and polled for, two found and told through
-the event device's interrupts, one consumed and told by an SEA.  A fifth process takes an SEA for which there is no
-record.  Then the model guest, booted from the bytes that the real firmware placed, gets the same events: the blocks
-that both consumed, and what both did about them, must be the same.  At last the kernel is made to crash; what it keeps
-through the serialization table is there in ``second_boot``, where the initrd brings its own tables.
+Five records are told, each to a process that owns the lost page: one found and polled for, two found and told through
+the event device's interrupts, one found and told by an SDEI event, one consumed and told by an SEA.  A sixth process
+takes an SEA for which there is no record.  Then the model guest, booted from the bytes that the real firmware placed,
+gets the same events: the blocks that both consumed, and what both did about them, must be the same.  At last the kernel
+is made to crash; what it keeps through the serialization table is there in ``second_boot``, where the initrd brings its
+own tables.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from vmm_ras.effects import Posted
 from vmm_ras.events import Code, Event, GuestAbort, HostSignal
 from vmm_ras.lab import fw_cfg, initrd, kernel_log
 from vmm_ras.lab.adapter import QemuGuest
+from vmm_ras.lab.calls import KERNEL_BASE, sites
 from vmm_ras.lab.guest_firmware import (
     GPIO_GSIV,
     MEMORY,
     PREVIOUS_BOOT,
-    SDEI_SOURCE,
+    SDEI_EVENT,
     VCPUS,
     WRITABLE_AT,
     WRITABLE_FILE,
@@ -43,7 +45,7 @@ from vmm_ras.lab.running import SECONDS, RunningGuest
 from vmm_ras.lab.second_boot import HOST, SecondBoot
 from vmm_ras.memory import MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
-from vmm_ras.policy import load_policy
+from vmm_ras.policy import default_policy, load_policy
 
 GIC: dict[str, Literal[2, 3]] = {"6.1": 2, "6.12": 3}
 """Interrupt controller of each kernel's machine, so that both forms of the MADT are booted."""
@@ -55,19 +57,18 @@ _POLICY = """
 version = 1
 [[rule]]
 name = "consumed"
-when = {{ code = "AR" }}
+when = { code = "AR" }
 deliver = ["sea"]
-[[rule]]
-name = "polled"
-when = {{ code = "AO", gpa_from = {polled:#x}, gpa_to = {polled_end:#x} }}
-deliver = ["polled"]
-[[rule]]
-name = "gpio"
-when = {{ code = "AO", gpa_from = {gpio:#x}, gpa_to = {gpio_end:#x} }}
-deliver = ["gpio"]
+WAYS
 [[rule]]
 name = "found"
 deliver = ["gsiv"]
+"""
+_WAY = """
+[[rule]]
+name = "{way}"
+when = {{ code = "AO", gpa_from = {page:#x}, gpa_to = {end:#x} }}
+deliver = ["{way}"]
 """
 
 
@@ -93,7 +94,7 @@ def run(lab: Lab) -> Report:
                 "Firmware": "edk2, with our files of fw_cfg",
                 "Date": time.strftime("%Y-%m-%d", time.gmtime()),
             }
-            first = _FirstBoot(qemu, firmware, report)
+            first = _FirstBoot(lab, qemu, firmware, report)
             first.play(store)
         tables = SecondBoot.tables_for(gic, first.image)
         with machine(initrd.with_tables(tables, root)) as qemu:
@@ -107,10 +108,14 @@ def run(lab: Lab) -> Report:
 class _FirstBoot:
     """One run: what is known of the guest so far."""
 
-    def __init__(self, qemu: Qemu, firmware: Firmware, report: Report) -> None:
+    def __init__(self, lab: Lab, qemu: Qemu, firmware: Firmware, report: Report) -> None:
         self.qemu, self.firmware, self.report = qemu, firmware, report
         self.running = RunningGuest(qemu, report)
         self.console, self.ram = qemu.console, qemu.ram
+        self.policy = default_policy()
+        calls = sites(lab.kernel.image.read_bytes(), KERNEL_BASE[lab.kernel.series])
+        # where the firmware will put the sources is not known yet, but which events there are is
+        self.guest = QemuGuest(qemu, self._notifier(firmware.image().sources), GPIO_GSIV, calls)
         self.image: Image
         """What the firmware placed, before any event."""
         self.outcomes: list[str] = []
@@ -123,11 +128,12 @@ class _FirstBoot:
             self._boot()
         with step("Tables"):
             self._tables()
-        polled, gpio = start("polled", "he"), start("gpio", "he")
-        self.policy = load_policy(
-            _POLICY.format(polled=polled.pa, polled_end=polled.pa + 4096, gpio=gpio.pa, gpio_end=gpio.pa + 4096)
-        )
-        self.guest = QemuGuest(self.qemu, self._notifier(self.image.sources), GPIO_GSIV)
+        polled, gpio, sdei = (start(way, "he") for way in ("polled", "gpio", "sdei"))
+        ways = "".join(_WAY.format(way=v.name, page=v.pa, end=v.pa + 4096) for v in (polled, gpio, sdei))
+        self.policy = load_policy(_POLICY.replace("WAYS", ways))
+        core = self._notifier(self.image.sources)
+        core.sdei = self.guest.notifier.sdei  # the guest registered its events with the core that it booted with
+        self.guest = QemuGuest(self.qemu, core, GPIO_GSIV, self.guest.sites)
         events: list[Event] = []
         with step("A found page, polled for"):
             events.append(self._found(polled))
@@ -135,6 +141,8 @@ class _FirstBoot:
             events.append(self._found(start("gsiv", "he")))
         with step("A found page, told by the event device (GPIO)"):
             events.append(self._found(gpio))
+        with step("A found page, told by an SDEI event"):
+            events.append(self._dispatched(sdei))
         with step("A consumed page, told by an SEA"):
             events.append(self._consumed(start("sea", "h")))
         with step("An SEA without a record"):
@@ -142,7 +150,7 @@ class _FirstBoot:
         with step("The model guest, given the same"):
             self._model(events)
         with step("Afterwards"):
-            self._afterwards(4)
+            self._afterwards(5)
         with step("A crash, kept through the serialization table"):
             self._crash(store)
 
@@ -150,15 +158,15 @@ class _FirstBoot:
 
     def _boot(self) -> None:
         report, sources = self.report, self.firmware.description.sources
-        report.facts["Kernel"] = self.running.boot()
-        self.running.check_boot((*kernel_log.BOUND, *kernel_log.ERST, *kernel_log.WITHOUT_SDEI))
+        report.facts["Kernel"] = self.running.boot(self.guest)
+        self.running.check_boot((*kernel_log.BOUND, *kernel_log.ERST, *kernel_log.WITH_SDEI))
         log = self.running.log
         report.line(log, f"physical_address: {PREVIOUS_BOOT:#018x}", "the log names the page of the boot before")
-        self.running.check_bound(len(sources) - 1)
-        bound = self.console.run("ls /sys/bus/platform/drivers/GHES")
-        report.check(
-            f"GHES.{SDEI_SOURCE}" not in bound, "the SDEI source is not bound: nobody answers SDEI's calls here"
-        )
+        self.running.check_bound(len(sources))
+        core = self.guest.notifier
+        report.check(core.sdei.accepts(SDEI_EVENT), "the SDEI event is registered and enabled", f"{SDEI_EVENT}")
+        masked = [vcpu for vcpu in range(VCPUS) if core.sdei.masked(vcpu)]
+        report.equal(masked, [], "every vCPU takes SDEI events", f"{self.guest.calls} calls answered")
         cpus = self.console.run("nproc").strip()
         report.equal(cpus, str(VCPUS), "every vCPU of the MADT runs", f"nproc: {cpus}")
         interrupts = self.console.run("cat /proc/interrupts")
@@ -197,6 +205,17 @@ class _FirstBoot:
             log = self.running.log
             self.report.line(log, f"physical_address: {victim.pa:#018x}", "the log names the page of the record")
         return event
+
+    def _dispatched(self, victim: Victim) -> Event:
+        self._watch(True)
+        event = self._found(victim)
+        self._watch(False)
+        return event
+
+    def _watch(self, on: bool) -> None:
+        self.qemu.debugger.interrupt()
+        self.guest.watch_calls(on)
+        self.qemu.debugger.resume()
 
     def _consumed(self, victim: Victim) -> Event:
         vcpu = self.guest.trap(victim.pc, victim.text, victim.va, SECONDS)
@@ -255,7 +274,7 @@ class _FirstBoot:
         report, start = self.report, len(self.console.text)
         report.equal(len(store.records()), 0, "the device keeps nothing yet", "no records")
         self.console.type("echo c > /proc/sysrq-trigger")
-        panic = self.console.expect("end Kernel panic[^\n]*", SECONDS, start)
+        panic = self.console.expect("end Kernel panic[^\n]*\n", SECONDS, start)
         report.check(bool(panic), "the kernel crashes", panic.group())
         kept = store.records()
         report.check(bool(kept), "the device keeps what Linux wrote through our table", f"{len(kept)} records")
