@@ -1,4 +1,4 @@
-"""SDEI in numbers (Arm DEN0054, 1.0): calls, return codes, and the table of handler states (6.1).
+"""SDEI in numbers (Arm DEN0054, 1.0 and 1.1): calls, return codes, and the table of handler states (6.1).
 
 Whatever changes the state of an event's handler is a cell of TABLE; docs/sdei-states.md is drawn from it.
 """
@@ -34,6 +34,7 @@ FUNCTION_COUNT: Final = 0x20
 
 VERSION_1_0: Final = 1 << 48
 """Major 62:48, minor 47:32, vendor 31:0."""
+VERSION_1_1: Final = 1 << 48 | 1 << 32
 
 # Return codes (5.2), in X0 as signed 64-bit numbers
 SUCCESS: Final = 0
@@ -55,7 +56,11 @@ INFO_EV_ROUTING_MODE: Final = 3
 INFO_EV_ROUTING_AFF: Final = 4
 SIGNALED_YES: Final = 0
 SIGNALED_NO: Final = 1
+REL: Final = 1 << 1
+"""Flag of EVENT_REGISTER in 1.1: the entry point is an offset.  No dispatcher of ours has it."""
 FEATURE_BIND_SLOTS: Final = 0
+FEATURE_RELATIVE_MODE: Final = 1
+"""Since 1.1."""
 SAVED_REGISTERS: Final = 18
 """X0 to X17: saved on dispatch, readable with EVENT_CONTEXT, restored on completion."""
 MAX_NESTING: Final = 2
@@ -98,6 +103,8 @@ class Action(IntEnum):
     DISPATCH = 9
 
 
+READY: Final = _GE
+"""The one state in which a handler can be dispatched."""
 _x: Final = None
 # fmt: off
 TABLE: Final[dict[int, tuple[int | None, ...]]] = {
