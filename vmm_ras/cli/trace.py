@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -199,8 +200,12 @@ def _list(scenarios: dict[str, Any], json_: bool) -> None:
 def _sink(out: Path | None) -> Iterator[BinaryIO]:
     """Where the lines go."""
     if out is None or str(out) == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # `| head` has what it wants
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
     elif out.suffix == ".gz":
         import gzip
 
