@@ -144,7 +144,7 @@ def bare(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, 
         told = core.rules[queue].action == "tell"
         core.poison.set(abort.first, UNREPORTED if told else HEALTHY, queue)
         _rest(core, abort, out)
-    esr = sea_syndrome(rule.sea, state.el, abort.gva is not None, abort.esr)
+    esr = sea_syndrome(rule.sea, state.el, abort.gva is not None, abort.esr, core.guest.ras)
     out.append(InjectSea(core.next_id(), None, vcpu, esr, abort.gva))
     out.append(Release(core.next_id(), vcpu))
     return True
@@ -186,10 +186,11 @@ def _post_sea(
 
 def _esr(core: Notifier, queue: int, el: int, abort: Abort) -> int:
     if abort.esr is not None or abort.gva is not None:
-        return sea_syndrome(core.rules[queue].sea, el, abort.gva is not None, abort.esr)
+        return sea_syndrome(core.rules[queue].sea, el, abort.gva is not None, abort.esr, core.guest.ras)
     found = core.plain_esr.get((queue, el))
     if found is None:
-        found = core.plain_esr[queue, el] = sea_syndrome(core.rules[queue].sea, el, False, None)
+        found = sea_syndrome(core.rules[queue].sea, el, False, None, core.guest.ras)
+        core.plain_esr[queue, el] = found
     return found
 
 

@@ -44,7 +44,7 @@ def sea_syndrome(syndrome: Syndrome, el: int, known: bool, relayed: int | None, 
     far = 0 if known else None
     try:
         if syndrome.relay and relayed is not None:
-            return arm64.relay(relayed, el, far)
+            return arm64.relay(relayed, el, far, ras=ras)
         return arm64.sea_esr(
             el, far, dfsc=syndrome.dfsc, ea=syndrome.ea, set_=_SETS[syndrome.set], ras=ras, force=syndrome.force
         )

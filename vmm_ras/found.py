@@ -186,7 +186,7 @@ def visit(core: Notifier, vcpu: int, state: VcpuState, out: list[Effect]) -> boo
             s.last = core.next_id()
             out.append(InjectSerror(s.last, source_id, vcpu, vsesr))
         elif state.el == 0 or core.guest.claims_sea_at_el1:
-            esr = sea_syndrome(core.rules[s.queue].sea, state.el, False, None)
+            esr = sea_syndrome(core.rules[s.queue].sea, state.el, False, None, core.guest.ras)
             s.last = core.next_id()
             out.append(InjectSea(s.last, source_id, vcpu, esr, None))
         looks.append(source)

@@ -96,8 +96,8 @@ _LINUX_72 = GuestProfile(
         "walks_all_sea_sources": "Linux 7.2, ghes_notify_sea(): every SEA walks the list of all SEA sources",
         "cache_slots": "Linux 7.2, ghes.c: GHES_ESTATUS_CACHES_SIZE 4",
         "cache_seconds": "Linux 7.2, ghes.c: GHES_ESTATUS_IN_CACHE_MAX_NSEC 10 s; seen on 7.2 in real time",
-        "cache_swallows": "Linux 7.2: ghes_in_nmi_queue_one_entry() drops an identical block, ghes_proc() handles it; seen "
-        "on 7.2 (polled): it is acknowledged and traced, and not printed",
+        "cache_swallows": "Linux 7.2: ghes_in_nmi_queue_one_entry() drops an identical block, ghes_proc() handles it; "
+        "seen on 7.2 (polled): it is acknowledged and traced, and not printed",
         "printed_blocks": f"{_THREE}: of three SEAs in a row all are handled, the third is not printed; Linux 7.2, "
         "ghes_print_estatus(): 2 in 5 s, two classes",
         "printed_seconds": "Linux 7.2, ghes_print_estatus(): 5 s; seen when the blocks of fixtures/linux were told",

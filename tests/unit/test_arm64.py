@@ -243,6 +243,7 @@ def test_relay_rewrites_ec_and_clears_the_hosts_view():
     everything = 0xFFFF_FFFF_0000_0000 | lower | 0x1FF_FFC0 | 0x10
     assert arm64.relay(everything, 0, 0) == lower | il | kept | 0x10
     assert arm64.relay(ESR["ESR_ELx_EC_IABT_CUR"] << 26 | 0x10, 0, 4) == instruction | il | 0x10
+    assert arm64.relay(everything, 0, 0, ras=False) == lower | il | kept & ~ESR["ESR_ELx_SET_MASK"] | 0x10
     # KVM of Linux 6.1 sign-extends the register
     assert arm64.relay(0xFFFF_FFFF_9600_0010, 1, 0) == 0x96000010
 

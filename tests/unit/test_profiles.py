@@ -11,7 +11,7 @@ from cper.memory import PlatformMemory
 from tests.golden.evidence import constant
 from vmm_ras import arm64
 from vmm_ras.effects import InjectSea, Posted
-from vmm_ras.events import Code, HostSignal
+from vmm_ras.events import Code, GuestAbort, HostSignal
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.guests.processor import cache_errors
 from vmm_ras.memory import MemoryMap, MemorySlot
@@ -111,6 +111,23 @@ def test_an_serror_without_a_record(name):
             assert guest.vcpus[0].esr == 0xBE000000
 
 
+def test_an_serror_that_waited_behind_an_sea_is_handled_on_the_way_back():
+    guest, _ = machine(PROFILES["linux"])
+    vcpu = guest.vcpus[0]
+    vcpu.take_sea(0x92000410, None)
+    assert vcpu.pend_serror(0xC11) is False
+    guest.os.run(0, 0.0)
+    assert [a.outcome for a in guest.os.drain()] == ["objerr", "serror-panic"]
+    assert (vcpu.el, vcpu.isr) == (0, 0)
+
+
+def test_a_program_that_stands_at_a_vector_is_no_handler():
+    guest, _ = machine(PROFILES["linux"])
+    guest.vcpus[0].run_at(0, guest.vcpus[0].vbar)
+    assert guest.os.run(0, 0.0) is None
+    assert guest.os.drain() == []
+
+
 def test_generic_sei_takes_what_linux_does_not():
     policy = load_policy(SEI, "sei.toml")
     for name, way in (("generic-sei", "sei"), ("linux", None)):
@@ -142,6 +159,17 @@ def test_a_page_outside_ram_is_not_offlined():
         tell(guest, core)
         assert [a.outcome for a in guest.os.drain()] == ["ignored"]
         assert (guest.os.offlined.count, guest.os.memory_failures) == (0, reported)
+
+
+def test_a_guest_without_feat_ras_is_shown_no_set():
+    """ISS.SET is RES0 without FEAT_RAS: what a rule asks for is left out, and so is what the host relays."""
+    policy = load_policy(SEI.replace('deliver = ["sea"]', 'deliver = ["sea"]\nsea = { set = "ueo", relay = true }', 1))
+    for name, set_ in (("linux-6.12", 3 << 11), ("no-ras", 0)):
+        guest, core = machine(PROFILES[name], policy=policy)
+        tell(guest, core)
+        assert guest.vcpus[0].esr == 0x92000410 | set_
+        guest.drive(core, core.receive(GuestAbort(1, 0x92001010, 0x7000, GPA + 0x9000), 30.0), 30.0)
+        assert guest.vcpus[1].esr == 0x92000010 | (2 << 11 if set_ else 0)
 
 
 def test_the_pe_of_no_ras_has_no_feat_ras():

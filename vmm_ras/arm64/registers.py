@@ -29,6 +29,8 @@ PSTATE_DAIF: Final = 0xF << 6
 PSTATE_NRW: Final = 1 << 4
 PSTATE_M: Final = 0x1F
 """M[4:0]: nRW, exception level and stack pointer."""
+PSTATE_EL: Final = 3 << 2
+"""M[3:2]: the exception level, 0 in AArch32 User mode too."""
 EL0T: Final = 0x00
 EL1T: Final = 0x04
 EL1H: Final = 0x05

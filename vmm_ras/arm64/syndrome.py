@@ -106,11 +106,11 @@ def sea_esr(
     return esr
 
 
-def relay(host_esr: int, el: int, far: int | None) -> int:
+def relay(host_esr: int, el: int, far: int | None, *, ras: bool = True) -> int:
     """The host's own syndrome of an SEA (``arm_sea.esr`` of KVM_EXIT_ARM_SEA), made fit for the guest's ESR_EL1.
 
     EC becomes that of the interrupted ``el``; IL is set; ISV and what depends on it, VNCR, S1PTW and ISS2 are cleared,
-    since they speak of the host's view; FnV follows ``far``, as in ``sea_esr``.
+    since they speak of the host's view; FnV follows ``far``, and SET counts only with ``ras``, as in ``sea_esr``.
 
     Raises InputError where the host's ESR is no external abort, or where there is no honest syndrome: no address, and
     a status code for which FnV is RES0.
@@ -123,7 +123,7 @@ def relay(host_esr: int, el: int, far: int | None) -> int:
         raise InputError(f"ESR {host_esr:#x}: DFSC {dfsc:#x} is no external abort")
     instruction = ec <= EC_IABT_SAME
     kept = ISS_EA | ISS_DFSC
-    if dfsc == DFSC_SEA:
+    if dfsc == DFSC_SEA and ras:
         kept |= ISS_SET
     if not instruction:
         kept |= ISS_CM | ISS_WNR

@@ -17,7 +17,7 @@ from cper.common import SectionFlags, Severity
 from cper.memory import PlatformMemory
 from cper.wire import WireError
 from vmm_ras import sdei_table
-from vmm_ras.arm64 import AET
+from vmm_ras.arm64 import AET, PSTATE_EL
 from vmm_ras.errors import GuestError, Poisoned
 from vmm_ras.guests.memory import GuestMemory
 from vmm_ras.guests.processor import cache_errors
@@ -151,14 +151,15 @@ class GuestOs:
     def run(self, index: int, now: float) -> Call | None:
         """The vCPU goes on: handle the exception that it stands at.  A program is returned where it makes calls."""
         vcpu = self.vcpus[index]
-        offset = vcpu.pc - VBAR
-        if 0 <= offset < 0x800:
-            kind = offset & 0x180
-            if kind == _VECTOR_SYNC:
-                self._sea(vcpu, index, now)
-            elif kind == _VECTOR_SERROR:
-                self._serror(vcpu, now)
-            vcpu.eret()  # an interrupt, as SDEI's COMPLETE_AND_RESUME makes it look, only returns
+        if 0 <= vcpu.pc - VBAR < 0x800 and vcpu.pstate & PSTATE_EL:
+            taken = True
+            while taken:  # the return may let in an SError that waited
+                kind = vcpu.pc - VBAR & 0x180
+                if kind == _VECTOR_SYNC:
+                    self._sea(vcpu, index, now)
+                elif kind == _VECTOR_SERROR:
+                    self._serror(vcpu, now)
+                taken = vcpu.eret()  # an interrupt, as SDEI's COMPLETE_AND_RESUME makes it look, only returns
             return None
         if vcpu.pc == SDEI_ENTRY:
             return self._sdei_handler(vcpu, now)

@@ -9,13 +9,21 @@ from __future__ import annotations
 from typing import ClassVar
 
 from vmm_ras import arm64
-from vmm_ras.arm64 import EL0T, EL1H, PSTATE_A, PSTATE_DAIF, PSTATE_IL, PSTATE_M, PSTATE_NZCV, PSTATE_PAN, VECTOR_SERROR
+from vmm_ras.arm64 import (
+    EL0T,
+    EL1H,
+    PSTATE_A,
+    PSTATE_DAIF,
+    PSTATE_EL,
+    PSTATE_IL,
+    PSTATE_M,
+    PSTATE_NZCV,
+    PSTATE_PAN,
+    VECTOR_SERROR,
+)
 from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import InputError, StateError
 from vmm_ras.events import VcpuState
-
-_EL = 3 << 2
-"""PSTATE.M[3:2], which is 0 at EL0, AArch32 included."""
 
 
 class Vcpu:
@@ -238,7 +246,7 @@ class Vcpu:
         that EL1 cannot return to is an illegal one: EL and SP stay, and PSTATE.IL is set (D1.4.4).
         Raises StateError at EL0, where there is no ERET.
         """
-        if not self.pstate & _EL:
+        if not self.pstate & PSTATE_EL:
             raise StateError("ERET at EL0")
         if self._synchronizes and self._synchronize():
             return True
