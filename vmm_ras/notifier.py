@@ -117,6 +117,8 @@ class Notifier:
         """vCPU to the sources whose SEI or repeated SEA waits for it to stop."""
         self._stopping: dict[int, int] = {}
         """vCPU to the Stop that was not answered yet."""
+        self._entering: dict[int, int] = {}
+        """vCPU to the last SetRegisters that enters an SDEI handler there."""
         self._out: int | None = None
         """vCPU whose call is being answered."""
         self.stuck: set[int] = set()
@@ -180,6 +182,9 @@ class Notifier:
                 self._overdue(source, now, out)
         for queue in [q for q, (until, _) in self.ready.items() if until <= now]:
             del self.ready[queue]
+        if self.stuck:
+            for source in self.sources.values():
+                source.forget_refusals(now)
         if self.poison.counts[UNREPORTED]:
             found.kick(self, now, out)
         for vcpu, abort in list(self.aborts.items()):
@@ -352,6 +357,7 @@ class Notifier:
         if source is not None:
             source_id = source.placed.source_id
             source.state.last, source.state.vcpu = id, vcpu
+        self._entering[vcpu] = id
         out.append(SetRegisters(id, source_id, vcpu, r.x, r.pc, r.pstate, r.elr, r.spsr))
         out.append(Release(self.next_id(), vcpu))
 
@@ -380,13 +386,19 @@ class Notifier:
 
     def _replaced(self, event: Replaced, now: float) -> list[Effect]:
         gpa, size = event
+        out: list[Effect] = []
         for slot in self.memory.slots:
             low, high = max(gpa, slot.gpa), min(gpa + size, slot.gpa + slot.size)
-            if low < high:  # whole pages only
-                first, end = -(-low >> self.page_shift), high >> self.page_shift
-                if first < end:
-                    self.poison.mark(first, end - first, HEALTHY)
-        return []
+            first, end = -(-low >> self.page_shift), high >> self.page_shift  # whole pages only
+            if first >= end:
+                continue
+            self.poison.mark(first, end - first, HEALTHY)
+            for vcpu, abort in list(self.aborts.items()):
+                if first <= abort.first < end:  # its access succeeds when it is repeated
+                    del self.aborts[vcpu]
+                    if abort.state is not None:
+                        self.leave(vcpu, abort.state, False, out)
+        return out
 
     def _done(self, event: Done, now: float) -> list[Effect]:
         self.done = event.effect
@@ -425,6 +437,9 @@ class Notifier:
             if stop == id:
                 self._unreachable(vcpu, reason, now, out)
                 return out
+        for vcpu, entering in self._entering.items():
+            if entering == id:
+                self.sdei.abandon(vcpu)
         for source in list(self.busy.values()):
             s = source.state
             if s.first <= id <= max(s.first + 2, s.last):

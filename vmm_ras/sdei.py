@@ -226,6 +226,11 @@ class SdeiDispatcher:
         self.state.absent = self.state.absent & ~bit | bit * absent
         return self._targets((vcpu, SHARED), vcpu) if self.state.pending else ()
 
+    def abandon(self, vcpu: int) -> None:
+        """The registers of the last dispatch on this PE could not be set: its handler does not run after all."""
+        if self.state.contexts[self._pe(vcpu)]:
+            self.pop(vcpu, _COMPLETE)
+
     def reset_pe(self, vcpu: int) -> tuple[int, ...]:
         """The PE is switched on (PSCI CPU_ON): masked, private events unregistered, handlers on it gone.
 

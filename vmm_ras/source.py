@@ -101,6 +101,12 @@ class ErrorSource:
             s.refused.pop(queue, None)
         return until > now
 
+    def forget_refusals(self, now: float) -> None:
+        """What was refused until now may be tried again."""
+        refused = self.state.refused
+        for queue in [q for q, until in refused.items() if until <= now]:
+            del refused[queue]
+
     def look(self, id: int) -> PollAck:
         """The effect that reads the gate."""
         self.state.poll = NEVER
