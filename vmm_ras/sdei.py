@@ -217,6 +217,15 @@ class SdeiDispatcher:
         x = number, argument, pc, pstate
         return _new(Dispatch, (number, x, entry, self.entry_pstate(pstate, state.sctlr)))
 
+    def abandon(self, vcpu: int) -> tuple[int, ...]:
+        """The registers of the last dispatch on the vCPU could not be set: its handler does not run after all.
+
+        The signal is spent.  Returns the vCPUs on which an event can be dispatched now that this handler kept waiting.
+        """
+        if self.state.contexts[self._pe(vcpu)]:
+            self.pop(vcpu, _COMPLETE)
+        return self._targets((vcpu, SHARED), vcpu) if self.state.pending else ()
+
     def set_absent(self, vcpu: int, absent: bool = True) -> tuple[int, ...]:
         """The platform cannot stop the vCPU, or keeps it out (or no longer so): nothing is sent there meanwhile.
 
@@ -225,11 +234,6 @@ class SdeiDispatcher:
         bit = 1 << self._pe(vcpu)
         self.state.absent = self.state.absent & ~bit | bit * absent
         return self._targets((vcpu, SHARED), vcpu) if self.state.pending else ()
-
-    def abandon(self, vcpu: int) -> None:
-        """The registers of the last dispatch on this PE could not be set: its handler does not run after all."""
-        if self.state.contexts[self._pe(vcpu)]:
-            self.pop(vcpu, _COMPLETE)
 
     def reset_pe(self, vcpu: int) -> tuple[int, ...]:
         """The PE is switched on (PSCI CPU_ON): masked, private events unregistered, handlers on it gone.

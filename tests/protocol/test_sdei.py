@@ -428,6 +428,21 @@ def test_an_event_that_lost_its_pe_to_another_is_wanted_elsewhere(guest):
     assert guest.sdei.wanted() == (3,)
 
 
+def test_a_handler_that_could_not_be_entered_does_not_run(guest):
+    for event in (SHARED, PRIVATE, CRITICAL):
+        guest.ready(event)
+    guest.unmask(0)
+    guest.run(SHARED)
+    guest.run(CRITICAL)
+    guest.sdei.signal(PRIVATE, 0)
+    assert guest.sdei.abandon(0) == ()
+    assert (guest.sdei.running(0), guest.status(CRITICAL), guest.sdei.pending(CRITICAL)) == ((SHARED,), 3, False)
+    assert guest.sdei.abandon(0) == (0,)
+    assert (guest.sdei.running(0), guest.status(SHARED)) == ((), 3)
+    assert guest.sdei.dispatch(0, at()).event == PRIVATE
+    assert guest.sdei.abandon(1) == ()
+
+
 def test_an_absent_pe_gets_nothing(guest):
     guest.ready(SHARED)
     guest.ready(PRIVATE)

@@ -222,6 +222,11 @@ class Walk(RuleBasedStateMachine):
             assert result.pstate & 0x3DF == 0x3C5
             self.want(self.both(lambda sdei: sdei.wanted()))
 
+    @rule(vcpu=pes)
+    def abandon(self, vcpu):
+        self.model.finish(vcpu, "COMPLETE")
+        self.want(self.both(lambda sdei: sdei.abandon(vcpu)))
+
     @rule(vcpu=pes, absent=st.booleans())
     def leave(self, vcpu, absent):
         wanted = self.both(lambda sdei: sdei.set_absent(vcpu, absent))
