@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from io import BytesIO
 from pathlib import Path
@@ -285,6 +286,13 @@ class TestVirsh:
         entries, trace = read(f"event MEMORY_FAILURE for domain 'vm': {data}\n")
         assert [type(item) for _, _, item in entries] == [BadLine]
         assert trace.bad == 1
+
+    def test_a_stream_that_breaks_off_gives_what_is_there(self):
+        data = gzip.compress(self.EVENT.removesuffix("\trecursive: 0\n").encode())
+        trace = open_trace("-", stdin=BytesIO(data[:-1]))
+        assert next(trace)[2].code is AR
+        with pytest.raises(InputError, match="gzip data ends after line 5"):
+            next(trace)
 
     def test_an_endless_line_ends_an_event(self):
         head = self.EVENT.splitlines(keepends=True)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from io import BytesIO
 from pathlib import Path
 
@@ -240,6 +241,14 @@ def test_a_bad_line_is_told_with_its_number(line):
     assert trace.bad == 1
     with pytest.raises(InputError, match=r"^<stdin>:3: .*expected"):
         read(signal(0.9, 10, 99), line, strict=True)
+
+
+def test_a_stream_that_breaks_off_gives_what_waits():
+    data = gzip.compress((HEAD + signal(1.0, 10, 100) + "\n" + signal(1.1, 20, 200) + "\n").encode())
+    trace = open_trace("-", stdin=BytesIO(data[:-1]))
+    assert [type(next(trace)[2]) for _ in range(2)] == [Unlocated, Unlocated]
+    with pytest.raises(InputError, match="gzip data ends after line 3"):
+        next(trace)
 
 
 def test_what_waits_is_bounded():

@@ -14,7 +14,7 @@ import orjson
 
 from vmm_ras.traces import qmp
 from vmm_ras.traces.items import Entry, Tally, ascii_only
-from vmm_ras.traces.lines import LONGEST
+from vmm_ras.traces.lines import LONGEST, UntilDamage
 
 _STAMP = rb"(?:(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?[+-]\d{4}): )?"
 _EVENT = re.compile(_STAMP + rb"event '([\w-]{1,40})' for domain '?(.{1,200}?)'?: ?", re.DOTALL)
@@ -43,7 +43,8 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally) -> Ite
     Trace clock and wall clock are known with ``--timestamp``.  Raises InputError when strict.
     """
     event: _Open | None = None
-    for first, lines in batches:
+    whole = UntilDamage(batches)
+    for first, lines in whole:
         for number, line in enumerate(lines, first):
             if line is None:
                 if event is not None:
@@ -74,6 +75,7 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally) -> Ite
                 yield _monitor(number, match, line[match.end() :], tally)
     if event is not None:
         yield _closed(event, tally)
+    whole.end()
 
 
 def _closed(event: _Open, tally: Tally) -> Entry:

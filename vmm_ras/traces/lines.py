@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Protocol, cast
 
 from vmm_ras.errors import InputError
@@ -96,3 +96,22 @@ class Lines:
         except OSError as error:
             what = f"cannot read on after line {self._number - 1}: {error.strerror or error}"
             raise InputError(f"{self._name}: {what}, expected a readable file") from None
+
+
+class UntilDamage:
+    """Batches up to where the stream cannot be read on: a reader that holds something back hands that out first."""
+
+    def __init__(self, batches: Iterable[tuple[int, list[bytes | None]]]) -> None:
+        self._batches = batches
+        self._error: InputError | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, list[bytes | None]]]:
+        try:
+            yield from self._batches
+        except InputError as error:
+            self._error = error
+
+    def end(self) -> None:
+        """Raise InputError if the stream was damaged."""
+        if self._error is not None:
+            raise self._error

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from vmm_ras.events import Code, HostSignal
 from vmm_ras.traces.items import Entry, Tally, TraceItem, Unlocated, shown
-from vmm_ras.traces.lines import LONGEST
+from vmm_ras.traces.lines import LONGEST, UntilDamage
 
 SIGBUS = 7
 JOIN_WITHIN = 1.0
@@ -92,13 +92,15 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally, page_s
     clock.  Raises InputError when strict.
     """
     reader = _Reader(tally, page_shift)
-    for first, lines in batches:
+    whole = UntilDamage(batches)
+    for first, lines in whole:
         for number, line in enumerate(lines, first):
             reader.line(number, line)
             if reader.ready:
                 yield from reader.ready
                 reader.ready.clear()
     yield from reader.end()
+    whole.end()
 
 
 class _Reader:
