@@ -40,6 +40,10 @@ test: $(STAMP)
 fuzz: $(STAMP)  ## the property tests with the long profile, mutation tests included
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto --dist worksteal -q tests/fuzz tests/laws
 
+.PHONY: prove
+prove: $(STAMP)  ## a random walk of a million host events, guest actions and acks; writes docs/prove.md (about 15 minutes)
+	$(BIN)/python -m tests.prove --report docs/prove.md
+
 bench: $(STAMP)  ## per-structure times beside construct, and a replay of a million events beside its floor loop
 	$(BIN)/python -m tests.bench.run
 

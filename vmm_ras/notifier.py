@@ -398,6 +398,8 @@ class Notifier:
                     del self.aborts[vcpu]
                     if abort.state is not None:
                         self.leave(vcpu, abort.state, False, out)
+                elif abort.start < end and first < abort.start + abort.pages:  # of its large page one page is left
+                    self.aborts[vcpu] = abort._replace(start=abort.first, pages=1)
         return out
 
     def _done(self, event: Done, now: float) -> list[Effect]:

@@ -1,0 +1,235 @@
+"""A VM whose host loses pages and whose guest is slow, deaf, half gone or hostile; and what must hold all the same.
+
+``World`` has one method per action.  hypothesis drives it in ``tests/protocol/test_anything.py`` and shrinks what it
+finds; ``python -m tests.prove`` walks it at random, a million steps and more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.machine import GPA, HVA, SIZE, Machine
+from vmm_ras.effects import ArmAck, InjectSea, InjectSerror, PollAck, RaiseLine, SetRegisters, WriteGuest
+from vmm_ras.errors import GuestError
+from vmm_ras.events import (
+    AckRead,
+    Code,
+    Done,
+    Failed,
+    GuestAbort,
+    GuestCall,
+    HostSignal,
+    MemoryFault,
+    Proceed,
+    Replaced,
+)
+from vmm_ras.memory import ACKED, TOUCH, UNREPORTED
+
+BASE = GPA >> 12
+BREAKABLE = (ArmAck, WriteGuest, InjectSea, InjectSerror, SetRegisters, RaiseLine)
+_ASYNC = 'deliver = ["sdei", "gsiv", "gpio", "polled", "sei"]\n'
+_CONSUMED = (
+    '[[rule]]\nname = "in-kernel"\nwhen = { code = "AR", el = 1, guest = ["linux"] }\naction = "bare"\n'
+    '[[rule]]\nname = "consumed"\nwhen = { code = "AR" }\n'
+    'deliver = ["sea", "sdei", "gsiv", "gpio", "polled", "sei"]\n'
+)
+_FOUND = '[[rule]]\nname = "found"\n' + _ASYNC
+POLICIES: dict[str, str | None] = {
+    "default": None,
+    "batch": f"version = 1\n{_CONSUMED}{_FOUND}batch_ms = 700\n",
+    "busy-next": f'version = 1\n{_CONSUMED}busy = "next"\n{_FOUND}busy = "next"\nunacked = {{ then = "next" }}\n',
+    "host-first": f'version = 1\n{_CONSUMED}report = "first"\nreport_ms = 400\n{_FOUND}report = "first"\n',
+    "mask": f'version = 1\n{_CONSUMED}large = "mask"\n{_FOUND}large = "mask"\n',
+    "touch": f'version = 1\n{_CONSUMED}large = "touch"\n{_FOUND}large = "touch"\n',
+    "history": (
+        'version = 1\n[[rule]]\nname = "storm"\nwhen = { code = "AO", rate = { events = 5, seconds = 1 } }\n'
+        f'deliver = ["polled", "gsiv", "gpio"]\n[[rule]]\nname = "synchronous"\nwhen = {{ code = "AO", thread = "vcpu" }}\n'
+        f'action = "consumed"\n{_CONSUMED}{_FOUND}'
+    ),
+}
+"""Policies under which nothing is ignored: every page must be told in the end."""
+
+
+class World:
+    """One VM.  ``lost``: the pages that it has lost, counted from its first one."""
+
+    def __init__(self, preset: str = "all", guest: str = "linux", policy: str = "default") -> None:
+        self.m = Machine(preset, guest, policy=POLICIES[policy])
+        self.policy = policy
+        self.lost: set[int] = set()
+        self.hostile = False
+        """Whether the guest has done what may cost it what it was told."""
+        self.break_next: type | None = None
+        placed = [s.placed for s in self.m.core.sources.values()]
+        self._blocks = {p.block: p.block_length for p in placed}
+        self._acks = {p.ack for p in placed if p.ack is not None}
+        self._perform = self.m.guest.perform
+        self.m.guest.perform = self._watched  # type: ignore[method-assign]
+
+    # -- every effect is looked at
+
+    def _watched(self, effects: list[Any], now: float) -> list[Any]:
+        for e in effects:
+            self._inside(e)
+            if isinstance(e, WriteGuest) and len(e.data) > 4 and not self.hostile:
+                self._gated(e, effects)
+            if isinstance(e, SetRegisters) and e.source_id is not None:
+                assert not self.m.core.sdei.masked(e.vcpu), "a masked PE is entered"
+                assert len(self.m.core.sdei.running(e.vcpu)) <= 2, "a third SDEI level"
+        if self.break_next is not None:
+            for index, e in enumerate(effects):
+                if isinstance(e, self.break_next) and getattr(e, "source_id", None) is not None:
+                    self.break_next = None
+                    rest = [r for r in effects[index + 1 :] if getattr(r, "source_id", None) != e.source_id]
+                    first = self._perform(effects[:index], now)
+                    return [*first, Failed(e.id, "made to fail"), *self._perform(rest, now)]
+        return self._perform(effects, now)
+
+    def _inside(self, e: Any) -> None:
+        """Whatever the guest has scribbled: the core touches blocks and gates where it placed them, nothing else."""
+        if isinstance(e, WriteGuest):
+            assert e.gpa in self._blocks, hex(e.gpa)
+            assert len(e.data) <= self._blocks[e.gpa]
+        elif isinstance(e, ArmAck):
+            assert e.gpa in self._acks, hex(e.gpa)
+        elif isinstance(e, PollAck):
+            assert e.gpa in self._acks or (e.gpa in self._blocks and e.size == 4), hex(e.gpa)
+
+    def _gated(self, e: WriteGuest, effects: list[Any]) -> None:
+        placed, memory = self.m.core.sources[e.source_id].placed, self.m.guest.memory
+        if placed.ack is not None:
+            gate = int.from_bytes(memory.read(placed.ack, 8), "little")
+            armed = any(isinstance(a, ArmAck) and a.source_id == e.source_id and a.id < e.id for a in effects)
+            assert armed or not gate & placed.ack_write
+        taken_back = any(
+            isinstance(w, WriteGuest) and w.gpa == e.gpa and w.data == bytes(4) and w.id < e.id for w in effects
+        )
+        assert taken_back or memory.read(placed.block, 4) == bytes(4), "a posted block is never overwritten"
+
+    def _note(self, page: int, lsb: int) -> None:
+        size = 1 << max(lsb - 12, 0)
+        first = page & -size
+        self.lost |= set(range(first, first + size))
+
+    # -- the host
+
+    def consumed(self, page: int, vcpu: int, lsb: int) -> None:
+        self.m.ar(page, vcpu, lsb)
+        self._note(page, lsb)
+
+    def found(self, page: int, lsb: int, thread: int = 1) -> None:
+        self.m.receive(HostSignal(Code.AO, HVA + (page << 12), lsb, thread))
+        self._note(page, lsb)
+
+    def faulted(self, page: int) -> None:
+        self.m.receive(MemoryFault(GPA + (page << 12), 4096))
+        self.lost.add(page)
+
+    def aborted(self, vcpu: int, page: int | None, esr: int, gva: int | None) -> None:
+        self.m.receive(GuestAbort(vcpu, esr, gva, None if page is None else GPA + (page << 12)))
+        if page is not None:
+            self.lost.add(page)
+
+    def elsewhere(self, hva: int, lsb: int) -> None:
+        if not HVA <= hva < HVA + SIZE:
+            self.m.receive(HostSignal(Code.AO, hva, lsb, 0))
+
+    def replaced(self, page: int, count: int) -> None:
+        self.m.receive(Replaced(GPA + (page << 12), count << 12))
+        self.lost -= set(range(page, page + count))
+
+    def proceed(self, rule: str) -> None:
+        self.m.receive(Proceed(rule))
+
+    def fail_next(self, kind: type) -> None:
+        self.break_next = kind
+
+    def nonsense(self, effect: int, source: int) -> None:
+        self.m.core.receive(AckRead(0, source, effect), self.m.now)
+        self.m.core.receive(Done(effect), self.m.now)
+
+    # -- the guest
+
+    def acknowledge_late(self, seconds: float, source: int | None) -> None:
+        self.m.os.ack_delay = {source: seconds} if seconds else {}
+
+    def run_at(self, vcpu: int, el: int) -> None:
+        if vcpu not in self.m.core.aborts and self.m.guest.vcpus[vcpu].run_at(el):
+            self.m.os.run(vcpu, self.m.now)
+
+    def mask(self, vcpu: int) -> None:
+        self.m.guest.vcpus[vcpu].mask_serror()
+
+    def sdei(self, registered: bool) -> None:
+        if not self.m.core.aborts and all(v.el == 0 for v in self.m.guest.vcpus):
+            self.m.guest.start_sdei(self.m.core, self.m.now, registered)
+
+    def polls(self, stopped: bool) -> None:
+        self.m.os.polls_stopped = stopped
+
+    def wait(self, seconds: float) -> None:
+        self.m.wait(seconds)
+
+    def wild_call(self, vcpu: int, function: int, args: tuple[int, ...], el: int = 1) -> None:
+        """A hypercall with any arguments: a guest that ruins its own SDEI state may never see what SDEI told."""
+        self.hostile = True
+        state = self.m.guest.vcpus[vcpu].state()._replace(pstate=5 if el else 0)
+        self.m.receive(GuestCall(vcpu, function, args, state))
+
+    def scribble(self, offset: int, data: bytes) -> None:
+        """The guest writes over its tables, blocks, gates or address registers."""
+        self.hostile = True
+        low = min(gpa for _, gpa, _ in self.m.image.regions)
+        high = max(gpa + len(d) for _, gpa, d in self.m.image.regions)
+        self.m.guest.memory.write(low + offset % (high - low - len(data)), data)
+
+    # -- what must hold
+
+    def check(self) -> None:
+        """After every action."""
+        core = self.m.core
+        counts = core.poison.counts
+        unknown = [page for page in self.lost if not core.poison.state(BASE + page)]
+        assert not unknown, f"pages that nobody knows of: {unknown}"
+        assert sum(counts[1:]) == len(self.lost)
+        assert all(n >= 0 for n in [*counts[1:], *core.poison.waiting])
+        assert sum(core.poison.waiting) == counts[UNREPORTED]
+        for abort in core.aborts.values():
+            assert abort.state is not None
+            assert abort.until < float("inf"), "a held vCPU has an end"
+        assert len(core.aborts) <= core.vcpus
+        assert len(core.busy) <= len(core.sources)
+
+    def finish(self) -> None:
+        """The guest comes to its senses: everything is told in the end, unless a source broke or the guest is gone."""
+        m = self.m
+        if m.os.panicked or self.hostile:
+            m.wait(200.0)
+            self.check()
+            return
+        self.break_next = None
+        m.os.ack_delay = {}
+        m.os.polls_stopped = False
+        broken = [s.placed.source_id for s in m.core.sources.values() if s.state.broken]
+        m.wait(10.0)
+        for source in m.core.sources.values():  # acknowledgements that never came, and never would
+            if source.state.pages and source.placed.ack is not None:
+                try:
+                    if m.guest.memory.read(source.placed.block, 4) == bytes(4):
+                        m.guest.memory.write(source.placed.ack, source.placed.ack_write.to_bytes(8, "little"))
+                except GuestError:
+                    pass
+        for vcpu in range(4):
+            if vcpu not in m.core.aborts and m.guest.vcpus[vcpu].run_at(0):
+                m.os.run(vcpu, m.now)
+        m.wait(200.0)
+        self.check()
+        assert not m.core.aborts
+        if broken:
+            return
+        touch = m.core.poison.waiting[TOUCH]
+        states = {p: m.core.poison.state(BASE + p) for p in self.lost}
+        left = [p for p, s in states.items() if s != ACKED]
+        assert len(left) == touch, (left, {s.placed.source_id: s.state for s in m.core.sources.values()})
+        if m.os.profile.name == "generic" and self.policy not in {"mask", "touch"}:
+            assert all(BASE + p in m.os.offlined for p in self.lost)
