@@ -9,6 +9,7 @@ import typer
 
 from vmm_ras.cli import acpi, cper, hest, policy, trace
 from vmm_ras.cli.common import OPTIONS
+from vmm_ras.cli.compare import compare
 from vmm_ras.cli.replay import replay
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     **OPTIONS,
 )
 app.command()(replay)
+app.command()(compare)
 app.add_typer(acpi.app, name="acpi")
 app.add_typer(cper.app, name="cper")
 app.add_typer(hest.app, name="hest")

@@ -36,6 +36,29 @@ def console() -> Console:
     return out
 
 
+class Progress:
+    """Events done, on a terminal's stderr, while ``wanted``."""
+
+    def __init__(self, wanted: bool = True) -> None:
+        from time import monotonic
+
+        self._now, self._start, self._next, self._count = monotonic, monotonic(), 0.0, 0
+        self._on = wanted and sys.stderr.isatty()
+
+    def step(self) -> None:
+        """One more."""
+        self._count += 1
+        if self._on and not self._count & 1023 and self._now() > self._next:
+            self._next = self._now() + 0.2
+            rate = self._count / max(self._now() - self._start, 1e-9)
+            print(f"\r{self._count:,} events, {rate:,.0f}/s ", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Wipe the line."""
+        if self._on:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     import orjson

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmm_ras.cli.common import Json, console, usage
+from vmm_ras.cli.common import Json, Progress, console, usage
 from vmm_ras.cli.machine import (
     Guest,
     HookFile,
@@ -79,7 +79,7 @@ def _replay_json(run: Replay, entries: Any) -> None:
     import orjson
 
     write, dumps = sys.stdout.buffer.write, orjson.dumps
-    progress = _Progress(run)
+    progress = Progress(not sys.stdout.isatty())
     for row in run.run(entries):
         write(dumps(row.plain()) + b"\n")
         progress.step()
@@ -93,7 +93,7 @@ def _replay_text(run: Replay, entries: Any, quiet: bool) -> None:
     from vmm_ras.cli import timeline
 
     out = console()
-    progress = _Progress(run) if quiet else None
+    progress = Progress(not sys.stdout.isatty()) if quiet else None
     for row in run.run(entries):
         for notice in run.notices:
             out.print(notice, style="dim", highlight=False, markup=False)
@@ -108,27 +108,6 @@ def _replay_text(run: Replay, entries: Any, quiet: bool) -> None:
         out.print(notice, style="dim", highlight=False, markup=False)
     out.print()
     out.print(timeline.summary(run.summary))
-
-
-class _Progress:
-    """Events done, on a terminal's stderr."""
-
-    def __init__(self, run: Replay) -> None:
-        from time import monotonic
-
-        self._now, self._start, self._next, self._count = monotonic, monotonic(), 0.0, 0
-        self._on = sys.stderr.isatty() and not sys.stdout.isatty()
-
-    def step(self) -> None:
-        self._count += 1
-        if self._on and not self._count & 1023 and self._now() > self._next:
-            self._next = self._now() + 0.2
-            rate = self._count / max(self._now() - self._start, 1e-9)
-            print(f"\r{self._count:,} events, {rate:,.0f}/s ", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self._on:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 class _Blocks:
