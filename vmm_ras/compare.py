@@ -75,8 +75,8 @@ FIGURES = (
     Figure("report_p99", "time to report: p99", -1),
     Figure("report_max", "time to report: max", -1),
 )
-"""``told in vain``: ``vmm_ras.rows.LOST``.  ``time to report``: seconds from event to acknowledgement, of events that
-were told and acknowledged: where runs differ in these, less is not better."""
+"""``told in vain``: ``vmm_ras.rows.LOST``.  ``time to report``: seconds from event until its acknowledgement was
+seen, of events told and acknowledged: where runs differ in these, less is not better."""
 Value = int | float | None
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from vmm_ras.compare import Comparison, Fate, Figure, Run, Value
+    from vmm_ras.compare import Comparison, Fate, Run, Value
 
 _CONDITIONS = ("lost", "unseen", "panic", "differ")
 MAX_RUNS = 16
@@ -121,11 +121,12 @@ def _show(comparison: Comparison) -> None:
         table.add_column(_name(run, comparison), justify="right", overflow="fold")
     figures = list(comparison.table())
     told = next(cells for figure, cells in figures if figure.key == "told")
+    others = any(value != base for value, base in told)
     for figure, cells in figures:
-        if figure.key.startswith("report_") and any(value != base for value, base in told):
-            figure = figure._replace(better=0)  # of other events: no better, no worse
+        timed = figure.key.startswith("report_")
+        better = 0 if timed and others else figure.better  # times of other events are no better and no worse
         marked = any(value != base for value, base in cells)
-        table.add_row(figure.words, *(_cell(figure, v, b) for v, b in cells), style="" if marked else "dim")
+        table.add_row(figure.words, *(_cell(v, b, better, timed) for v, b in cells), style="" if marked else "dim")
     out.print(table)
     for run in comparison.runs:
         if why := run.replay.summary.panicked:
@@ -141,21 +142,14 @@ def _name(run: Run, comparison: Comparison) -> str:
     return run.guest if one_policy else run.policy if one_guest else f"{run.policy}, {run.guest}"
 
 
-def _cell(figure: Figure, value: Value, base: Value) -> Text:
+def _cell(value: Value, base: Value, better: int, seconds: bool) -> Text:
     """A value, and how far it is from the one that it is compared with."""
     from rich.text import Text
 
-    seconds = figure.key.startswith("report_")
     text = Text("-" if value is None else _time(value) if seconds else f"{value:,}")
     if value != base:
         by = (value or 0) - (base or 0)
-        style = (
-            "yellow"
-            if value is None or base is None or not figure.better
-            else "green"
-            if by * figure.better > 0
-            else "red"
-        )
+        style = "yellow" if value is None or base is None or not better else "green" if by * better > 0 else "red"
         if value is not None and base is not None:
             text.append(f" ({'+' if by > 0 else '-'}{_time(abs(by)) if seconds else format(abs(by), ',')})")
         else:
