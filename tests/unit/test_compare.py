@@ -104,6 +104,8 @@ def test_what_is_bad_is_counted() -> None:
     assert (default["unseen"], fatal["unseen"], nothing["unseen"]) == (0, 3, 0)
     assert (default["offlined"], fatal["offlined"], nothing["offlined"]) == (4, 0, 0)
     assert (default["escalations"], fatal["escalations"]) == (0, 2)
+    assert (default["signalled"], fatal["signalled"]) == (2, 0), "a guest that panicked signals nobody"
+    assert (fatal["lost"], fatal["oopses"]) == (0, 0)
     assert nothing["told"] == 0
     assert nothing["report_max"] is None
     never = played([run("default", None), run("again", None)], trace)

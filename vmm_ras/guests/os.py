@@ -155,7 +155,9 @@ class GuestOs:
             taken = True
             while taken:  # the return may let in an SError that waited
                 kind = vcpu.pc - VBAR & 0x180
-                if kind == _VECTOR_SYNC:
+                if self.panicked:
+                    pass  # nobody is left to handle it
+                elif kind == _VECTOR_SYNC:
                     self._sea(vcpu, index, now)
                 elif kind == _VECTOR_SERROR:
                     self._serror(vcpu, now)
@@ -181,7 +183,7 @@ class GuestOs:
             for source in sources:
                 claimed = self.read_source(source, now) or claimed
         if claimed:
-            self.signalled += from_user
+            self.signalled += from_user and not self.panicked
         elif from_user:
             self.signalled += 1
             self.actions.append(Action(None, "objerr"))
