@@ -43,7 +43,8 @@ POLICIES: dict[str, str | None] = {
     "touch": f'version = 1\n{_CONSUMED}large = "touch"\n{_FOUND}large = "touch"\n',
     "history": (
         'version = 1\n[[rule]]\nname = "storm"\nwhen = { code = "AO", rate = { events = 5, seconds = 1 } }\n'
-        f'deliver = ["polled", "gsiv", "gpio"]\n[[rule]]\nname = "synchronous"\nwhen = {{ code = "AO", thread = "vcpu" }}\n'
+        'deliver = ["polled", "gsiv", "gpio"]\n'
+        '[[rule]]\nname = "synchronous"\nwhen = { code = "AO", thread = "vcpu" }\n'
         f'action = "consumed"\n{_CONSUMED}{_FOUND}'
     ),
 }
