@@ -135,6 +135,8 @@ def _keep(
         _rest(core, abort, out)
     core.aborts[vcpu] = abort._replace(until=until, state=state)
     out.append(Hold(core.next_id(), vcpu, reason, until))
+    for other in core.sdei.set_absent(vcpu):  # SDEI events that waited for it to stop
+        core.stop(other, out)
 
 
 def bare(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, out: list[Effect]) -> bool:

@@ -162,6 +162,8 @@ def notify(core: Notifier, source: ErrorSource, out: list[Effect]) -> None:
         state.last = core.next_id()
         out.append(RaiseLine(state.last, placed.source_id, source.way, placed.vector))
     elif source.way == "sdei":
+        if state.vcpu is not None and state.tries and core.awaits(state.vcpu):
+            core.sdei.set_absent(state.vcpu)  # it does not come: another one is told
         vcpu = core.sdei.signal(placed.vector)
         if vcpu is not None:
             state.vcpu = vcpu

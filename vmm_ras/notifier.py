@@ -334,7 +334,7 @@ class Notifier:
         if abort is not None and abort.state is None:
             del self.aborts[vcpu]
             gone = consumed.tell(self, vcpu, state, abort, now, out)
-        if vcpu not in self.aborts and not (gone and self.sdei.idle and not self.wanted):
+        if vcpu not in self.aborts and not (gone and self.sdei.idle and not self.wanted and not self.sdei.state.absent):
             self.leave(vcpu, state, gone, out)
         if self.poison.counts[UNREPORTED]:
             found.kick(self, now, out)
@@ -342,24 +342,31 @@ class Notifier:
 
     def leave(self, vcpu: int, state: VcpuState, gone: bool, out: list[Effect]) -> None:
         """Let the vCPU go: with what waited for it to stop, or into the handler of an SDEI event that waits for it."""
+        sdei = self.sdei
+        if sdei.state.absent:  # whoever was held, or could not be stopped, is back
+            sdei.set_absent(vcpu, False)
         if not gone and vcpu in self.wanted:
             gone = found.visit(self, vcpu, state, out)
         if gone:  # what it holds has changed: for anything else look again
-            if vcpu in self.wanted or (not self.sdei.idle and vcpu in self.sdei.wanted(vcpu)):
+            if vcpu in self.wanted or (not sdei.idle and vcpu in sdei.wanted(vcpu)):
                 self.stop(vcpu, out)
             return
-        dispatch = self.sdei.dispatch(vcpu, state)
+        dispatch = None if sdei.idle else sdei.dispatch(vcpu, state)
         if dispatch is None:
             out.append(Release(self.next_id(), vcpu))
             return
-        source, source_id = self._by_event.get(dispatch.event), None
-        id, r = self.next_id(), dispatch.registers
+        event, x, pc, pstate = dispatch
+        source, source_id = self._by_event.get(event), None
+        id = self.next_id()
         if source is not None:
             source_id = source.placed.source_id
             source.state.last, source.state.vcpu = id, vcpu
         self._entering[vcpu] = id
-        out.append(SetRegisters(id, source_id, vcpu, r.x, r.pc, r.pstate, r.elr, r.spsr))
+        out.append(SetRegisters(id, source_id, vcpu, x, pc, pstate))
         out.append(Release(self.next_id(), vcpu))
+        if not sdei.idle:  # what else waited for this vCPU runs elsewhere
+            for other in sdei.wanted():
+                self.stop(other, out)
 
     def build_block(self, pages: tuple[tuple[int, int], ...], rule: Rule, latent: bool) -> bytes:
         """The status block for these (gpa, size); ``latent``: nobody consumed them."""
@@ -441,7 +448,8 @@ class Notifier:
                 return out
         for vcpu, entering in self._entering.items():
             if entering == id:
-                self.sdei.abandon(vcpu)
+                for other in self.sdei.abandon(vcpu):
+                    self.stop(other, out)
         for source in list(self.busy.values()):
             s = source.state
             if s.first <= id <= max(s.first + 2, s.last):
@@ -456,7 +464,7 @@ class Notifier:
         return out
 
     def _unreachable(self, vcpu: int, reason: str, now: float, out: list[Effect]) -> None:
-        """The vCPU could not be stopped: what waited for that is told by other ways."""
+        """The vCPU could not be stopped: what waited for that is told on another one, or by other ways."""
         del self._stopping[vcpu]
         abort = self.aborts.get(vcpu)
         if abort is not None and abort.state is None:
@@ -464,11 +472,21 @@ class Notifier:
             if abort.first >= 0:
                 found.found(self, Code.AR, abort.first, abort.start, abort.pages, abort.lsb, now, out)
         waiting = self.wanted.pop(vcpu, [])
+        sdei = self.sdei
+        moving = [s for s in self.busy.values() if s.way == "sdei" and sdei.can_run(s.placed.vector, vcpu)]
+        sdei.set_absent(vcpu)
         for source in list(self.busy.values()):
             s = source.state
-            if source.placed.source_id in waiting or (source.way == "sdei" and s.vcpu == vcpu):
+            other = sdei.signal(source.placed.vector) if source in moving else None
+            if other is not None:
+                s.vcpu = other
+                self.stop(other, out)
+            elif source in moving or source.placed.source_id in waiting or (source.way == "sdei" and s.vcpu == vcpu):
                 s.refused[s.queue] = now + self.rules[s.queue].unacked.after_ms / 1000
                 self.take_back(source, reason, out)
+                for pe in range(self.vcpus):  # when the refusal is over they are tried again
+                    if pe not in self.aborts:
+                        sdei.set_absent(pe, False)
         found.kick(self, now, out)
 
     def take_back(self, source: ErrorSource, reason: str, out: list[Effect]) -> None:
@@ -527,7 +545,10 @@ class Notifier:
         for other in result.wanted:
             self.stop(other, out)
         self._out = None
-        self.leave(vcpu, result.after(state), False, out)
+        if self.sdei.idle and vcpu not in self.wanted and not self.sdei.state.absent:
+            out.append(Release(self.next_id(), vcpu))
+        else:
+            self.leave(vcpu, result.after(state), False, out)
         source = None if result.completed is None else self._by_event.get(result.completed)
         if source is not None and source.state.pages:
             out.append(source.look(self.next_id()))
@@ -538,6 +559,10 @@ class Notifier:
         if vcpu not in self._stopping and vcpu != self._out:
             self._stopping[vcpu] = id = self.next_id()
             out.append(Stop(id, vcpu))
+
+    def awaits(self, vcpu: int | None) -> bool:
+        """Whether the vCPU was asked for and has not come yet."""
+        return vcpu in self._stopping
 
     def next_id(self) -> int:
         """The id of the next effect."""

@@ -145,6 +145,11 @@ class SdeiDispatcher:
         self._known(event)
         return any(event in waiting for waiting in self.state.pending.values())
 
+    def can_run(self, event: int, vcpu: int) -> bool:
+        """Whether the event is pending and can be dispatched on the vCPU now."""
+        place = SHARED if self._known(event).shared else self._pe(vcpu)
+        return event in self.state.pending.get(place, _NOTHING) and self.target(place, event, vcpu) == vcpu
+
     @property
     def idle(self) -> bool:
         """Whether no event waits for its dispatch."""

@@ -90,11 +90,6 @@ class Dispatch(NamedTuple):
     pc: int
     pstate: int
 
-    @property
-    def registers(self) -> Registers:
-        """The same as for a completion."""
-        return Registers(self.x, self.pc, self.pstate)
-
 
 class Registers(NamedTuple):
     """Registers to set when a handler completes, as in the effect SetRegisters: None leaves a register alone."""

@@ -472,20 +472,6 @@ def test_a_vcpu_that_cannot_be_stopped_is_told_by_other_ways() -> None:
     assert m.state(1) == ACKED
 
 
-def test_an_sdei_event_whose_vcpu_cannot_be_stopped_is_taken_back() -> None:
-    m = Machine()
-    effects = m.core.receive(HostSignal(Code.AO, HVA + 0x1000, 12, 1), 1.0)
-    m.guest.perform([e for e in effects if not isinstance(e, Stop)], 1.0)
-
-    after = m.core.receive(Failed(only(of(effects, Stop)).id, "the thread is gone"), 1.0)
-
-    assert only(of(after, TakenBack)).source_id == 1
-    m.drive(after)
-    m.wait(1.0)
-    assert m.did() == [(4, "offlined")]
-    assert m.state(1) == ACKED
-
-
 def test_an_abort_of_a_vcpu_that_is_held_is_not_forgotten() -> None:
     m = Machine()
     m.os.ack_delay[0] = float("inf")
