@@ -34,3 +34,25 @@ def test_every_make_target_in_the_readme_exists() -> None:
 
     for page in ("README.md", "CONTRIBUTING.md"):
         assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", (ROOT / page).read_text())) <= targets
+
+
+TESTING = (ROOT / "docs" / "testing-policies.md").read_text()
+
+
+def test_the_examples_are_shown_as_they_are() -> None:
+    shown = dict(re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", TESTING, re.S))
+
+    files = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/examples/test_*.py"))
+    assert sorted(shown) == files
+    assert len(files) == 5
+    assert all((ROOT / file).read_text() == text for file, text in shown.items())
+
+
+def test_every_word_of_the_vocabulary_is_explained() -> None:
+    from vmm_ras.scenario import Guest, Machine, Page, Telling
+
+    words = {w for c in (Machine, Guest, Page, Telling) for w in vars(c) if not w.startswith("_")}
+    own = {"guest", "runner", "machine", "gpa", "thread", "where", "posted", "why_not", "taken_back"}
+    times = {"happened_at", "posted_at", "acked_at"}
+    assert len(words) > 40
+    assert {w for w in words - own - times if not re.search(rf"[.`]{w}\b", TESTING)} == set()
