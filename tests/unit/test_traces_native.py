@@ -226,7 +226,7 @@ class TestGenerating:
 
     def test_its_bytes_are_those_of_every_machine(self):
         whole = b"".join(written(generate(change(values, events=100), 1))[0] for _, values in SCENARIOS.values())
-        digest = "766e4ee92a1ba428b4b7e65ce043a445e56c80f312282e17c8286dab44ed0c5c"
+        digest = "2af367c5356c3ce7212346448f2b1eecbe20b48ce1f75160f7d0ea53b9cd22c3"
         assert hashlib.sha256(whole).hexdigest() == digest, "a seed is another trace now: say so in CHANGELOG.md"
 
     @pytest.mark.parametrize("name", SCENARIOS)

@@ -95,7 +95,7 @@ SCENARIOS: dict[str, tuple[str, Scenario]] = {
     "hugetlb-2m": ("Guest memory from 2 MiB huge pages", Scenario(granules=(21,), at_once=2, interval_us=5_000_000)),
     "hugetlb-1g": (
         "Guest memory from 1 GiB huge pages",
-        Scenario(events=50, memory=64 << 30, granules=(30,), at_once=2, interval_us=60_000_000),
+        Scenario(events=4, memory=8 << 30, granules=(30,), at_once=2, interval_us=60_000_000),
     ),
     "lost": ("Signals that get lost; the page is told of when it is touched", Scenario(lost=0.3, storm=8)),
     "late-ack": ("A guest that acknowledges late, and sometimes never", Scenario(late_ack_ms=500, interval_us=200_000)),

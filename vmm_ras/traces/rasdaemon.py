@@ -175,7 +175,7 @@ def _seconds(stamp: object) -> float | None:
     if not isinstance(stamp, bytes) or not _TIME.match(stamp):
         return None
     try:
-        when = datetime.strptime(stamp.decode(), "%Y-%m-%d %H:%M:%S %z")
+        when = datetime.fromisoformat(stamp.replace(b" +", b"+").replace(b" -", b"-").decode())
         return (when - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
     except (ValueError, OverflowError):
         return None
