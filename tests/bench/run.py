@@ -30,6 +30,8 @@ from cper.wire import Struct
 from cper.wire._construct import twin
 from tests.bench import floor
 from tests.bench.acpi import acpi
+from vmm_ras.default_policy import TEXT
+from vmm_ras.policy import Policy, load_policy
 from vmm_ras.replay import TABLES, Replay, crc32c
 from vmm_ras.traces import open_trace
 
@@ -110,9 +112,12 @@ def write_trace(path: Path, events: int) -> None:
             out.write(orjson.dumps(line) + b"\n")
 
 
-def replay(path: Path, events: int, console: Console) -> tuple[float, float]:
+def replay(
+    path: Path, events: int, console: Console, name: str = "replay", limit: float = 4.5, policy: Policy | None = None,
+    vcpus: int = 8,
+) -> tuple[float, float]:  # fmt: skip
     """Events per second of `replay`, and how many times the floor's time it takes; both in turns, chunk by chunk."""
-    run = Replay(PRESETS["default"].place(TABLES))
+    run = Replay(PRESETS["default"].place(TABLES), policy=policy, vcpus=vcpus)
     span = 1 << (events - 1).bit_length()
     lines = path.open("rb")
     sink = open(os.devnull, "wb")  # noqa: SIM115
@@ -152,10 +157,28 @@ def replay(path: Path, events: int, console: Console) -> tuple[float, float]:
     assert crc32c(b"123456789") == 0xE3069283
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     console.print(
-        f"replay: {events:,} events in {mine:.1f} s, {events / mine:,.0f} events/s, {mine / events * 1e6:.1f} us each; "
-        f"floor {theirs / events * 1e6:.1f} us; ratio {mine / theirs:.2f} (at most 4.5); peak memory {rss >> 10} MiB"
+        f"{name}: {events:,} events in {mine:.1f} s, {events / mine:,.0f} events/s, {mine / events * 1e6:.1f} us each; "
+        f"floor {theirs / events * 1e6:.1f} us; ratio {mine / theirs:.2f} (at most {limit}); "
+        f"peak memory {rss >> 10} MiB"
     )
     return events / mine, mine / theirs
+
+
+def fifty_rules() -> Policy:
+    """The default policy behind 47 rules that ask for places, sizes, vCPU states and histories, and never hold."""
+    asked = (
+        "gpa_from = {at:#x}, gpa_to = {end:#x}",
+        'code = "AO", lsb_min = 30',
+        'code = "AR", masked = true, lost_min = 99999999',
+        'code = "AR", vcpu = [500, 501]',
+        'closed = ["sdei", "polled"]',
+        "seen_min = {at}",
+    )
+    text = "version = 1\n"
+    for n in range(47):
+        when = asked[n % len(asked)].format(at=0x10_0000_0000_0000 + (n << 30), end=0x10_0000_0000_0000 + (n + 1 << 30))
+        text += f'[[rule]]\nname = "r{n}"\nwhen = {{ {when} }}\naction = "ignore"\n'
+    return load_policy(text + TEXT[TEXT.index("[[rule]]") :])
 
 
 def command_line(path: Path, events: int, console: Console) -> None:
@@ -183,7 +206,7 @@ def main() -> int:
     """Run it all; exit 1 if a structure is not three times quicker than construct, or a limit or ratio is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=("structures", "acpi", "replay", "cli"))
+    parser.add_argument("--only", choices=("structures", "acpi", "replay", "policy", "cli"))
     options = parser.parse_args()
     console = Console(width=140)
     good = True
@@ -197,6 +220,14 @@ def main() -> int:
             write_trace(path, options.events)
             _, ratio = replay(path, options.events, console)
             good = good and ratio <= 4.5
+        if options.only in {None, "policy"}:
+            few = min(options.events, 100_000)
+            write_trace(path, few)
+            rate, _ = replay(path, few, console, "replay, 8 vCPUs")
+            _, ratio = replay(path, few, console, "replay, 50 rules", 5.5, policy=fifty_rules())
+            many, _ = replay(path, few, console, "replay, 512 vCPUs", vcpus=512)
+            console.print(f"512 vCPUs take {rate / many:.2f} times the time of 8")
+            good = good and ratio <= 5.5 and rate / many < 1.5
         if options.only in {None, "cli"}:
             write_trace(path, 20_000)
             command_line(path, 20_000, console)
