@@ -159,6 +159,32 @@ def test_generate_gives_the_same_bytes(cli, tmp_path):
     assert "signal" in cli(*words, "-o", out).stderr.decode()
 
 
+def test_generate_with_values_of_ones_own(cli, tmp_path):
+    words = (
+        "--granule",
+        "64K",
+        "--granule",
+        "2M",
+        "--late-ack",
+        9,
+        "--actions",
+        1,
+        "--ar",
+        1,
+        "--again",
+        0,
+        "--interval",
+        2,
+    )
+    done = cli("trace", "generate", "mixed", "--events", 40, *words, "--storm", 4, "-o", tmp_path / "o", "--json")
+    counts = json.loads(done.stdout)
+    assert (counts["granules"], counts["late_ack_ms"], counts["interval_us"]) == ([16, 21], 9, 2_000_000)
+    plain = json.loads(cli("trace", "stats", tmp_path / "o", "--json").stdout)
+    assert set(plain["granules"]) == {"16", "21"}
+    assert plain["codes"] == {"AR": 40}
+    assert sum(plain["trace"][a] for a in ("mask-serror", "el", "sdei", "poll-stop")) == 40
+
+
 def test_generate_lists_its_scenarios(cli):
     listed = cli("trace", "generate", "--list").stdout.decode().splitlines()
     assert len(listed) == 8
@@ -182,6 +208,8 @@ def test_generate_lists_its_scenarios(cli):
         (["generate", "--memory", "3"], 1, "memory is 3, expected 4096"),
         (["generate", "hugetlb-1g", "--memory", "1M"], 1, "a granule of 0x40000000 bytes"),
         (["generate", "--ar", "2"], 2, "ar"),
+        (["generate", "--granule", "3K"], 2, "a power of two expected"),
+        (["generate", "--granule", "1K"], 1, "a granule of 0x400 bytes"),
         (["generate", "--seed", str(1 << 64)], 2, "outside 64 bits"),
     ],
 )

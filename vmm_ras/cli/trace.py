@@ -66,9 +66,10 @@ Out = Annotated[
 def convert(
     trace: Source, out: Out = None, host_page: Shift = HostPage.k4, strict: Strict = False, json_: Json = False
 ) -> None:
-    """Convert a trace of any format to the native one, JSON Lines, and say what the source does not tell.
+    """Convert a trace of any format to JSON Lines.
 
-    Bad lines are left out, and told on stderr.  --json gives the counts as JSON: on stdout with -o, else on stderr.
+    It says on stderr what the source does not tell, and which lines are bad; those are left out.  --json gives the
+    counts as JSON: on stdout with -o, else on stderr.
 
     Example: vmm-ras trace convert qemu.ftrace -o qemu.jsonl
     """
@@ -105,7 +106,9 @@ def stats(
     strict: Strict = False,
     json_: Json = False,
 ) -> None:
-    """Count what a trace holds: errors by code, lost pages, rate, storms, granules, threads, what is not guest memory.
+    """Count what a trace holds.
+
+    Errors by code, lost pages, rate, storms, granules, threads, and what is not guest memory or has no place.
 
     Example: vmm-ras trace stats qemu.strace --map 0x7f3a40000000:0x40000000:4G
     """
@@ -149,14 +152,22 @@ def generate(
     again: Annotated[float | None, typer.Option(min=0, max=1, help="How many are about a page lost before.")] = None,
     lost: Annotated[float | None, typer.Option(min=0, max=1, help="How many signals do not reach the VMM.")] = None,
     storm: Annotated[int | None, typer.Option(min=1, help="Errors of a storm.")] = None,
+    granule: Annotated[
+        list[str] | None, typer.Option(metavar="SIZE", help="Bytes of a loss, a power of two; repeatable.")
+    ] = None,
+    late_ack: Annotated[int | None, typer.Option(min=0, help="Milliseconds by which acks are late, at most.")] = None,
+    actions: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How often the guest does something else.")
+    ] = None,
     interval: Annotated[float | None, typer.Option(min=0, help="Seconds between errors or storms, on average.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Say what the scenarios are, and stop.")] = False,
     out: Out = None,
     json_: Json = False,
 ) -> None:
-    """Make a trace from a seed: the same scenario, options and seed give the same bytes.
+    """Make a trace from a seed.
 
-    --json gives scenario and counts as JSON: on stdout with -o, else on stderr.
+    The same scenario, options and seed give the same bytes.  --json gives scenario and counts as JSON: on stdout with
+    -o, else on stderr.
 
     Example: vmm-ras trace generate host-64k --seed 7 --events 500 -o storm.jsonl
     """
@@ -171,7 +182,8 @@ def generate(
     chosen = room.change(
         room.SCENARIOS[scenario.value][1], events=events, vcpus=vcpus, ar=ar, again=again, lost=lost, storm=storm,
         memory=None if memory is None else number(memory, "--memory"),
-        interval_us=None if interval is None else round(interval * 1e6),
+        interval_us=None if interval is None else round(interval * 1e6), late_ack_ms=late_ack, actions=actions,
+        granules=tuple(_power(text) for text in granule) if granule else None,
     )  # fmt: skip
     if not -(1 << 63) <= seed < 1 << 63:
         usage(f"--seed {seed}: outside 64 bits")
@@ -184,6 +196,13 @@ def generate(
     counts = {"scenario": scenario.value, "seed": seed, **asdict(chosen), "lines": dict(writer.written)}
     lines = ", ".join(f"{count} {name}" for name, count in writer.written.most_common())
     _summary(json_, out, counts, [f"{scenario.value}, seed {seed}: {lines}"] if out is not None or json_ else [])
+
+
+def _power(text: str) -> int:
+    size = number(text, "--granule")
+    if size.bit_count() != 1:
+        usage(f"--granule {text!r}: a power of two expected")
+    return size.bit_length() - 1
 
 
 def _list(scenarios: dict[str, Any], json_: bool) -> None:

@@ -28,7 +28,7 @@ _TOLD = re.compile(
 )
 _OWN = re.compile(rb"Hardware memory error(?: at addr (0x[0-9a-f]{1,16}))?(?: of type BUS_MCEERR_(A[RO]))?")
 _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z) ")  # -msg timestamp=on
-_PROGRAM = re.compile(rb"(?:\A|[ /])(?:qemu-system-[\w.-]{1,20}|qemu-kvm|kvm): ")
+_PROGRAM = re.compile(rb"(?:\A|[ /])(?:qemu-system-[\w.-]{1,20}|qemu-kvm): ")
 
 
 def recognises(line: bytes) -> bool:
