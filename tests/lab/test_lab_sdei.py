@@ -104,7 +104,7 @@ def ready(guest, stub):
 
 
 def test_calls_are_answered_by_the_core(guest, stub):
-    assert call(guest, stub, 1, t.VERSION) == t.VERSION_1_0
+    assert call(guest, stub, 1, t.VERSION) >> 48 == 1
     assert stub.vcpus[1]["pc"] == CALL + 4
     assert stub.running
     assert call(guest, stub, 0, t.EVENT_ENABLE, EVENT) == 2**64 - 3  # DENIED: nobody registered it

@@ -12,7 +12,7 @@ BOUND = (
     r"BERT: Error records from previous boot",
 )
 """What a boot with our tables must say."""
-WITH_SDEI = (r"sdei: SDEIv1\.0 \(0x0\) detected in firmware",)
+WITH_SDEI = (r"sdei: SDEIv1\.\d \(0x0\) detected in firmware",)
 """What it says where there is an SDEI table and somebody answers its calls."""
 WITHOUT_SDEI = (
     r"sdei: Failed to get SDEI version: -95",
