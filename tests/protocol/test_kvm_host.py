@@ -137,6 +137,14 @@ def test_a_host_without_ras(host):
 
 
 @each_host
+def test_a_vcpu_that_never_ran(host):
+    kvm = KvmVcpu(Vcpu(vbar=VBAR), HOSTS[host])
+    set_events(kvm, ext_dabt_pending=1)
+    kvm.run()
+    assert (kvm.vcpu.pc, kvm.vcpu.far, kvm.vcpu.esr & 0xFFFFFFFF) == (VBAR + 0x200, 0, 0x96000010)
+
+
+@each_host
 def test_the_host_says_whether_it_has_ras(host):
     assert VcpuEvents.decode(guest(host).get_events()) == VcpuEvents(serror_has_esr=1)
 

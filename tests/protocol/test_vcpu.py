@@ -199,6 +199,20 @@ def test_run_at_refuses_other_modes():
 def test_starts_at_el1_with_everything_masked():
     vcpu = Vcpu()
     assert (vcpu.el, vcpu.pstate, vcpu.isr) == (1, 0x3C5, 0)
+    assert (vcpu.pc, vcpu.elr, vcpu.spsr, vcpu.esr, vcpu.far, vcpu.disr, vcpu.sp_el0, vcpu.sp_el1) == (0,) * 8
+    assert vcpu.x == [0] * 31
+
+
+def test_masking_and_unmasking_touch_pstate_a_only():
+    vcpu = Vcpu()
+    vcpu.run_at(1, 0, N | SS)
+    vcpu.mask_serror()
+    assert vcpu.pstate == N | SS | A | 0x5
+    vcpu.mask_serror()
+    assert vcpu.pend_serror(UER) is False
+    vcpu.vsesr = None
+    assert vcpu.unmask_serror() is False
+    assert vcpu.pstate == N | SS | 0x5
 
 
 def test_set_registers_and_state():

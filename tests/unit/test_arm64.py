@@ -365,6 +365,14 @@ def test_names_of_classes_and_codes_are_those_of_linux():
         assert arm64.describe_esr(0x92000000 | parity)["dfsc_name"].endswith(f"ECC error on a walk, level {level}")
 
 
+def test_vector_blocks():
+    names = {0x4: "CURRENT_EL_SP_EL0", 0x5: "CURRENT_EL_SP_ELx", 0x0: "LOWER_EL_AArch64", 0x10: "LOWER_EL_AArch32"}
+    for mode, name in names.items():
+        for bits in (0, 1 << 31, 0x3C0):
+            assert arm64.vector_block(mode | bits) == KVM["kvm_emulate.h"][f"{name}_VECTOR"]
+        assert arm64.vector_blocks()[mode] == arm64.vector_block(mode)
+
+
 def test_vector_block_refuses_el2():
     with pytest.raises(InputError, match="expected EL0t"):
         arm64.vector_block(0x9)
