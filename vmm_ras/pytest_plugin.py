@@ -59,7 +59,7 @@ def policy(request: pytest.FixtureRequest) -> Policy | str | Path | None:
     Override it with a Policy, its TOML text, or the Path of a file.
     """
     file = _described(request).get("policy")
-    return None if file is None else _path(request, file)
+    return None if file is None or file == "default" else _path(request, file)
 
 
 @pytest.fixture

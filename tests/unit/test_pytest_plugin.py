@@ -112,6 +112,10 @@ def test_marker_option_and_policy(run, pytester: pytest.Pytester) -> None:
             assert machine.page(1).gpa == 0x4001_0000
             assert machine.told(page=1).says(fru_text=None, error_type="unknown")
 
+        @pytest.mark.machine(policy="default")
+        def test_default(machine):
+            assert machine.runner.policy is None
+
         class TestOwn:
             @pytest.fixture
             def policy(self):
@@ -125,7 +129,8 @@ def test_marker_option_and_policy(run, pytester: pytest.Pytester) -> None:
         "--ras-preset=all",
         "--ras-guest=linux",
         "--ras-vcpus=7",
-        passed=3,
+        "--ras-policy=polled.toml",
+        passed=4,
     )
 
 

@@ -9,10 +9,12 @@ import pytest
 
 import vmm_ras.scenario
 from acpi.presets import PRESETS
-from vmm_ras.effects import Hold, InjectSea, Posted, RaiseLine
+from vmm_ras.effects import Acked, Hold, InjectSea, Posted, RaiseLine
 from vmm_ras.errors import InputError
+from vmm_ras.guests.os import Action
+from vmm_ras.record import memory_block
 from vmm_ras.replay import TABLES, Replay
-from vmm_ras.scenario import Block, Machine, ModelRunner, differences
+from vmm_ras.scenario import Block, Machine, ModelRunner, Moment, differences
 from vmm_ras.traces import Trace
 from vmm_ras.traces.write import Writer
 
@@ -289,3 +291,66 @@ def test_differences_of_blocks_and_structures() -> None:
         "  left  61 62",
         "  right 61 62 63",
     ]
+
+
+class Elsewhere:
+    """A runner that is no model: it keeps what it is told, and what happened is written by hand."""
+
+    def __init__(self) -> None:
+        model = ModelRunner()
+        self.place, self.sources = model.place, model.sources
+        self.now, self.journal, self.held, self.signalled, self.panicked = 5.0, [], {2}, 3, ""
+
+    def play(self, item: object) -> None:
+        self.journal.append(Moment(self.now, item))
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def settle(self) -> None:
+        self.now += 30
+
+    def state(self, gpa: int) -> str:
+        return "acked"
+
+    def offlined(self, gpa: int) -> bool:
+        return gpa == 0x4000_3000
+
+
+def test_another_runner_plays_the_same_sentences() -> None:
+    runner = Elsewhere()
+    machine = Machine(runner)
+    assert machine.consumes(page=3, vcpu=1) == []
+    machine.passes(0.25)
+    block = memory_block([(0x4000_3000, 4096)])
+    posted = Posted(7, 0, "sea", 1, 0x92000410, ((0x4000_3000, 4096),), block, "consumed")
+    runner.journal += [
+        Moment(5.25, posted), Moment(5.5, Action(0, "offlined", block)), Moment(6.0, Acked(8, 0, posted.pages)),
+    ]  # fmt: skip
+
+    told = machine.told(page=3)
+    assert repr(told) == (
+        "page 3 (gpa 0x40003000) was told by sea: source 0, vCPU 1, rule consumed, ESR 0x92000410; "
+        "guest offlined the page; acked after 1 s"
+    )
+    assert told.says(physical_address=0x4000_3000)
+    assert machine.page(3).is_offlined()
+    assert not machine.page(4).is_offlined()
+    assert machine.holds(2)
+    assert machine.guest.signalled == 3
+    assert machine.effects() == [posted, Acked(8, 0, posted.pages)]
+    assert machine.timeline().splitlines()[-1] == "    6.000000  core    source 0 is acknowledged"
+
+
+def test_a_guest_that_reads_other_bytes_is_noticed() -> None:
+    runner = Elsewhere()
+    machine = Machine(runner)
+    machine.loses(page=3)
+    block = memory_block([(0x4000_3000, 4096)])
+    runner.journal += [
+        Moment(5.0, Posted(7, 1, "sdei", 0, None, ((0x4000_3000, 4096),), block, "found")),
+        Moment(5.0, Action(1, "offlined", block[:-1] + b"?")),
+    ]
+
+    assert machine.told(page=3).outcome == "garbled"
+    assert machine.told(page=3).acked_after is None
