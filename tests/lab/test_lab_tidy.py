@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,8 @@ def test_a_qemu_that_dies(start, tmp_path):
         others = until(lambda: [p for p in processes(tmp_path) if p != child.pid])
         time.sleep(1)
         for process in others:
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     code, said = start(end)
     assert code == 1
