@@ -288,6 +288,9 @@ def test_sources_of_one_shape_are_as_strict_as_the_first(changes, field, version
     ghes = build_hest([first, second], 0x1000).sources
     assert [(s.source_id, s.notification.vector) for s in ghes] == [(1, 1), (2, 2)]
     assert [s.error_status_address.address for s in ghes] == [0x1000, 0x1008]
+    if version == 2:
+        assert [s.read_ack_register.address for s in ghes] == [0x1010, 0x1018]
+    assert ghes[1] == type(ghes[1])(**{name: getattr(ghes[1], name) for name in type(ghes[1]).model_fields})
     for descriptions in ([replace(first, **changes)], [first, replace(second, **changes)]):
         with pytest.raises(ValidationError, match=field):
             build_hest(descriptions, 0x1000)
