@@ -16,7 +16,7 @@ from vmm_ras.effects import Decided, Effect, Escalate, Hold, InjectSea, Posted, 
 from vmm_ras.events import Code, VcpuState
 from vmm_ras.memory import HEALTHY, HELD, POSTED, TOUCH, UNREPORTED, aligned
 from vmm_ras.policy import Rule
-from vmm_ras.source import NEVER, ErrorSource
+from vmm_ras.source import NEVER, ErrorSource, new
 
 if TYPE_CHECKING:
     from vmm_ras.notifier import Notifier
@@ -52,12 +52,13 @@ def tell(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, 
     shift = core.page_shift
     what = rule.action
     if queue != abort.queue:
-        abort = Abort(*abort[:8], queue)
+        abort = new(Abort, (*abort[:8], queue, False))
     if what not in {"tell", "bare", "ignore"}:
         out.append(Escalate(core.next_id(), None, what, f"rule {rule.name}: vCPU {vcpu} consumed poison"))
         _hold(core, vcpu, state, abort, rule, now, out, f"rule {rule.name} asks for {what}")
     gpa, size = max(abort.start, 0) << shift, abort.pages << shift
-    out.append(Decided(core.next_id(), Code.AR, gpa, size, rule.name, "ignored" if what == "ignore" else what))
+    core.last_id = id = core.last_id + 1
+    out.append(new(Decided, (id, Code.AR, gpa, size, rule.name, "ignored" if what == "ignore" else what)))
     if rule.report != "never":
         first = rule.report == "first" and what == "tell"
         until = now + rule.report_ms / 1000 if first else None
@@ -179,9 +180,9 @@ def _post_sea(
     source_id, s = source.placed.source_id, source.state
     s.last, s.vcpu = id + 1, vcpu
     core.busy[source_id] = source
-    out.append(InjectSea(id + 1, source_id, vcpu, esr, abort.gva))
-    out.append(Posted(id + 2, source_id, "sea", vcpu, esr, pages, block, rule.name))
-    out.append(Release(id + 3, vcpu))
+    out.append(new(InjectSea, (id + 1, source_id, vcpu, esr, abort.gva)))
+    out.append(new(Posted, (id + 2, source_id, "sea", vcpu, esr, pages, block, rule.name)))
+    out.append(new(Release, (id + 3, vcpu)))
     out.append(source.look(id + 4))
     core.last_id = id + 4
 

@@ -21,7 +21,7 @@ from vmm_ras.effects import (
 from vmm_ras.events import Code, VcpuState
 from vmm_ras.memory import POSTED, TOUCH
 from vmm_ras.policy import Rule
-from vmm_ras.source import ErrorSource
+from vmm_ras.source import ErrorSource, new
 
 MAX_BLOCK_ENTRIES = 0x3FF
 """What a block status can count (ACPI 6.5, 18.3.2.7.1)."""
@@ -55,7 +55,8 @@ def found(
         out.append(Escalate(core.next_id(), None, rule.action, f"rule {rule.name}: {at << core.page_shift:#x} is lost"))
         what = rule.action
     gpa, size = start << core.page_shift, count << core.page_shift
-    out.append(Decided(core.next_id(), code, gpa, size, rule.name, what))
+    core.last_id = id = core.last_id + 1
+    out.append(new(Decided, (id, code, gpa, size, rule.name, what)))
     if rule.report != "never":
         until = core.ready[queue][0] if rule.report == "first" and queue in core.ready else None
         out.append(Report(core.next_id(), code, gpa, size, rule.name, until))

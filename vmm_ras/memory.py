@@ -142,15 +142,16 @@ class PoisonMap:
         """The guest was told of these (gpa, size): posted pages are acked; what became of others meanwhile stays."""
         counts = self.counts
         for gpa, size in pages:
-            first = gpa >> shift
+            chunk, at = self._chunks[gpa >> shift + _CHUNK_SHIFT], gpa >> shift & _IN_CHUNK
             if size >> shift > 1:  # one entry for a large page, named by an address inside it
                 first = (gpa & -size) >> shift
-            for page in range(first, first + max(size >> shift, 1)):
-                chunk, at = self._chunks[page >> _CHUNK_SHIFT], page & _IN_CHUNK
-                if chunk[at] & 3 == POSTED:
-                    chunk[at] = ACKED
-                    counts[POSTED] -= 1
-                    counts[ACKED] += 1
+                for page in range(first, first + (size >> shift)):
+                    if self.state(page) == POSTED:
+                        self.set(page, ACKED)
+            elif chunk[at] & 3 == POSTED:
+                chunk[at] = ACKED
+                counts[POSTED] -= 1
+                counts[ACKED] += 1
 
     def add(self, first: int, count: int, queue: int) -> int:
         """Make the healthy pages of a range unreported; how many they were.  Other pages keep what is known of them."""

@@ -57,7 +57,7 @@ from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle, memory_block
 from vmm_ras.sdei import SdeiDispatcher
 from vmm_ras.sdei_state import EventDescription
-from vmm_ras.source import NEVER, ErrorSource
+from vmm_ras.source import NEVER, ErrorSource, new
 
 HOOK_EVENTS = 1000
 """Times of errors that are kept for a hook's ``view.span``."""
@@ -432,7 +432,8 @@ class Notifier:
         del self.busy[source_id]
         poison = self.poison
         poison.acknowledge(pages, self.page_shift)
-        out: list[Effect] = [Acked(self.next_id(), source_id, pages)]
+        self.last_id = id = self.last_id + 1
+        out: list[Effect] = [new(Acked, (id, source_id, pages))]
         if self.aborts and source.way == "sea":
             consumed.resume(self, now, out)
         if poison.counts[UNREPORTED]:
@@ -557,8 +558,8 @@ class Notifier:
     def stop(self, vcpu: int, out: list[Effect]) -> None:
         """Ask for the vCPU, unless it was asked for and has not come yet, or is out, its call being answered."""
         if vcpu not in self._stopping and vcpu != self._out:
-            self._stopping[vcpu] = id = self.next_id()
-            out.append(Stop(id, vcpu))
+            self._stopping[vcpu] = self.last_id = id = self.last_id + 1
+            out.append(new(Stop, (id, vcpu)))
 
     def awaits(self, vcpu: int | None) -> bool:
         """Whether the vCPU was asked for and has not come yet."""
