@@ -141,6 +141,10 @@ _LINUX_61 = replace(
     | {"sections": "seen on 6.1.176 (cxl-dram, cxlprot-agent0): 'section type: unknown', and bytes"},
 )
 
+_PLAINEST = (
+    "claims_sea_at_el1", "walks_all_sea_sources", "cache_slots", "cache_seconds", "cache_swallows", "printed_blocks",
+    "printed_seconds", "memory_failure_outside_ram",
+)  # fmt: skip
 _GENERIC = GuestProfile(
     name="generic",
     doc="A guest that binds every notification type, looks for a record on every SEA and forgets nothing.",
@@ -156,8 +160,13 @@ _GENERIC = GuestProfile(
     memory_failure_outside_ram=False,
     arm_error_types="mask",
     sections=_ALL_SECTIONS,
-    evidence={
+    evidence=dict.fromkeys(_PLAINEST, "no observed guest: the plainest that one can think of")
+    | {
         "notifications": "ACPI 6.5, 18.3.2.9: what the specification allows; no observed guest stands behind it",
+        "serror_survived": "RAS supplement: a restartable or corrected error leaves the PE able to go on",
+        "arm_error_types": "UEFI 2.9A, N.2.4.4: a bit mask",
+        "sections": "UEFI 2.10, N.2.3: those that some observed guest knows",
+        "ras": "as on a Neoverse N1",
     },
 )
 
