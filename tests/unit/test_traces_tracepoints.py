@@ -121,6 +121,24 @@ def test_rasdaemon_saw_the_same_pages():
     assert [item.hva for _, _, item in captured("rasdaemon-0.8.3.db")[0]] == pages
 
 
+def test_a_pending_signal_swallowed_two():
+    entries, trace = captured("linux-6.1-pending.ftrace")
+    assert entries[0][2] == HostSignal(Code.AO, 0x38DC000, 12, 121)
+    assert [item.what for _, _, item in entries[1:]] == [
+        "not sent (already pending): page frame 0x38d6 of the host",
+        "not sent (already pending): page frame 0x38d5 of the host",
+    ]
+    assert f"{NOT_SENT} (2)" in trace.notes
+
+
+@pytest.mark.parametrize("name", ["overrun", "pipe"])
+def test_a_tracer_that_lost_events(name):
+    entries, trace = captured(f"linux-6.1-{name}.ftrace")
+    assert f"{LOST} (3901)" in trace.notes  # of 4012 written 111 were left
+    assert [type(item) for _, _, item in entries] == [HostSignal, Unlocated, Unlocated]
+    assert trace.other == 105
+
+
 def test_the_page_is_that_of_the_task():
     entries, trace = read(
         signal(1.0, 10, 100), signal(1.1, 20, 200), failure(1.2, 20, 2), failure(1.3, 10, 1), page_shift=16
