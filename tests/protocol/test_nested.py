@@ -193,6 +193,15 @@ def test_iesb_is_that_of_the_el_that_takes_the_exception():
         assert vcpu.latent == (None if synchronized else UER)
 
 
+def test_iesb_that_el2_writes_for_el1_counts_at_el1():
+    vcpu = at(EL2H)
+    vcpu.sctlr = IESB
+    vcpu.run_at(1, 0x1000, A)
+    vcpu.note_error(UER)
+    vcpu.take_sea(0x96000010, 0)
+    assert (vcpu.pc, vcpu.isr) == (VBAR1 + 0x200, 0x100)
+
+
 def test_iesb_on_a_return_from_el2():
     vcpu = at(EL2H, AMO)
     vcpu.set_el2(sctlr=IESB)

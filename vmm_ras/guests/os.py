@@ -20,6 +20,8 @@ from vmm_ras import sdei_table
 from vmm_ras.arm64 import AET, PSTATE_EL
 from vmm_ras.errors import GuestError, Poisoned
 from vmm_ras.guests.memory import GuestMemory
+from vmm_ras.guests.pages import PageSet
+from vmm_ras.guests.printed import PrintedBlocks
 from vmm_ras.guests.processor import cache_errors
 from vmm_ras.guests.vcpu import Vcpu
 from vmm_ras.profiles import SECTION_TYPES, GuestProfile
@@ -53,30 +55,6 @@ class Action(NamedTuple):
     """The block as the guest read it."""
 
 
-class PageSet:
-    """A set of page numbers, one bit each, in 32 KiB pieces per 2^18 pages: bounded by guest RAM."""
-
-    def __init__(self) -> None:
-        self._pieces: dict[int, bytearray] = {}
-        self.count = 0
-
-    def add(self, page: int) -> bool:
-        """Add a page; whether it is new."""
-        piece = self._pieces.get(page >> 18)
-        if piece is None:
-            piece = self._pieces[page >> 18] = bytearray(1 << 15)
-        at, bit = page >> 3 & 0x7FFF, 1 << (page & 7)
-        if piece[at] & bit:
-            return False
-        piece[at] |= bit
-        self.count += 1
-        return True
-
-    def __contains__(self, page: int) -> bool:
-        piece = self._pieces.get(page >> 18)
-        return piece is not None and bool(piece[page >> 3 & 0x7FFF] & 1 << (page & 7))
-
-
 class GuestOs:
     """One operating system: what it bound, what it remembers, what it did."""
 
@@ -99,10 +77,7 @@ class GuestOs:
         """Source id (None: all) to seconds that its acknowledgement is late; infinity: it never comes."""
         self.polls_stopped = False
         self._survivable_aet = frozenset(AET[name] for name in profile.serror_survived)
-        self._swallows = tuple(profile.cache_swallows)
-        self._cache: dict[bytes, float] = {}
-        self._printed = [(-NEVER, 0), (-NEVER, 0)]
-        """Start of the time in which printing is counted, and how many were printed; of corrected blocks the second."""
+        self._printed = PrintedBlocks(profile) if profile.cache_slots else None
         self._late: list[tuple[float, PlacedSource]] = []
         self._polled: dict[int, PlacedSource] = {}
         self._unpolled: dict[int, PlacedSource] = {}
@@ -307,12 +282,8 @@ class GuestOs:
         if severity not in _SURVIVABLE:
             self._panic(f"GHES: {severity.plain} hardware error")
             return "panic"
-        if self.profile.cache_slots:
-            if self._cached(raw, now):
-                if by in self._swallows:
-                    return "swallowed"
-            elif self._prints(severity in _CORRECTED, now):
-                self._remember(raw, now)
+        if self._printed is not None and self._printed.swallows(raw, severity in _CORRECTED, now, by):
+            return "swallowed"
         outcome, of_body = "ignored", PlatformMemory.of_body
         for header, body in block.entries:
             if header.section_type != _MEMORY:
@@ -342,29 +313,6 @@ class GuestOs:
             return "offlined"
         self.memory_failures += self.profile.memory_failure_outside_ram
         return outcome
-
-    def _cached(self, raw: bytes, now: float) -> bool:
-        """Whether an identical block was printed lately (Linux: ghes_estatus_cached)."""
-        seen = self._cache.get(raw)
-        return seen is not None and seen > now - self.profile.cache_seconds
-
-    def _prints(self, corrected: bool, now: float) -> bool:
-        """Whether the block is printed: there is a limit for each of two classes (Linux: ghes_print_estatus)."""
-        began, printed = self._printed[corrected]
-        if now > began + self.profile.printed_seconds:
-            began, printed = now, 0
-        if printed >= self.profile.printed_blocks:
-            return False
-        self._printed[corrected] = began, printed + 1
-        return True
-
-    def _remember(self, raw: bytes, now: float) -> None:
-        cache = self._cache
-        if raw in cache:
-            del cache[raw]
-        elif len(cache) >= self.profile.cache_slots:
-            del cache[next(iter(cache))]
-        cache[raw] = now
 
     def _panic(self, why: str) -> None:
         self.panicked = self.panicked or why

@@ -1,0 +1,39 @@
+"""The blocks that a guest printed lately: Linux prints no identical one, and by some ways does nothing about it."""
+
+from __future__ import annotations
+
+from acpi.hest import NotificationType
+from vmm_ras.profiles import GuestProfile
+
+
+class PrintedBlocks:
+    """What Linux keeps in ghes_estatus_caches, and the limit of ghes_print_estatus()."""
+
+    def __init__(self, profile: GuestProfile) -> None:
+        self._slots, self._seconds = profile.cache_slots, profile.cache_seconds
+        self._blocks, self._window = profile.printed_blocks, profile.printed_seconds
+        self._ways = tuple(profile.cache_swallows)
+        self._seen: dict[bytes, float] = {}
+        self._counts = [(float("-inf"), 0), (float("-inf"), 0)]
+        """Since when blocks are counted, and how many were printed; of corrected ones the second."""
+
+    def swallows(self, raw: bytes, corrected: bool, now: float, by: NotificationType) -> bool:
+        """Whether an identical block was printed lately, and by this way is not handled again.
+
+        A new one is printed, and remembered, unless too many of its class were.
+        """
+        seen = self._seen
+        at = seen.get(raw)
+        if at is not None and at > now - self._seconds:
+            return by in self._ways
+        since, count = self._counts[corrected]
+        if now > since + self._window:
+            since, count = now, 0
+        if count < self._blocks:
+            self._counts[corrected] = since, count + 1
+            if at is not None:
+                del seen[raw]
+            elif len(seen) >= self._slots:
+                del seen[next(iter(seen))]
+            seen[raw] = now
+        return False
