@@ -19,6 +19,7 @@ from vmm_ras.traces.lines import CHUNK, LONGEST
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "traces"
 LINE = b'{"event":"signal","code":"AR","hva":139637976727552,"lsb":12,"tid":1,"time":0.5}\n'
 DELIVERY = b"--- SIGBUS {si_signo=SIGBUS, si_code=BUS_MCEERR_AR, si_addr=0x7f3c7622f000, si_addr_lsb=0xc} ---\n"
+QMP = b'{"event": "MEMORY_FAILURE", "data": {"recipient": "guest", "action": "inject", "flags": {"action-required": true}}}\n'
 SENT = b"[    1.0] Memory failure: 0x1: Sending SIGBUS to a:1 due to hardware memory corruption\n"
 
 
@@ -130,7 +131,7 @@ def test_stdin_is_the_processes_own_unless_told(monkeypatch):
     assert not Stdin.buffer.closed
 
 
-@pytest.mark.parametrize("line", [LINE, DELIVERY, SENT], ids=["jsonl", "strace", "kernel-log"])
+@pytest.mark.parametrize("line", [LINE, DELIVERY, SENT, QMP], ids=["jsonl", "strace", "kernel-log", "qmp"])
 @pytest.mark.parametrize("buffering", [0, -1])
 def test_a_live_pipe_is_not_held_back(line, buffering):
     readable, writable = os.pipe()
@@ -197,6 +198,21 @@ def test_an_endless_line_is_a_bad_line(line, end):
     assert used < 4 * LONGEST
     with pytest.raises(InputError, match=r"^<stdin>:2: a line of more than 1048576 bytes"):
         read(long, strict=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["linux-6.1.ftrace", "linux-6.1.perf", "qemu-7.2.qmp", "qemu-7.2.stderr", "libvirt-11.3.virsh"]
+)
+def test_an_endless_line_in_any_format(name):
+    data = (FIXTURES / name).read_bytes()
+    lines = data.count(b"\n")
+    whole, trace = read(data)
+    entries, again, used = peak(data + b"x" * (16 << 20))
+    assert again.format == trace.format
+    assert [entry for entry in entries if entry[0] <= lines] == whole
+    assert [(number, type(item)) for number, _, item in entries[len(whole) :]] == [(lines + 1, BadLine)]
+    assert again.bad == 1
+    assert used < 4 * LONGEST
 
 
 def test_a_gzip_bomb_streams():
