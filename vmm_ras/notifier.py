@@ -453,8 +453,8 @@ class Notifier:
                     self.stop(other, out)
         for source in list(self.busy.values()):
             s = source.state
-            if s.first <= id <= max(s.first + 2, s.last):
-                writing = id <= s.first + (2 if source.placed.ack is not None else 1)
+            writing = s.first <= id <= s.first + (2 if source.placed.ack is not None else 1)
+            if writing or id == s.last:
                 if writing:
                     s.broken = reason
                 else:

@@ -558,3 +558,19 @@ def test_the_record_says_what_is_lost() -> None:
     assert isinstance(section, PlatformMemory)
     assert section.physical_address == 0x40005000
     assert section.physical_address_mask == 0xFFFF_FFFF_FFFF_F000
+
+
+def test_a_failure_is_laid_to_the_source_whose_effect_it_was() -> None:
+    """Between the first and the last effect of one posting lie those of another; found by a random walk."""
+    m = Machine(policy='version = 1\n[[rule]]\nname = "all"\ndeliver = ["sdei", "gsiv"]\n')
+    event, line = (m.core.ways[way][0].placed.source_id for way in ("sdei", "gsiv"))
+    stop = of(m.core.receive(HostSignal(Code.AO, HVA, 12, 1), 1.0), Stop)[0]
+    m.core.busy[event].state.refused[0] = 9.0  # so that the next page goes by the line
+    m.core.receive(HostSignal(Code.AO, HVA + 0x1000, 12, 1), 1.0)
+    armed = m.core.sources[line].state.first
+    m.core.receive(Stopped(stop.vcpu, m.guest.vcpus[stop.vcpu].state()), 1.0)
+    assert m.core.sources[event].state.first < armed < m.core.sources[event].state.last
+
+    effects = m.core.receive(Failed(armed, "no"), 1.0)
+
+    assert only(of(effects, TakenBack)).source_id == line
