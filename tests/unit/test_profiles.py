@@ -8,6 +8,7 @@ import pytest
 from acpi.hest import NotificationType as N
 from acpi.presets import PRESETS
 from cper.memory import PlatformMemory
+from tests import profile_tables
 from tests.golden.evidence import constant
 from vmm_ras import arm64
 from vmm_ras.effects import InjectSea, Posted
@@ -49,6 +50,10 @@ def test_every_statement_has_its_observation(name):
     statements = {f.name for f in fields(GuestProfile) if f.compare} - {"name", "doc"}
     assert PROFILES[name].evidence.keys() == statements
     assert all(len(text) > 15 for text in PROFILES[name].evidence.values())
+
+
+def test_the_page_of_profiles_is_made_from_them():
+    assert profile_tables.PAGE.read_text() == profile_tables.text(), "run python -m tests.profile_tables"
 
 
 def test_names():
