@@ -2,42 +2,30 @@
 
 Whoever owns the vCPUs hands over each call with the registers of the calling vCPU (``call``), marks platform events
 pending (``signal``), stops the vCPUs that are ``wanted`` and lets ``dispatch`` say what they run next.  Nothing the
-guest passes raises: it gets a return code.  The calls are in ``sdei_calls``, the handler states in ``sdei_table``, what
-is remembered in ``sdei_state``.
-
-Sets of PEs are integers with a bit for each vCPU: what an event costs does not depend on how many there are.
+guest passes raises: it gets a return code.  The calls are in ``sdei_calls``, the handlers in ``sdei_handlers``, the
+table of their states in ``sdei_table``, what is remembered in ``sdei_state``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Sequence
+from typing import Any, Final, NoReturn
 
-from vmm_ras.arm64 import EL1H, EL1T, NEOVERSE_N1, PSTATE_M, Features, entry_bits
+from vmm_ras.arm64 import EL1H, EL1T, NEOVERSE_N1, PSTATE_M, Features
 from vmm_ras.errors import InputError, StateError
 from vmm_ras.events import VcpuState
 from vmm_ras.sdei_calls import CALLS, MPIDR_AFFINITY
+from vmm_ras.sdei_handlers import Handlers
 from vmm_ras.sdei_snapshot import from_plain, to_plain
-from vmm_ras.sdei_state import (
-    SHARED,
-    CallResult,
-    Context,
-    Dispatch,
-    EventDescription,
-    Registers,
-    SdeiState,
-)
+from vmm_ras.sdei_state import SHARED, CallResult, Context, Dispatch, EventDescription, Registers, SdeiState
 from vmm_ras.sdei_table import (
     FUNCTION_BASE,
     FUNCTION_COUNT,
     NOT_SUPPORTED,
     READY,
     REGISTERED,
-    RM_ANY,
     RUNNING,
     SAVED_REGISTERS,
-    STATES,
-    TABLE,
     VERSION_1_0,
     VERSION_1_1,
     Action,
@@ -56,7 +44,7 @@ _new = tuple.__new__
 """Makes a NamedTuple of a tuple at half of what its own constructor costs; each event takes several."""
 
 
-class SdeiDispatcher:
+class SdeiDispatcher(Handlers):
     """The dispatcher of one VM.
 
     ``events`` are what the platform offers besides event 0, ``mpidrs`` the MPIDR_EL1 of each vCPU, ``version`` what
@@ -65,7 +53,7 @@ class SdeiDispatcher:
     (StateError).  Every PE starts masked.
     """
 
-    __slots__ = ("_entry", "_sctlr", "busy", "by_mpidr", "critical", "events", "features", "kept", "state", "where")
+    __slots__ = ("kept",)
 
     def __init__(
         self,
@@ -77,20 +65,18 @@ class SdeiDispatcher:
         kept: Collection[int] = (),
     ) -> None:
         described = (EventDescription(0), *sorted(EventDescription(*event) for event in events))
-        self.events = {event.number: event for event in described}
-        if any(not 0 < event.number < 1 << 31 for event in described[1:]) or len(self.events) != len(described):
+        numbers = {event.number for event in described}
+        if any(not 0 < event.number < 1 << 31 for event in described[1:]) or len(numbers) != len(described):
             raise InputError("SDEI events: expected different numbers from 1 to 2^31 - 1")
         if any(event.slot and event.critical for event in described):
             raise InputError("SDEI events: a bind slot has normal priority")
         affinities = tuple(mpidr & MPIDR_AFFINITY for mpidr in mpidrs)
-        self.by_mpidr = {mpidr: vcpu for vcpu, mpidr in enumerate(affinities)}
-        if not affinities or len(self.by_mpidr) != len(affinities):
+        if not affinities or len(set(affinities)) != len(affinities):
             raise InputError("SDEI PEs: expected at least one MPIDR, and all different")
         if version & ~0xFFFF_FFFF not in (VERSION_1_0, VERSION_1_1):
             raise InputError(f"SDEI version {version:#x}: expected 1.0 or 1.1")
-        self.features, self.kept = features, frozenset(kept)
-        self._entry, self._sctlr = entry_bits(features, 0), 0
-        self._adopt(SdeiState.reset(version, described, affinities))
+        self.kept = frozenset(kept)
+        super().__init__(SdeiState.reset(version, described, affinities), features)
 
     # -- the state as a value ----------------------------------------------------------
 
@@ -114,40 +100,29 @@ class SdeiDispatcher:
         The snapshot may come from anywhere; SnapshotError names the field that is wrong.
         """
         new = cls(events, mpidrs, features, version=version, kept=kept)
-        new._adopt(from_plain(snapshot, new.state.version, new.state.events, new.state.mpidrs))
+        new.adopt(from_plain(snapshot, new.state.version, new.state.events, new.state.mpidrs))
         return new
-
-    def _adopt(self, state: SdeiState) -> None:
-        self.state = state
-        self.busy = self.critical = 0
-        """PEs on which a handler runs; on which a critical one does."""
-        for vcpu, stack in enumerate(state.contexts):
-            if stack:
-                self.busy |= 1 << vcpu
-                self.critical |= self.events[stack[-1].event].critical << vcpu
-        self.where = {event.number: dict.fromkeys(STATES, 0) for event in state.events if not event.shared}
-        """Private event to state of a handler to the PEs whose instance is in it; nobody asks for the unregistered."""
-        for vcpu, states in enumerate(state.states[:SHARED]):
-            for number, value in states.items():
-                self.where[number][value] |= 1 << vcpu
 
     # -- for the platform --------------------------------------------------------------
 
     def accepts(self, event: int) -> bool:
         """Whether the client has registered and enabled the event (a private one: on some PE)."""
-        if self._known(event).shared:
+        description = self.events.get(event) or self._unknown(event)
+        if description.shared:
             return self.state.states[SHARED].get(event, 0) & READY == READY
         where = self.where[event]
         return bool(where[READY] | where[READY | RUNNING])
 
     def pending(self, event: int) -> bool:
         """Whether the event was signalled and has not been dispatched."""
-        self._known(event)
+        if event not in self.events:
+            self._unknown(event)
         return any(event in waiting for waiting in self.state.pending.values())
 
     def can_run(self, event: int, vcpu: int) -> bool:
         """Whether the event is pending and can be dispatched on the vCPU now."""
-        place = SHARED if self._known(event).shared else self._pe(vcpu)
+        description = self.events.get(event) or self._unknown(event)
+        place = SHARED if description.shared else self._pe(vcpu)
         return event in self.state.pending.get(place, _NOTHING) and self.target(place, event, vcpu) == vcpu
 
     @property
@@ -176,22 +151,24 @@ class SdeiDispatcher:
         if vcpu is not None:
             self._pe(vcpu)
         place = SHARED
-        if not self._known(event).shared:
+        description = self.events.get(event) or self._unknown(event)
+        if not description.shared:
             if vcpu is None:
                 self.withdraw(event)
-                vcpu = self._nearest(event)
+                vcpu = self.nearest(event)
             place = vcpu
         self.mark(place, event)
         return self.target(place, event, vcpu)
 
     def withdraw(self, event: int) -> bool:
         """Take back a signal, on all PEs; True if the event was pending.  A handler that runs goes on."""
-        self._known(event)
+        if event not in self.events:
+            self._unknown(event)
         return sum(self.discard(place, event) for place in list(self.state.pending)) > 0
 
     def wanted(self, prefer: int | None = None) -> tuple[int, ...]:
         """vCPUs on which a pending event can be dispatched now, ``prefer`` first for events that may run anywhere."""
-        return self._targets(self.state.pending, prefer)
+        return self.targets(self.state.pending, prefer)
 
     def dispatch(self, vcpu: int, state: VcpuState) -> Dispatch | None:
         """Start the handler of a pending event on this stopped vCPU, or None where none may run on it (6.2, 6.3).
@@ -205,11 +182,15 @@ class SdeiDispatcher:
             self._pe(vcpu)
         if not s.pending:
             return None
-        found = self._next(vcpu)
+        found = self.first_for(vcpu)
         if found is None:
             return None
         place, number, critical = found
-        self.discard(place, number)
+        waiting = s.pending[place]
+        if len(waiting) > 1:
+            waiting.remove(number)
+        else:
+            del s.pending[place]
         self.step(place, number, _DISPATCH)
         entry, argument, _, _ = s.registrations[place][number]
         pc, pstate, x = state.pc, state.pstate, state.x
@@ -229,7 +210,7 @@ class SdeiDispatcher:
         """
         if self.state.contexts[self._pe(vcpu)]:
             self.pop(vcpu, _COMPLETE)
-        return self._targets((vcpu, SHARED), vcpu) if self.state.pending else ()
+        return self.targets((vcpu, SHARED), vcpu) if self.state.pending else ()
 
     def set_absent(self, vcpu: int, absent: bool = True) -> tuple[int, ...]:
         """The platform cannot stop the vCPU, or keeps it out (or no longer so): nothing is sent there meanwhile.
@@ -238,7 +219,7 @@ class SdeiDispatcher:
         """
         bit = 1 << self._pe(vcpu)
         self.state.absent = self.state.absent & ~bit | bit * absent
-        return self._targets((vcpu, SHARED), vcpu) if self.state.pending else ()
+        return self.targets((vcpu, SHARED), vcpu) if self.state.pending else ()
 
     def reset_pe(self, vcpu: int) -> tuple[int, ...]:
         """The PE is switched on (PSCI CPU_ON): masked, private events unregistered, handlers on it gone.
@@ -294,133 +275,20 @@ class SdeiDispatcher:
         result = answer if isinstance(answer, CallResult) else _new(CallResult, (answer, None, (), (), None, False))
         if self.state.pending:
             # A call changes what can run on its own PE, where shared events can run, and SIGNAL names one more PE.
-            wanted = self._targets((vcpu, SHARED), vcpu)
+            wanted = self.targets((vcpu, SHARED), vcpu)
             if result.wanted:
                 wanted = tuple(sorted({*wanted, *result.wanted}))
             if wanted:
                 return result._replace(wanted=wanted)
         return result
 
-    # -- within, and for the calls -----------------------------------------------------
-
     def _pe(self, vcpu: int) -> int:
         if not 0 <= vcpu < len(self.state.mpidrs):
             raise StateError(f"vCPU {vcpu}: the SDEI dispatcher has {len(self.state.mpidrs)}")
         return vcpu
 
-    def _known(self, event: int) -> EventDescription:
-        try:
-            return self.events[event]
-        except KeyError:
-            raise StateError(f"SDEI event {event} was not described") from None
-
-    def step(self, place: int, number: int, action: int) -> int | None:
-        """Take the action's cell of the table; the new state, or None: denied.  The one place where states change."""
-        states = self.state.states[place]
-        before = states.get(number, 0)
-        after = TABLE[before][action]
-        if after is None or after == before:
-            return after
-        if after:
-            states[number] = after
-        else:
-            del states[number]
-        if place >= 0:
-            where = self.where[number]
-            where[before] &= ~(1 << place)
-            where[after] |= 1 << place
-        return after
-
-    def mark(self, place: int, number: int) -> None:
-        """The event is pending there."""
-        waiting = self.state.pending.get(place)
-        if waiting is None:
-            self.state.pending[place] = [number]
-        elif number not in waiting:
-            waiting.append(number)
-
-    def discard(self, place: int, number: int) -> bool:
-        """The event is not pending there any more; whether it was."""
-        pending = self.state.pending
-        waiting = pending.get(place, _NOTHING)
-        if number not in waiting:
-            return False
-        if len(waiting) == 1:
-            del pending[place]
-        else:
-            pending[place].remove(number)
-        return True
-
-    def pop(self, vcpu: int, action: int) -> Context:
-        """End the innermost handler on the vCPU."""
-        stack = self.state.contexts[vcpu]
-        done = stack.pop()
-        event = self.events[done.event]
-        self.step(SHARED if event.shared else vcpu, done.event, action)
-        if not stack:
-            self.busy &= ~(1 << vcpu)
-        if event.critical:
-            self.critical &= ~(1 << vcpu)
-        return done
-
-    def entry_pstate(self, pstate: int, sctlr: int) -> int:
-        """PSTATE as an exception to EL1 leaves it."""
-        if sctlr != self._sctlr:
-            self._entry, self._sctlr = entry_bits(self.features, sctlr), sctlr
-        keep, new = self._entry
-        return pstate & keep | new
-
-    def target(self, place: int, number: int, prefer: int | None) -> int | None:
-        """The PE on which a pending event can run now (6.3), or None."""
-        s = self.state
-        if s.states[place].get(number) != READY:
-            return None
-        able = s.unmasked & ~s.absent & ~(self.critical if self.events[number].critical else self.busy)
-        if place == SHARED:
-            _, _, routing, affinity = s.registrations[SHARED][number]
-            if routing == RM_ANY:
-                if prefer is not None and able >> prefer & 1:
-                    return prefer
-                return _lowest(able & ~self.busy or able)  # rather an idle PE than one to interrupt
-            place = self.by_mpidr[affinity]
-        return place if able >> place & 1 else None
-
-    def _targets(self, places: Iterable[int], prefer: int | None) -> tuple[int, ...]:
-        pending = self.state.pending
-        found = {self.target(place, number, prefer) for place in places for number in pending.get(place, _NOTHING)}
-        return tuple(sorted(pe for pe in found if pe is not None))
-
-    def _next(self, vcpu: int) -> tuple[int, int, bool] | None:
-        """Place, number and priority of the event that goes first on the PE: all of 6.3 holds for it."""
-        s, bit = self.state, 1 << vcpu
-        if not s.unmasked & ~s.absent & ~self.critical & bit:
-            return None
-        best, running = None, self.busy & bit
-        for place in (vcpu, SHARED):
-            for number in s.pending.get(place, _NOTHING):
-                critical = self.events[number].critical
-                if critical or not (running or best):
-                    if s.states[place].get(number) != READY:
-                        continue
-                    _, _, routing, affinity = s.registrations[place][number]
-                    if routing == RM_ANY or affinity == s.mpidrs[vcpu]:
-                        best = place, number, critical
-                        if critical:
-                            return best
-        return best
-
-    def _nearest(self, number: int) -> int:
-        """The PE whose instance of a private event is nearest to running."""
-        where, s = self.where[number], self.state
-        able = s.unmasked & ~s.absent & ~(self.critical if self.events[number].critical else self.busy)
-        enabled = where[READY] | where[READY | RUNNING]
-        registered = where[REGISTERED] | where[REGISTERED | RUNNING]
-        vcpu = _lowest(where[READY] & able or enabled & ~s.absent or enabled or registered)
-        return 0 if vcpu is None else vcpu
-
-
-def _lowest(pes: int) -> int | None:
-    return (pes & -pes).bit_length() - 1 if pes else None
+    def _unknown(self, event: int) -> NoReturn:
+        raise StateError(f"SDEI event {event} was not described")
 
 
 def is_sdei(function: int) -> bool:

@@ -62,15 +62,19 @@ class Walk(RuleBasedStateMachine):
         self.model = sdei_model.Model(EVENTS, MPIDRS[:PES], [KEPT])
         self.stops = set()
         """vCPUs that the adapter was asked for and has not visited yet."""
-        if warm:  # a client that has set everything up: what follows is about delivery
-            for intid in (SPI, PPI)[: warm - 1]:
-                self.call(0, t.INTERRUPT_BIND, intid)
-            for vcpu in range(PES):
-                for event in NUMBERS:
-                    mode = event == CRITICAL and warm > 1
-                    self.call(vcpu, t.EVENT_REGISTER, event, ENTRY + 4 * vcpu, event, mode, MPIDRS[1] * mode)
-                    self.call(vcpu, t.EVENT_ENABLE, event)
-                self.call(vcpu, t.PE_UNMASK)
+        self.nested = self.dispatched = 0
+        for vcpu in range(PES if warm else 0):
+            self.set_up(vcpu, warm)
+
+    def set_up(self, vcpu, how):
+        """A client that has set everything up: what follows is about delivery."""
+        for intid in (SPI, PPI)[: how - 1]:
+            self.call(vcpu, t.INTERRUPT_BIND, intid)
+        for event in NUMBERS:
+            mode = event == CRITICAL and how > 1
+            self.call(vcpu, t.EVENT_REGISTER, event, ENTRY + 4 * vcpu, event, mode, MPIDRS[1] * mode)
+            self.call(vcpu, t.EVENT_ENABLE, event)
+        self.call(vcpu, t.PE_UNMASK)
 
     def both(self, act):
         result = act(self.sdei)
@@ -220,6 +224,8 @@ class Walk(RuleBasedStateMachine):
             assert result.x == (expected[0], argument, state.pc, state.pstate)
             assert result.pc == entry
             assert result.pstate & 0x3DF == 0x3C5
+            self.dispatched += 1
+            self.nested += len(self.model.stack[vcpu]) == 2
             self.want(self.both(lambda sdei: sdei.wanted()))
 
     @rule(vcpu=pes)
@@ -290,6 +296,49 @@ class Walk(RuleBasedStateMachine):
 
 Walk.TestCase.settings = settings(stateful_step_count=50, deadline=None)
 TestWalk = Walk.TestCase
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_long_walk(seed):
+    """The same by chance, with the weight on delivery: hypothesis tries every rule, and hardly ever nests handlers."""
+    chance = random.Random(seed)
+    walk = Walk()
+    walk.start(seed)
+    delivery = [SHARED, CRITICAL, PRIVATE, PRIVATE_CRITICAL, SLOT]
+
+    def pe():
+        return chance.randrange(PES)
+
+    def coin():
+        return chance.random() < 0.5
+
+    actions = {
+        lambda: walk.signal_and_visit(chance.choices(delivery, k=2), pe(), coin()): 30,
+        lambda: walk.complete(pe(), coin(), coin()): 25,
+        lambda: walk.visit(chance.choice(sorted(walk.stops) or [0]), HANDLER, chance.getrandbits(64)): 10,
+        lambda: walk.signal(chance.choice(delivery), chance.choice([None, 0, 1, 2])): 8,
+        lambda: walk.mask(pe(), chance.random() < 0.2): 8,
+        lambda: walk.event_call(pe(), chance.choice(NUMBERS), chance.choice(FUNCTIONS)): 4,
+        lambda: walk.set_up(pe(), chance.randrange(1, 4)): 12,
+        lambda: walk.leave(pe(), chance.random() < 0.2): 4,
+        lambda: walk.client_signals(pe(), pe()): 4,
+        lambda: walk.register(pe(), chance.choice(NUMBERS), chance.randrange(3), pe(), coin()): 3,
+        lambda: walk.route(pe(), chance.choice(delivery), chance.randrange(2), pe()): 2,
+        lambda: walk.bind(pe(), chance.choice([SPI, SPI_2, PPI, KEPT, 99]), coin()): 2,
+        lambda: walk.any_call(pe(), chance.choice(FUNCTIONS), chance.choices(NUMBERS + MPIDRS, k=5)): 3,
+        lambda: walk.withdraw(chance.choice(delivery)): 1,
+        lambda: walk.abandon(pe()): 1,
+        lambda: walk.reset(pe(), coin(), coin()): 1,
+        lambda: walk.switch_on(pe(), coin()): 1,
+        walk.take_apart_and_put_together: 5,
+    }  # fmt: skip
+    for action in chance.choices(list(actions), list(actions.values()), k=2000):
+        action()
+        walk.same_as_the_model()
+        walk.nothing_waits_unseen()
+        walk.everything_is_bounded()
+    assert walk.dispatched > 150
+    assert walk.nested > 25
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
