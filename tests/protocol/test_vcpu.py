@@ -140,6 +140,18 @@ def test_esb_defers_a_masked_serror():
     assert vcpu.disr == 0
 
 
+def test_an_esb_without_anything_pending_leaves_disr_alone():
+    vcpu = Vcpu()
+    vcpu.run_at(1, 0, A)
+    vcpu.pend_serror(UER)
+    vcpu.esb()
+    assert vcpu.esb() is False
+    assert vcpu.disr == 0x8000_0C11
+    vcpu.unmask_serror()
+    assert vcpu.esb() is False
+    assert vcpu.disr == 0x8000_0C11
+
+
 def test_without_feat_ras():
     vcpu = Vcpu(arm64.Features(ras=False))
     vcpu.run_at(1, 0, A)
