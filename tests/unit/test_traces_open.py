@@ -19,7 +19,10 @@ from vmm_ras.traces.lines import CHUNK, LONGEST
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "traces"
 LINE = b'{"event":"signal","code":"AR","hva":139637976727552,"lsb":12,"tid":1,"time":0.5}\n'
 DELIVERY = b"--- SIGBUS {si_signo=SIGBUS, si_code=BUS_MCEERR_AR, si_addr=0x7f3c7622f000, si_addr_lsb=0xc} ---\n"
-QMP = b'{"event": "MEMORY_FAILURE", "data": {"recipient": "guest", "action": "inject", "flags": {"action-required": true}}}\n'
+QMP = (
+    b'{"event": "MEMORY_FAILURE", "data": {"recipient": "guest", "action": "inject", '
+    b'"flags": {"action-required": true}}}\n'
+)
 SENT = b"[    1.0] Memory failure: 0x1: Sending SIGBUS to a:1 due to hardware memory corruption\n"
 
 
