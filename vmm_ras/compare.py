@@ -59,6 +59,7 @@ class Figure(NamedTuple):
 FIGURES = (
     Figure("events", "events", 0),
     Figure("told", "events told and acknowledged", 1),
+    Figure("untold", "events not told", -1),
     Figure("signalled", "processes signalled", -1),
     Figure("panicked", "guests panicked", -1),
     Figure("oopses", "aborts in the kernel (Oops)", -1),
@@ -75,8 +76,10 @@ FIGURES = (
     Figure("report_p99", "time to report: p99", -1),
     Figure("report_max", "time to report: max", -1),
 )
-"""``told in vain``: ``vmm_ras.rows.LOST``.  ``time to report``: seconds from event until its acknowledgement was
-seen, of events told and acknowledged: where runs differ in these, less is not better."""
+"""``untold``: the policy tells nothing, or they wait still, or stand in a block that nobody read.  ``unseen``: pages that
+are owed to the guest, so not what a policy keeps from it.  ``lost``: ``vmm_ras.rows.LOST``.  ``report_*``: seconds from
+event until its acknowledgement was seen, of events told and acknowledged; where runs differ in these, less is not better.
+"""
 Value = int | float | None
 
 
@@ -99,13 +102,19 @@ class Run:
         s, times = self.replay.summary, self.times
         outcomes, failures = s.outcomes, s.failures
         return {
-            "events": s.events, "told": times.count, "signalled": s.signalled, "panicked": int(bool(s.panicked)),
+            "events": s.events, "told": times.count,
+            "untold": sum(n for (_, way, what), n in s.kinds.items() if _untold(way, what)),
+            "signalled": s.signalled, "panicked": int(bool(s.panicked)),
             "oopses": outcomes["oops"], "offlined": s.offlined, "unseen": failures["unseen"],
             "swallowed": outcomes["swallowed"], "lost": failures["lost"], "escalations": s.escalated,
             "reports": s.reports, "taken_back": s.taken_back, "blocks": s.blocks,
             "report_min": times.least if times.count else None, "report_p50": times.at(0.5),
             "report_p99": times.at(0.99), "report_max": times.greatest if times.count else None,
         }  # fmt: skip
+
+
+def _untold(way: str | None, outcome: str) -> bool:
+    return outcome == "waiting" or (way is None and outcome in {"ignored", "on-touch"})
 
 
 class Fate(NamedTuple):

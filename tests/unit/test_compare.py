@@ -106,7 +106,7 @@ def test_what_is_bad_is_counted() -> None:
     assert (default["escalations"], fatal["escalations"]) == (0, 2)
     assert (default["signalled"], fatal["signalled"]) == (2, 0), "a guest that panicked signals nobody"
     assert (fatal["lost"], fatal["oopses"]) == (0, 0)
-    assert nothing["told"] == 0
+    assert (nothing["told"], nothing["untold"], default["untold"], fatal["untold"]) == (0, 4, 0, 3)
     assert nothing["report_max"] is None
     never = played([run("default", None), run("again", None)], trace)
     assert not never.differs()
