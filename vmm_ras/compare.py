@@ -76,9 +76,10 @@ FIGURES = (
     Figure("report_p99", "time to report: p99", -1),
     Figure("report_max", "time to report: max", -1),
 )
-"""``untold``: the policy tells nothing, or they wait still, or stand in a block that nobody read.  ``unseen``: pages that
-are owed to the guest, so not what a policy keeps from it.  ``lost``: ``vmm_ras.rows.LOST``.  ``report_*``: seconds from
-event until its acknowledgement was seen, of events told and acknowledged; where runs differ in these, less is not better.
+"""``untold``: the policy tells nothing, or they wait still, or stand in a block that nobody read.  ``unseen``: pages
+that are owed to the guest, so not what a policy keeps from it.  ``lost``: ``vmm_ras.rows.LOST``.  ``report_*``: seconds
+from event until its acknowledgement was seen, of events told and acknowledged; where runs differ in these, less is not
+better.
 """
 Value = int | float | None
 
