@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from vmm_ras.traces import Trace
     from vmm_ras.traces.items import Entry
 
+EXITS = "Exit codes: 0 done, 1 no trace or a damaged one (--strict: a bad line), 2 usage, 3 the host's fault."
+
 app = typer.Typer(
     help="Traces of memory failures: convert any format to the native one, count, make from a seed.",
-    epilog="Exit codes: 0 done, 1 no trace or a damaged one (--strict: a bad line), 2 usage, 3 the host's fault.",
+    epilog=EXITS,
     **OPTIONS,
 )
 
@@ -62,7 +64,7 @@ Out = Annotated[
 ]
 
 
-@app.command("convert")
+@app.command("convert", epilog=EXITS)
 def convert(
     trace: Source, out: Out = None, host_page: Shift = HostPage.k4, strict: Strict = False, json_: Json = False
 ) -> None:
@@ -93,7 +95,7 @@ def convert(
     _summary(json_, out, counts, [f"{source.name}: {source.format}: {lines}", *told.rest(), *_notes(notes)])
 
 
-@app.command("stats")
+@app.command("stats", epilog=EXITS)
 def stats(
     trace: Source,
     map_: Annotated[
@@ -139,7 +141,7 @@ def stats(
         print(line)
 
 
-@app.command("generate")
+@app.command("generate", epilog=EXITS)
 def generate(
     scenario: Annotated[
         ScenarioName, typer.Argument(help="What the host does; --list says more.")
