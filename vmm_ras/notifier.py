@@ -112,12 +112,12 @@ class Notifier:
         self.done = 0
         """Last effect that the adapter reported as carried out."""
         self.last_id = 0
-        self._time: float | None = None
+        self.time: float | None = None
         self.wanted: dict[int, list[int]] = {}
         """vCPU to the sources whose SEI or repeated SEA waits for it to stop."""
-        self._stopping: dict[int, int] = {}
+        self.stopping: dict[int, int] = {}
         """vCPU to the Stop that was not answered yet."""
-        self._entering: dict[int, int] = {}
+        self.entering: dict[int, int] = {}
         """vCPU to the last SetRegisters that enters an SDEI handler there."""
         self._out: int | None = None
         """vCPU whose call is being answered."""
@@ -211,7 +211,7 @@ class Notifier:
         if slot is None:
             return [OwnMemory(self.next_id(), code, hva, lsb, tid)]
         if time is not None:
-            self._time = time
+            self.time = time
         shift = self.page_shift
         at = slot.gpa + hva - slot.hva >> shift
         start, count = at, 1
@@ -238,7 +238,7 @@ class Notifier:
     def _guest_abort(self, event: GuestAbort, now: float) -> list[Effect]:
         vcpu, esr, gva, gpa, time = event
         if time is not None:
-            self._time = time
+            self.time = time
         inside = gpa is not None and any(s.gpa <= gpa < s.gpa + s.size for s in self.memory.slots)
         page = gpa >> self.page_shift if gpa is not None and inside else -1
         if self.history is not None:
@@ -255,7 +255,7 @@ class Notifier:
     def _memory_fault(self, event: MemoryFault, now: float) -> list[Effect]:
         gpa, size, time = event
         if time is not None:
-            self._time = time
+            self.time = time
         out: list[Effect] = []
         for slot in self.memory.slots:
             low, high = max(gpa, slot.gpa), min(gpa + size, slot.gpa + slot.size)
@@ -327,7 +327,7 @@ class Notifier:
 
     def _stopped(self, event: Stopped, now: float) -> list[Effect]:
         vcpu, state = event
-        self._stopping.pop(vcpu, None)
+        self.stopping.pop(vcpu, None)
         out: list[Effect] = []
         gone = False
         abort = self.aborts.get(vcpu)
@@ -361,7 +361,7 @@ class Notifier:
         if source is not None:
             source_id = source.placed.source_id
             source.state.last, source.state.vcpu = id, vcpu
-        self._entering[vcpu] = id
+        self.entering[vcpu] = id
         out.append(SetRegisters(id, source_id, vcpu, x, pc, pstate))
         out.append(Release(self.next_id(), vcpu))
         if not sdei.idle:  # what else waited for this vCPU runs elsewhere
@@ -373,7 +373,7 @@ class Notifier:
         self.records += 1
         return memory_block(
             pages, severity=_SEVERITY[rule.severity], error_type=rule.error_type, latent=latent, number=self.records,
-            time=self._time, style=self.style,
+            time=self.time, style=self.style,
         )  # fmt: skip
 
     # -- how it went -----------------------------------------------------------------
@@ -443,11 +443,11 @@ class Notifier:
     def _failed(self, event: Failed, now: float) -> list[Effect]:
         id, reason = event
         out: list[Effect] = []
-        for vcpu, stop in self._stopping.items():
+        for vcpu, stop in self.stopping.items():
             if stop == id:
                 self._unreachable(vcpu, reason, now, out)
                 return out
-        for vcpu, entering in self._entering.items():
+        for vcpu, entering in self.entering.items():
             if entering == id:
                 for other in self.sdei.abandon(vcpu):
                     self.stop(other, out)
@@ -466,7 +466,7 @@ class Notifier:
 
     def _unreachable(self, vcpu: int, reason: str, now: float, out: list[Effect]) -> None:
         """The vCPU could not be stopped: what waited for that is told on another one, or by other ways."""
-        del self._stopping[vcpu]
+        del self.stopping[vcpu]
         abort = self.aborts.get(vcpu)
         if abort is not None and abort.state is None:
             del self.aborts[vcpu]
@@ -557,13 +557,13 @@ class Notifier:
 
     def stop(self, vcpu: int, out: list[Effect]) -> None:
         """Ask for the vCPU, unless it was asked for and has not come yet, or is out, its call being answered."""
-        if vcpu not in self._stopping and vcpu != self._out:
-            self._stopping[vcpu] = self.last_id = id = self.last_id + 1
+        if vcpu not in self.stopping and vcpu != self._out:
+            self.stopping[vcpu] = self.last_id = id = self.last_id + 1
             out.append(new(Stop, (id, vcpu)))
 
     def awaits(self, vcpu: int | None) -> bool:
         """Whether the vCPU was asked for and has not come yet."""
-        return vcpu in self._stopping
+        return vcpu in self.stopping
 
     def next_id(self) -> int:
         """The id of the next effect."""
