@@ -500,12 +500,16 @@ class Notifier:
         out.append(source.take_back(self.next_id()))
         if all(way == "sea" for way in self.rules[queue].deliver):  # no other way of the rule is left for a page
             queue = self.decide(Code.AO, pages[0][0] >> self.page_shift, self.page_shift, out)
-        elsewhere = {gpa for other in self.busy.values() for gpa, _ in other.state.pages}
-        for gpa, size in pages:
-            first = (gpa & -size) >> self.page_shift
-            for page in range(first, first + (size >> self.page_shift)):
-                if gpa not in elsewhere and self.poison.state(page) == POSTED:
+        elsewhere = [self._span(*entry) for other in self.busy.values() for entry in other.state.pages]
+        for entry in pages:
+            for page in self._span(*entry):
+                if self.poison.state(page) == POSTED and not any(page in span for span in elsewhere):
                     self.poison.set(page, UNREPORTED, queue)
+
+    def _span(self, gpa: int, size: int) -> range:
+        """The pages of one entry; a large one may be named by an address inside it."""
+        first = (gpa & -size) >> self.page_shift
+        return range(first, first + (size >> self.page_shift))
 
     def _overdue(self, source: ErrorSource, now: float, out: list[Effect]) -> None:
         s = source.state
