@@ -242,6 +242,12 @@ def test_set_registers_and_state():
     assert vcpu.x == list(range(31))
 
 
+def test_set_registers_may_set_all_of_them():
+    vcpu = Vcpu()
+    vcpu.set_registers(SetRegisters(1, None, 0, tuple(range(50, 81)), 0x5000, 0x5))
+    assert vcpu.x == list(range(50, 81))
+
+
 def test_completion_lets_a_waiting_serror_in():
     vcpu = Vcpu(vbar=VBAR)
     vcpu.pend_serror(UEO)  # masked: an SDEI handler runs
