@@ -107,11 +107,10 @@ class SdeiDispatcher(Handlers):
 
     def accepts(self, event: int) -> bool:
         """Whether the client has registered and enabled the event (a private one: on some PE)."""
+        if self.state.states[SHARED].get(event, 0) & READY == READY:
+            return True
         description = self.events.get(event) or self._unknown(event)
-        if description.shared:
-            return self.state.states[SHARED].get(event, 0) & READY == READY
-        where = self.where[event]
-        return bool(where[READY] | where[READY | RUNNING])
+        return not description.shared and bool(self.where[event][READY] | self.where[event][READY | RUNNING])
 
     def pending(self, event: int) -> bool:
         """Whether the event was signalled and has not been dispatched."""

@@ -47,13 +47,13 @@ class Handlers:
         states = self.state.states[place]
         before = states.get(number, 0)
         after = TABLE[before][action]
-        if after is None or after == before:
-            return after
         if after:
             states[number] = after
+        elif after is None or not before:
+            return after
         else:
             del states[number]
-        if place >= 0:
+        if place != SHARED:
             where = self.where[number]
             where[before] &= ~(1 << place)
             where[after] |= 1 << place
@@ -124,9 +124,9 @@ class Handlers:
         s, bit = self.state, 1 << vcpu
         if not s.unmasked & ~s.absent & ~self.critical & bit:
             return None
-        best, running = None, self.busy & bit
-        for place in (vcpu, SHARED):
-            for number in s.pending.get(place, _NOTHING):
+        best, running, pending = None, self.busy & bit, s.pending
+        for place in (vcpu, SHARED) if vcpu in pending else (SHARED,):
+            for number in pending.get(place, _NOTHING):
                 critical = self.events[number].critical
                 if critical or not (running or best):
                     if s.states[place].get(number) != READY:
