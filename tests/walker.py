@@ -41,6 +41,7 @@ POLICIES: dict[str, str | None] = {
     "host-first": f'version = 1\n{_CONSUMED}report = "first"\nreport_ms = 400\n{_FOUND}report = "first"\n',
     "mask": f'version = 1\n{_CONSUMED}large = "mask"\n{_FOUND}large = "mask"\n',
     "touch": f'version = 1\n{_CONSUMED}large = "touch"\n{_FOUND}large = "touch"\n',
+    "serror": f'version = 1\n{_CONSUMED}[[rule]]\nname = "found"\ndeliver = ["sei", "polled", "gpio"]\n',
     "history": (
         'version = 1\n[[rule]]\nname = "storm"\nwhen = { code = "AO", rate = { events = 5, seconds = 1 } }\n'
         'deliver = ["polled", "gsiv", "gpio"]\n'

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.machine import Machine
+from tests.machine import Machine, of
 from tests.prove import actions
 from tests.walker import POLICIES, World
-from vmm_ras.effects import Effect
+from vmm_ras.effects import Effect, Undelivered
 from vmm_ras.errors import SnapshotError
 from vmm_ras.state import put, take
 
 
-def lived(seed: int, steps: int, swap: bool, policy: str, hostile: bool = False) -> tuple[list[Effect], World]:
+def lived(preset: str, guest: str, policy: str, hostile: bool, swap: bool) -> tuple[list[Effect], World]:
     """All effects of a VM's life; with ``swap`` its state is taken out and put back before every single event."""
-    r = random.Random(seed)
-    world = World(r.choice(["all", "default"]), r.choice(["linux", "generic"]), policy)
+    r = random.Random(f"{preset}{guest}{hostile}")
+    world = World(preset, guest, policy)
     core, seen = world.m.core, []
 
     def swapped(handle: Any) -> Any:
@@ -47,7 +47,7 @@ def lived(seed: int, steps: int, swap: bool, policy: str, hostile: bool = False)
 
     core.expire = expired  # type: ignore[method-assign]
     kinds = actions(r, hostile)
-    for _, name, draw in r.choices(kinds, [weight for weight, _, _ in kinds], k=steps):
+    for _, name, draw in r.choices(kinds, [weight for weight, _, _ in kinds], k=40):
         getattr(world, name)(*draw())
         world.check()
     world.finish()
@@ -55,10 +55,15 @@ def lived(seed: int, steps: int, swap: bool, policy: str, hostile: bool = False)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("seed", range(4))
-def test_taken_out_and_put_back_at_any_moment_nothing_changes(policy: str, seed: int) -> None:
-    plain, one = lived(seed, 40, False, policy, hostile=seed == 3)
-    swapped, two = lived(seed, 40, True, policy, hostile=seed == 3)
+@pytest.mark.parametrize(
+    ("preset", "guest", "hostile"),
+    [("all", "generic", False), ("all", "linux", False), ("default", "linux", False), ("all", "generic", True)],
+)
+def test_taken_out_and_put_back_at_any_moment_nothing_changes(
+    preset: str, guest: str, hostile: bool, policy: str
+) -> None:
+    plain, one = lived(preset, guest, policy, hostile, False)
+    swapped, two = lived(preset, guest, policy, hostile, True)
 
     assert swapped == plain
     assert len(plain) > 20
@@ -129,6 +134,17 @@ def test_a_damaged_state_is_refused_in_one_line_or_is_a_state(changes: list[tupl
         m.ao(50)
         m.ar(51)
         m.wait(5)
+
+
+def test_what_no_way_takes_is_not_complained_of_again() -> None:
+    text = 'version = 1\n[[rule]]\nname = "all"\ndeliver = ["sdei"]\n'
+    one, two = (Machine("all", policy=text, sdei=False) for _ in range(2))
+    assert of(one.ao(1), Undelivered)
+
+    put(two.core, take(one.core))
+
+    assert of(two.ao(2), Undelivered) == []
+    assert two.core.next_deadline() == one.core.next_deadline()
 
 
 def test_another_policys_state_is_refused() -> None:
