@@ -51,11 +51,9 @@ def tell(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, 
     rule = core.rules[queue]
     shift = core.page_shift
     what = rule.action
-    if queue != abort.queue:
-        abort = new(Abort, (*abort[:8], queue, False))
     if what not in {"tell", "bare", "ignore"}:
         out.append(Escalate(core.next_id(), None, what, f"rule {rule.name}: vCPU {vcpu} consumed poison"))
-        _hold(core, vcpu, state, abort, rule, now, out, f"rule {rule.name} asks for {what}")
+        _hold(core, vcpu, state, abort, queue, now, out, f"rule {rule.name} asks for {what}")
     gpa, size = max(abort.start, 0) << shift, abort.pages << shift
     core.last_id = id = core.last_id + 1
     out.append(new(Decided, (id, Code.AR, gpa, size, rule.name, "ignored" if what == "ignore" else what)))
@@ -65,16 +63,18 @@ def tell(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, 
         at = abort.start << shift if abort.start >= 0 else -1
         out.append(Report(core.next_id(), Code.AR, at, size, rule.name, until))
         if until is not None:
-            _keep(core, vcpu, state, abort._replace(asked=True), until, out, f"rule {rule.name} asks the host first")
+            reason = f"rule {rule.name} asks the host first"
+            _keep(core, vcpu, state, abort._replace(queue=queue, asked=True), until, out, reason)
             return False
     if what == "bare" or (what == "tell" and abort.first < 0):
         return bare(core, vcpu, state, abort, rule, out)
-    return what == "tell" and tell_record(core, vcpu, state, abort, now, out)
+    return what == "tell" and tell_record(core, vcpu, state, abort, queue, now, out)
 
 
-def tell_record(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, out: list[Effect]) -> bool:
+def tell_record(
+    core: Notifier, vcpu: int, state: VcpuState, abort: Abort, queue: int, now: float, out: list[Effect]
+) -> bool:
     """Post a record by the first way that is open, or hold the vCPU.  Returns whether it was released."""
-    queue = abort.queue
     rule, waits = core.rules[queue], ""
     if abort.first < 0:
         return bare(core, vcpu, state, abort, rule, out)
@@ -99,7 +99,7 @@ def tell_record(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: 
         if waits and rule.busy == "wait":
             break
     if waits:
-        _hold(core, vcpu, state, abort, rule, now, out, waits)
+        _hold(core, vcpu, state, abort, queue, now, out, waits)
         return False
     _queue(core, abort, queue, out)
     return bare(core, vcpu, state, abort, rule, out)
@@ -109,23 +109,24 @@ def _queue(core: Notifier, abort: Abort, queue: int, out: list[Effect]) -> None:
     if abort.first < 0:
         return
     core.poison.set(abort.first, UNREPORTED, queue)
-    _rest(core, abort, out)
+    _rest(core, abort, core.rules[queue], out)
 
 
-def _rest(core: Notifier, abort: Abort, out: list[Effect]) -> None:
+def _rest(core: Notifier, abort: Abort, rule: Rule, out: list[Effect]) -> None:
     """The rest of a large host page was found, not used: it is told as AO, or when it is touched."""
     if abort.pages > 1:
         queue = core.decide(Code.AO, abort.first, abort.lsb, out)
-        if core.rules[abort.queue if abort.queue >= 0 else queue].large == "touch":
+        if rule.large == "touch":
             core.poison.add(abort.start, abort.pages, TOUCH)
         elif core.rules[queue].action == "tell":
             core.poison.add(abort.start, abort.pages, queue)
 
 
 def _hold(
-    core: Notifier, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, now: float, out: list[Effect], reason: str
+    core: Notifier, vcpu: int, state: VcpuState, abort: Abort, queue: int, now: float, out: list[Effect], reason: str
 ) -> None:
-    _keep(core, vcpu, state, abort._replace(asked=False), now + rule.hold_ms / 1000, out, reason)
+    until = now + core.rules[queue].hold_ms / 1000
+    _keep(core, vcpu, state, abort._replace(queue=queue, asked=False), until, out, reason)
 
 
 def _keep(
@@ -133,7 +134,7 @@ def _keep(
 ) -> None:
     if abort.first >= 0:
         core.poison.set(abort.first, UNREPORTED, HELD)
-        _rest(core, abort, out)
+        _rest(core, abort, core.rules[abort.queue], out)
     core.aborts[vcpu] = abort._replace(until=until, state=state)
     out.append(Hold(core.next_id(), vcpu, reason, until))
     for other in core.sdei.set_absent(vcpu):  # SDEI events that waited for it to stop
@@ -146,7 +147,7 @@ def bare(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, 
         queue = core.decide(Code.AO, abort.first, abort.lsb, out)
         told = core.rules[queue].action == "tell"
         core.poison.set(abort.first, UNREPORTED if told else HEALTHY, queue)
-        _rest(core, abort, out)
+        _rest(core, abort, rule, out)
     esr = sea_syndrome(rule.sea, state.el, abort.gva is not None, abort.esr, core.guest.ras)
     out.append(InjectSea(core.next_id(), None, vcpu, esr, abort.gva))
     out.append(Release(core.next_id(), vcpu))
@@ -167,7 +168,7 @@ def _post_sea(
     pages: tuple[tuple[int, int], ...] = ((abort.first << shift, size),)
     core.poison.set(abort.first, POSTED)
     if abort.pages > 1:
-        _rest(core, abort, out)
+        _rest(core, abort, rule, out)
         if rule.large == "mask":  # the address stays that of the access: what the guest looks at first
             start, count = next(b for b in aligned(abort.start, abort.pages) if b[0] <= abort.first < sum(b))
             core.poison.mark(start, count, POSTED)
@@ -213,7 +214,7 @@ def resume(core: Notifier, now: float, out: list[Effect]) -> None:
             continue
         if core.rules[abort.queue].action == "tell":  # else the orchestrator was asked, and has until the hold ends
             del core.aborts[vcpu]
-            gone = tell_record(core, vcpu, abort.state, abort, now, out)
+            gone = tell_record(core, vcpu, abort.state, abort, abort.queue, now, out)
             if vcpu in core.aborts:  # the source is taken again
                 return
             core.leave(vcpu, abort.state, gone, out)

@@ -191,7 +191,7 @@ class Notifier:
             if abort.until <= now and abort.state is not None:
                 del self.aborts[vcpu]
                 if abort.asked:  # the orchestrator had its time
-                    gone = consumed.tell_record(self, vcpu, abort.state, abort, now, out)
+                    gone = consumed.tell_record(self, vcpu, abort.state, abort, abort.queue, now, out)
                 else:
                     gone = consumed.bare(self, vcpu, abort.state, abort, self.rules[abort.queue], out)
                 if vcpu not in self.aborts:
@@ -353,7 +353,7 @@ class Notifier:
             return
         dispatch = None if sdei.idle else sdei.dispatch(vcpu, state)
         if dispatch is None:
-            out.append(Release(self.next_id(), vcpu))
+            out.append(new(Release, (self.next_id(), vcpu)))
             return
         event, x, pc, pstate = dispatch
         source, source_id = self._by_event.get(event), None
@@ -362,8 +362,8 @@ class Notifier:
             source_id = source.placed.source_id
             source.state.last, source.state.vcpu = id, vcpu
         self.entering[vcpu] = id
-        out.append(SetRegisters(id, source_id, vcpu, x, pc, pstate))
-        out.append(Release(self.next_id(), vcpu))
+        out.append(new(SetRegisters, (id, source_id, vcpu, x, pc, pstate, None, None)))
+        out.append(new(Release, (self.next_id(), vcpu)))
         if not sdei.idle:  # what else waited for this vCPU runs elsewhere
             for other in sdei.wanted():
                 self.stop(other, out)
@@ -385,7 +385,7 @@ class Notifier:
         for vcpu, abort in list(self.aborts.items()):
             if abort.asked and abort.queue == queue and abort.state is not None:
                 del self.aborts[vcpu]
-                gone = consumed.tell_record(self, vcpu, abort.state, abort, now, out)
+                gone = consumed.tell_record(self, vcpu, abort.state, abort, abort.queue, now, out)
                 if vcpu not in self.aborts:
                     self.leave(vcpu, abort.state, gone, out)
         found.kick(self, now, out)

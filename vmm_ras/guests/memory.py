@@ -72,13 +72,14 @@ class GuestMemory:
             return _WORD.unpack_from(chunk, at)[0]  # type: ignore[no-any-return]
         return int.from_bytes(self.read(gpa, 8), "little")
 
-    def set_word(self, gpa: int, value: int) -> None:
-        """Put a 64-bit little-endian number at ``gpa``."""
+    def update_word(self, gpa: int, keep: int, bits: int) -> None:
+        """Keep these bits of the 64-bit little-endian number at ``gpa``, and set those."""
         chunk, at = self._fast.get(gpa >> _SHIFT), gpa & _CHUNK - 1
         if chunk is not None and at <= _CHUNK - 8:
-            _WORD.pack_into(chunk, at, value)
+            _WORD.pack_into(chunk, at, _WORD.unpack_from(chunk, at)[0] & keep | bits)
         else:
-            self.write(gpa, _WORD.pack(value))
+            value = int.from_bytes(self.read(gpa, 8), "little")
+            self.write(gpa, _WORD.pack(value & keep | bits))
 
     def write(self, gpa: int, data: bytes) -> None:
         """Put ``data`` at ``gpa``."""

@@ -102,19 +102,22 @@ class ModelGuest:
         """
         handlers, perform = notifier.handlers, self.perform
         self._stay = stay
-        last, rounds = 0, MAX_ROUNDS
-        while effects:
+        last = 0
+        for _ in range(MAX_ROUNDS):
+            if not effects:
+                break
             last = effects[-1].id
             answers = perform(effects, now)
             if watch is not None:
                 watch(effects)
+            if len(answers) == 1:
+                effects = handlers[answers[0].__class__](answers[0], now)
+                continue
             effects = []
             for answer in answers:
-                more = handlers[answer.__class__](answer, now)
-                effects = effects + more if effects else more
-            rounds -= 1
-            if not rounds:
-                raise GuestError("core and guest do not come to rest")
+                effects += handlers[answer.__class__](answer, now)
+        else:
+            raise GuestError("core and guest do not come to rest")
         if last:
             handlers[Done](new(Done, (last,)), now)
 
@@ -125,7 +128,7 @@ class ModelGuest:
         """
         out: list[Event] = []
         failed: set[int | None] | None = None
-        memory, vcpus, handlers, listeners = self.memory, self.vcpus, self._handlers, self.listeners
+        memory, listeners = self.memory, self.listeners
         e: Any
         for e in effects:
             kind = e.__class__
@@ -150,20 +153,20 @@ class ModelGuest:
                     out.append(new(AckRead, (id, source_id, value)))
                 elif kind is ArmAck:
                     _, _, gpa, mask = e
-                    memory.set_word(gpa, memory.word(gpa) & ~mask)
+                    memory.update_word(gpa, ~mask, 0)
                 elif kind is Stop:
                     vcpu = e.vcpu
                     if vcpu in self._programs:  # its call comes first; it is stopped when that is answered
                         self._stops.add(vcpu)
                     else:
-                        out.append(new(Stopped, (vcpu, vcpus[vcpu].state())))
+                        out.append(new(Stopped, (vcpu, self.vcpus[vcpu].state())))
                 elif kind is InjectSea:
                     _, source_id, vcpu, esr, far = e
-                    vcpus[vcpu].take_sea(esr, far)
+                    self.vcpus[vcpu].take_sea(esr, far)
                     if source_id is None and InjectSea in listeners:
                         listeners[InjectSea](e)
                 else:
-                    handlers[kind](e, now)
+                    self._handlers[kind](e, now)
                     if kind in listeners:
                         listeners[kind](e)
             except GuestError as error:

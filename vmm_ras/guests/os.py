@@ -272,8 +272,7 @@ class GuestOs:
         if source.ack is None:
             return
         try:
-            value = self.memory.word(source.ack) & source.ack_preserve | source.ack_write
-            self.memory.set_word(source.ack, value)
+            self.memory.update_word(source.ack, source.ack_preserve, source.ack_write)
         except GuestError:
             self.actions.append(Action(source.source_id, "unreadable"))
 
