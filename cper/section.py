@@ -14,6 +14,7 @@ from cper.wire import Struct, TruncatedError
 
 MODULES: dict[UUID, str] = {
     UUID("a5bc1114-6f64-4ede-b863-3e83ed7c83b1"): "cper.memory:PlatformMemory",
+    UUID("d995e954-bbc1-430f-ad91-b44dcb3c6f35"): "cper.pcie:Pcie",
 }
 """Section Type GUID to ``module:class``.  A section of one's own is added here, before it is met."""
 

@@ -19,6 +19,7 @@ Bytes under a clear validation bit, and reserved bytes, are kept as *residue*: `
 from cper.wire._cells import (
     U8,
     U16,
+    U24,
     U32,
     U64,
     Bcd,
@@ -38,6 +39,7 @@ from cper.wire._cells import (
     text,
     u8,
     u16,
+    u24,
     u32,
     u64,
 )
@@ -48,6 +50,7 @@ from cper.wire._struct import Struct
 __all__ = [
     "U8",
     "U16",
+    "U24",
     "U32",
     "U64",
     "Bcd",
@@ -75,6 +78,7 @@ __all__ = [
     "text",
     "u8",
     "u16",
+    "u24",
     "u32",
     "u64",
 ]

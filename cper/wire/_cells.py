@@ -175,6 +175,16 @@ bcd = Cell(
 """Binary coded decimal.  Digits above 9 read as the kernel's ``bcd2bin`` reads them; the odd byte becomes residue."""
 
 
+def _u24_dump(value: int) -> bytes:
+    if not 0 <= value < 1 << 24:
+        raise ValueError(f"{value} does not fit 24 bits")
+    return value.to_bytes(3, "little")
+
+
+u24 = Cell("3s", load=lambda raw: int.from_bytes(raw, "little"), dump=_u24_dump)
+"""Three bytes, as one number."""
+
+
 def text(size: int) -> Cell:
     """``size`` bytes of text, filled up with NUL; bytes are read as Latin-1, so that none is lost."""
     return Cell(f"{size}s", load=lambda raw: raw.rstrip(b"\0").decode("latin-1"), dump=_text_dump(size))
@@ -193,6 +203,13 @@ def array(fmt: str, count: int) -> Cell:
 
 U8 = Annotated[int, u8]
 U16 = Annotated[int, u16]
+U24 = Annotated[
+    int,
+    u24,
+    Field(ge=0, lt=1 << 24, strict=True),
+    BeforeValidator(_number),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": (1 << 24) - 1}),
+]
 U32 = Annotated[int, u32]
 U64 = Annotated[int, u64]
 Bcd = Annotated[
