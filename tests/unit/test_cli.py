@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from acpi.ghes import Entry, StatusBlock
 from cper.memory import PlatformMemory
 from cper.record import Record
+from tests.command_line import cli, process
 from vmm_ras.replay import crc32c
 
 ROOT = Path(__file__).parents[2]
@@ -21,16 +21,6 @@ FIELDS = {
     "seq": int, "code": str, "gpa": int, "lsb": int, "rule": str, "delivery": str, "source_id": int, "esr": int,
     "block": str, "crc32c": int, "outcome": str, "acked": bool,
 }  # fmt: skip
-
-
-def cli(*words: str | Path, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(
-        [sys.executable, "-m", "vmm_ras.cli", *map(str, words)], input=stdin, capture_output=True, check=False,
-        env={**os.environ, "COLUMNS": "120"}, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == code, (done.stdout[-500:], done.stderr[-500:])
-    assert b"Traceback" not in done.stderr
-    return done
 
 
 def test_replay_as_json_lines(tmp_path: Path) -> None:
@@ -200,3 +190,11 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"import sys, vmm_ras.cli; print([m for m in {heavy} if m in sys.modules])"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"[]"
+
+
+def test_a_process_says_what_a_call_says() -> None:
+    words = ("replay", "-", "--json")
+    data = TRACE.read_bytes()
+
+    assert process(*words, stdin=data).stdout == cli(*words, stdin=data).stdout
+    assert process("replay", "/nowhere", code=1).stderr == cli("replay", "/nowhere", code=1).stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_cli import cli
+from tests.command_line import cli
 from vmm_ras.record import memory_block
 
 PRESETS = ["qemu-7.2", "qemu-10.0", "qemu-11.1", "minimal-vmm", "sea-per-vcpu"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acpi.presets import PRESETS
-from tests.unit.test_cli import cli
+from tests.command_line import cli
 from vmm_ras.cli import main
 from vmm_ras.compare import FIGURES, Comparison, Fate, Run, Times
 from vmm_ras.events import Code, HostSignal
