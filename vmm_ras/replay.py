@@ -216,7 +216,9 @@ class Replay:
         self.now = until
 
     def _drive(self, effects: list[Effect]) -> None:
-        self.guest.drive(self.notifier, effects, self.now, self._follow)
+        self.guest.drive(self.notifier, effects, self.now, self._follow if self.watch is not None else None)
+        if self.guest.os.actions:
+            self._outcomes()
 
     def _entry(self, line: int, item: Any) -> None:
         if item.__class__ is GuestAbort or item.__class__ is MemoryFault:
@@ -265,11 +267,14 @@ class Replay:
                 self.guest.memory.poison(low, high - low)
         notifier, now = self.notifier, self.now
         self.handling = row
-        self.guest.drive(notifier, notifier.handlers[event.__class__](event, now), now, self._follow)
+        effects = notifier.handlers[event.__class__](event, now)
+        self.guest.drive(notifier, effects, now, self._follow if self.watch is not None else None)
+        if self.guest.os.actions:
+            self._outcomes()
         self.handling = None
 
     def _follow(self, effects: list[Effect]) -> None:
-        """Effects were carried out: read off what the guest did then what became of the rows."""
+        """Effects were carried out, and somebody wants to see them, and what the guest did then."""
         actions = self.guest.os.actions
         if actions:
             self._outcomes()
@@ -295,6 +300,8 @@ class Replay:
         self._published[source_id] = block
 
     def _acked(self, e: Acked) -> None:
+        if self.guest.os.actions:  # what the guest did before: it is about the block that is acknowledged now
+            self._outcomes()
         now = self.now
         for r in self._by_source.pop(e.source_id, ()):
             r.acked, r.acked_at = True, now
@@ -310,6 +317,8 @@ class Replay:
 
     def _injected(self, e: InjectSea) -> None:
         if e.source_id is None:
+            if self.guest.os.actions:
+                self._outcomes()
             self._bare = e
             self._told_bare(e, None)
 
@@ -319,6 +328,8 @@ class Replay:
             self._close(self.handling)
 
     def _taken_back(self, e: TakenBack) -> None:
+        if self.guest.os.actions:
+            self._outcomes()
         self.summary.taken_back += 1
         for r in self._by_source.pop(e.source_id, ()):
             r.delivery = r.source_id = r.block = r.crc32c = r.posted_at = None

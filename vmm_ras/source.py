@@ -79,7 +79,11 @@ class ErrorSource:
         """Publish a block: arm the gate, write the body with block status 0, then the status.  The last id used."""
         placed, s = self.placed, self.state
         source_id, at, gate = placed.source_id, placed.block, placed.ack
-        s.pages, s.queue, s.vcpu, s.tries, s.peek, s.wait = pages, queue, None, 0, 0, FIRST_POLL
+        s.pages = pages
+        s.queue = queue
+        s.vcpu = None
+        s.tries = s.peek = 0
+        s.wait = FIRST_POLL
         s.first = s.last = id + 1
         s.overdue = now + rule.unacked.after_ms / 1000
         s.poll = now + self._first_poll
