@@ -7,14 +7,14 @@ path that every error takes.  Both run the same vectors and the same hostile inp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 from uuid import UUID
 
 import construct as c
 
 from cper.common import SectionFlags, Severity, Timestamp
 from cper.plain import hex_in, number_in, object_in, objects_in
-from cper.section import Section, body_of_plain, plain_body, read_section
+from cper.section import body_of_plain, plain_body, read_section
 from cper.wire import (
     U16,
     U32,
@@ -33,6 +33,9 @@ from cper.wire import (
     u32,
 )
 from cper.wire._construct import Wire
+
+if TYPE_CHECKING:
+    from cper.section import AnySection
 
 _new = tuple.__new__  # of a NamedTuple, on the way of every error: half of what a call of the class costs
 MAX_BLOCK_SIZE = 65536
@@ -96,12 +99,12 @@ class Entry(NamedTuple):
     header: DataEntry201
     body: bytes
 
-    def section(self) -> Section | bytes:
+    def section(self) -> AnySection | bytes:
         """The body as its section class; as bytes where the type is unknown.  Raises TruncatedError, DecodeError."""
         return read_section(self.header.section_type, self.body)
 
     @classmethod
-    def of(cls, section: Section, **header: Any) -> Self:
+    def of(cls, section: AnySection, **header: Any) -> Self:
         """An entry of revision 3 around ``section``; ``header`` sets fields of the entry."""
         body = section.encode()
         return cls(DataEntry300(section_type=section.GUID, error_data_length=len(body), **header), body)

@@ -7,14 +7,14 @@ As with status blocks the frame is declared with construct (``RECORD``) and stan
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import construct as c
 
 from cper.common import SectionFlags, Severity, Timestamp
 from cper.plain import hex_in, object_in, objects_in
-from cper.section import Section, body_of_plain, plain_body, read_section
+from cper.section import body_of_plain, plain_body, read_section
 from cper.wire import (
     U16,
     U32,
@@ -35,6 +35,9 @@ from cper.wire import (
     u32,
 )
 from cper.wire._construct import Wire
+
+if TYPE_CHECKING:
+    from cper.section import AnySection
 
 NIL = UUID(int=0)
 
@@ -120,7 +123,7 @@ class RecordSection(NamedTuple):
     descriptor: SectionDescriptor
     body: bytes
 
-    def section(self) -> Section | bytes:
+    def section(self) -> AnySection | bytes:
         """The body as its section class; as bytes where the type is unknown.  Raises TruncatedError, DecodeError."""
         return read_section(self.descriptor.section_type, self.body)
 
@@ -136,7 +139,7 @@ class Record(NamedTuple):
     image: bytes | None = None
 
     @classmethod
-    def of(cls, sections: Iterable[tuple[Section, SectionDescriptor]] | Iterable[Section], **header: Any) -> Self:
+    def of(cls, sections: Iterable[tuple[AnySection, SectionDescriptor]] | Iterable[AnySection], **header: Any) -> Self:
         """A record of these sections, bodies back to back behind the descriptors; ``header`` sets fields of it."""
         parts = [s if isinstance(s, tuple) else (s, None) for s in sections]
         at = RecordHeader.SIZE + _ONE * len(parts)

@@ -6,14 +6,22 @@ A section whose GUID is not in ``MODULES``, and a body that its class cannot rea
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 from uuid import UUID
 
 from cper.plain import hex_in
 from cper.wire import Struct, TruncatedError
 
+if TYPE_CHECKING:
+    from cper.framed import FramedSection
+
+    AnySection: TypeAlias = "Section | FramedSection[Any]"
+    """A section body that was read: one structure, or a frame with variable parts."""
+
 MODULES: dict[UUID, str] = {
     UUID("a5bc1114-6f64-4ede-b863-3e83ed7c83b1"): "cper.memory:PlatformMemory",
+    UUID("c5753963-3b84-4095-bf78-eddad3f9c9dd"): "cper.pci_bus:PciBus",
+    UUID("eb5e4685-ca66-4769-b6a2-26068b001326"): "cper.pci_component:PciComponent",
     UUID("d995e954-bbc1-430f-ad91-b44dcb3c6f35"): "cper.pcie:Pcie",
 }
 """Section Type GUID to ``module:class``.  A section of one's own is added here, before it is met."""
@@ -52,27 +60,27 @@ class Section(Struct):
         return cls.decode(body.ljust(cls.SIZE, b"\0"))
 
 
-def section_class(guid: UUID) -> type[Section] | None:
+def section_class(guid: UUID) -> type[AnySection] | None:
     """The class of a Section Type, or None where no class is known."""
     place = MODULES.get(guid)
     if place is None:
         return None
     module, _, name = place.partition(":")
-    found: type[Section] = getattr(import_module(module), name)
+    found: type[AnySection] = getattr(import_module(module), name)
     return found
 
 
-def section_named(name: str) -> type[Section]:
+def section_named(name: str) -> type[AnySection]:
     """The class of that name, as ``--type`` of the command line takes it; case does not matter.  Raises KeyError."""
     for place in MODULES.values():
         module, _, cls = place.partition(":")
         if name.lower() in {cls.lower(), module.removeprefix("cper.").lower()}:
-            found: type[Section] = getattr(import_module(module), cls)
+            found: type[AnySection] = getattr(import_module(module), cls)
             return found
     raise KeyError(name)
 
 
-def read_section(guid: UUID, body: bytes) -> Section | bytes:
+def read_section(guid: UUID, body: bytes) -> AnySection | bytes:
     """A section body as its class, or as it is where no class is known.  Raises TruncatedError, DecodeError."""
     cls = section_class(guid)
     return body if cls is None else cls.of_body(body)
@@ -92,6 +100,8 @@ def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
     except ValueError as error:
         return {"body": body.hex(), "error": str(error)}
     out: dict[str, Any] = {"section": section.plain()}
+    if not isinstance(section, Section):  # a frame holds its whole body
+        return out
     if len(body) < cls.SIZE:
         out["length"] = len(body)
     elif len(body) > cls.SIZE:

@@ -9,7 +9,7 @@ A wire structure is a frozen pydantic model.  Its annotations, read top to botto
 
 * a **cell** (``u8`` … ``u64``, ``guid``, ``bcd``, ``text(n)``, ``blob(n)``, ``array(fmt, n)``) says how many bytes;
 * ``Valid(n)`` says: the field is None exactly when validation bit *n* is clear;
-* ``Bits(word, lo, hi)`` says: the field is a slice of a word declared above;
+* ``Bits(word, lo, hi)`` says: the field is a slice of a word declared above, be it the validation word;
 * a ``ClassVar`` cell (``Word``, ``Reserved``, ``ValidationBits``) takes room but is no field.
 
 Bytes under a clear validation bit, and reserved bytes, are kept as *residue*: ``decode(b).encode() == b`` for every

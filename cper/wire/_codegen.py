@@ -83,6 +83,10 @@ def _decode(layout: Layout, plain: bool) -> str:
     if flags:
         odd.append(f"{flags} & {~layout.known & (1 << 8 * layout.words[layout.flags or 0][1].size) - 1:#x}")
     out.append("    odd = " + (odd[0] if odd else "0"))
+    for i, s in enumerate(layout.slots):
+        if s.mask and s.word == layout.flags:  # counts and the like beside the validation bits
+            value = f"{flags} >> {s.lo} & {s.mask:#x}" if s.lo else f"{flags} & {s.mask:#x}"
+            out += [f"    {line}" for line in _read(i, s, value, 0, into)]
     for run in _runs(layout):
         out += [f"    {line}" for line in _read_run(layout, run, flags, into)]
     if plain:
@@ -244,10 +248,10 @@ def _encode(cls: type[Struct], layout: Layout, name: str) -> str:
         out.append("    v = 0")
     out.append("    try:")
     for w, (_, cell, _) in enumerate(layout.words):
-        if w == layout.flags:
-            continue
         blank = "0" if not cell.fmt.endswith("s") else repr(bytes(cell.size))
-        if w not in whole:
+        if w == layout.flags:
+            pass
+        elif w not in whole:
             out.append(f"        w{w} = {blank}")
         else:
             i, s = whole[w]
@@ -264,7 +268,8 @@ def _encode(cls: type[Struct], layout: Layout, name: str) -> str:
             if s.word != w or not s.mask:
                 continue
             get = f"d[{s.name!r}]" if name == "encode" else s.name
-            body = [f"if x & ~{s.mask:#x}: raise ValueError", f"w{w} |= x << {s.lo}"]
+            target = "v" if w == layout.flags else f"w{w}"
+            body = [f"if x & ~{s.mask:#x}: raise ValueError", f"{target} |= x << {s.lo}"]
             if s.flag:
                 body.append(f"v |= {s.flag:#x}")
                 out += [f"        x = {get}", "        if x is not None:", *[f"            {line}" for line in body]]

@@ -63,7 +63,7 @@ class Layout:
     flags: int | None
     """Index of the validation word."""
     known: int
-    """All validation bits that a field has."""
+    """All bits of the validation word that a field has: its validation bit, or a slice."""
 
     @property
     def format(self) -> str:
@@ -156,11 +156,16 @@ def lay_out(
         raise complain("Valid() needs exactly one ValidationBits word")
     if flags and sum(bits) >= 1 << 8 * next(c.size for i, c, _ in words.values() if i == flags[0]):
         raise complain("a validation bit lies outside its word")
+    inside = [s for s in slots if s.mask and flags and s.word == flags[0]]
+    if any(s.flag for s in inside):
+        raise complain("a slice of the validation word is always valid")
+    if any(s.mask << s.lo & sum(bits) for s in inside):
+        raise complain("a slice of the validation word holds a field's validation bit")
     for index, (name, cell, _) in enumerate((n, c, i) for n, (i, c, _) in words.items()):
         _no_overlap(cls, name, cell, [s for s in slots if s.word == index and s.mask])
     return Layout(
         size, tuple((n, c, o) for n, (_, c, o) in words.items()), tuple(slots), tuple(rows),
-        flags[0] if flags else None, sum(bits),
+        flags[0] if flags else None, sum(bits) | sum({s.mask << s.lo for s in inside}),
     )  # fmt: skip
 
 

@@ -119,6 +119,11 @@ WRONG = [
         1, "overlaps another slice of 'w'", "b", 0,
     ),
     ({"a": int}, 0, "has no wire cell", "a", 0),
+    ({"v": ValidationBits("B"), "c": Annotated[int, Bits("v", 0, 2)], "a": N}, 2, "holds a field's validation", "", 2),
+    (
+        {"v": ValidationBits("B"), "c": Annotated[int | None, Bits("v", 2, 4), Valid(0)]},
+        1, "a slice of the validation word is always valid", "", 1,
+    ),
 ]  # fmt: skip
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from acpi.hest import Hest
+    from cper.framed import FramedSection
     from cper.record import Record
+    from cper.section import AnySection
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "bright_blue", "bright_red")
 
@@ -67,7 +69,7 @@ def struct_fields(obj: Struct, base: int, prefix: str, limit: int | None = None)
         yield Field(base + row.offset, row.size, f"{prefix}{row.path}", text, row.bits)
 
 
-def _body_fields(cls: type[Section] | None, body: bytes, base: int, prefix: str) -> Iterator[Field]:
+def _body_fields(cls: type[AnySection] | None, body: bytes, base: int, prefix: str) -> Iterator[Field]:
     if cls is None:
         yield Field(base, len(body), f"{prefix}body", "no known section type")
         return
@@ -76,9 +78,20 @@ def _body_fields(cls: type[Section] | None, body: bytes, base: int, prefix: str)
     except ValueError as error:
         yield Field(base, len(body), f"{prefix}body", str(error))
         return
+    if not isinstance(section, Section):
+        yield from _framed_fields(section, base, prefix)
+        return
     yield from struct_fields(section, base, prefix, len(body))
     if len(body) > section.SIZE:
         yield Field(base + section.SIZE, len(body) - section.SIZE, f"{prefix}tail", "bytes past the section")
+
+
+def _framed_fields(section: FramedSection[Any], base: int, prefix: str) -> Iterator[Field]:
+    for path, at, part in section.parts():
+        if isinstance(part, Struct):
+            yield from struct_fields(part, base + at, f"{prefix}{path}.")
+        elif part:
+            yield Field(base + at, len(part), f"{prefix}{path}", shown(part))
 
 
 def block_fields(block: StatusBlock, base: int = 0) -> Iterator[Field]:
@@ -133,10 +146,14 @@ def hest_fields(hest: Hest) -> Iterator[Field]:
             yield from struct_fields(source, at, f"sources[{index}].")
 
 
-def section_fields(section: Section) -> Iterator[Field]:
+def section_fields(section: AnySection) -> Iterator[Field]:
     """The fields of a bare section."""
-    yield Field(0, 0, type(section).__name__, f"{section.SIZE} bytes")
-    yield from struct_fields(section, 0, "")
+    if isinstance(section, Section):
+        yield Field(0, 0, type(section).__name__, f"{section.SIZE} bytes")
+        yield from struct_fields(section, 0, "")
+    else:
+        yield Field(0, 0, type(section).__name__, f"{len(section.encode())} bytes")
+        yield from _framed_fields(section, 0, "")
 
 
 def render(console: Console, data: bytes, fields: Iterable[Field], *, every: bool = False) -> None:
