@@ -21,6 +21,10 @@ class NestedVcpu(Vcpu):
     """A vCPU with EL0, EL1 and EL2."""
 
     MODES: ClassVar[frozenset[int]] = arm64.EL_MODES | {EL2T, EL2H}
+    STATE: ClassVar[tuple[str, ...]] = (
+        *Vcpu.STATE, "_hcr", "_hcrx", "_vbar_el2", "_sctlr_el2", "_sctlr2_el2", "elr_el2", "esr_el2", "far_el2",
+        "spsr_el2",
+    )  # fmt: skip
 
     __slots__ = (
         "_asynchronous_el2",

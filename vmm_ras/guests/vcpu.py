@@ -6,7 +6,7 @@ follow are taken as hardware takes them.  ``guests/nested.py`` adds EL2.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vmm_ras import arm64
 from vmm_ras.arm64 import (
@@ -22,7 +22,7 @@ from vmm_ras.arm64 import (
     VECTOR_SERROR,
 )
 from vmm_ras.effects import SetRegisters
-from vmm_ras.errors import InputError, StateError
+from vmm_ras.errors import InputError, SnapshotError, StateError
 from vmm_ras.events import VcpuState
 
 new = tuple.__new__  # of a NamedTuple, on the way of every error: half of what a call of the class costs
@@ -38,6 +38,11 @@ class Vcpu:
 
     MODES: ClassVar[frozenset[int]] = arm64.EL_MODES
     """PSTATE.M values that the vCPU can be in."""
+    STATE: ClassVar[tuple[str, ...]] = (
+        "x", "sp_el0", "sp_el1", "pc", "pstate", "elr", "spsr", "esr", "far", "disr", "vsesr", "latent", "_vbar",
+        "_sctlr", "_sctlr2",
+    )  # fmt: skip
+    """All that the vCPU remembers; everything else is worked out of it."""
 
     __slots__ = (
         "_asynchronous",
@@ -280,6 +285,30 @@ class Vcpu:
         """What the core is told of a vCPU that was stopped."""
         return new(VcpuState, (self.pc, self.pstate, tuple(self.x[:18]), self.vsesr, self._vbar, self._sctlr))
 
+    def take(self) -> dict[str, Any]:
+        """All that the vCPU remembers, as JSON-able values that share nothing with it."""
+        return {name.lstrip("_"): getattr(self, name) for name in self.STATE} | {"x": list(self.x)}
+
+    def put(self, value: object) -> None:
+        """Make a vCPU with these features remember what ``take`` gave.  Raises SnapshotError, and changes nothing."""
+        names = {name.lstrip("_"): name for name in self.STATE}
+        if not isinstance(value, dict) or set(value) != set(names):
+            raise SnapshotError(f"vCPU: expected {', '.join(names)}")
+        for name, number in value.items():
+            if name == "x":
+                fits = isinstance(number, list) and len(number) == len(self.x) and all(_is_word(n) for n in number)
+            elif name in {"vsesr", "latent"}:
+                fits = number is None or _is_word(number, arm64.ESR_ISS)
+            else:
+                fits = _is_word(number)
+            if not fits:
+                raise SnapshotError(f"vCPU: {name}: {str(number)[:40]} is no value of it")
+        if value["pstate"] & PSTATE_M not in self.MODES:
+            raise SnapshotError(f"vCPU: pstate {value['pstate']:#x}: not a mode that the vCPU has")
+        for name, number in value.items():
+            setattr(self, names[name], list(number) if name == "x" else number)
+        self._prepare()
+
     def set_registers(self, effect: SetRegisters) -> bool:
         """Carry out an SDEI dispatch or completion; True if a pending SError was taken when the vCPU went on."""
         _, _, _, x, pc, pstate, elr, spsr = effect
@@ -294,3 +323,7 @@ class Vcpu:
         if spsr is not None:
             self.spsr = spsr
         return self.poll_serror()
+
+
+def _is_word(number: object, limit: int = arm64.U64) -> bool:
+    return type(number) is int and 0 <= number <= limit
