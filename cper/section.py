@@ -22,6 +22,7 @@ MODULES: dict[UUID, str] = {
     UUID("a5bc1114-6f64-4ede-b863-3e83ed7c83b1"): "cper.memory:PlatformMemory",
     UUID("c5753963-3b84-4095-bf78-eddad3f9c9dd"): "cper.pci_bus:PciBus",
     UUID("eb5e4685-ca66-4769-b6a2-26068b001326"): "cper.pci_component:PciComponent",
+    UUID("81212a96-09ed-4996-9471-8d729c8e69ed"): "cper.firmware_error_record:FirmwareErrorRecord",
     UUID("d995e954-bbc1-430f-ad91-b44dcb3c6f35"): "cper.pcie:Pcie",
 }
 """Section Type GUID to ``module:class``.  A section of one's own is added here, before it is met."""
