@@ -13,26 +13,24 @@ stays out of the guest until its error can be told, or until the rule's ``hold_m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from acpi.image import PlacedSource
 from cper.common import Severity
-from vmm_ras import consumed, found
+from vmm_ras import answers, consumed, found
 from vmm_ras.arm64 import PSTATE_A
 from vmm_ras.consumed import Abort
 from vmm_ras.deciding import Decider, Hook, Lost, View
 from vmm_ras.delivery import bind, check_syndrome
 from vmm_ras.effects import (
-    Acked,
     Effect,
-    Escalate,
     HookFailed,
     OwnMemory,
     Release,
     Reply,
     SetRegisters,
     Stop,
-    TakenBack,
     Undelivered,
 )
 from vmm_ras.events import (
@@ -145,8 +143,8 @@ class Notifier:
             MemoryFault: self._memory_fault,
             Stopped: self._stopped,
             Done: self._done,
-            Failed: self._failed,
-            AckRead: self._ack,
+            Failed: partial(answers.failed, self),
+            AckRead: partial(answers.ack, self),
             GuestCall: self._call,
             Proceed: self._proceed,
             Replaced: self._replaced,
@@ -179,7 +177,7 @@ class Notifier:
             if source.state.poll <= now:
                 out.append(source.look(self.next_id()))
             if source.state.overdue <= now:
-                self._overdue(source, now, out)
+                answers.overdue(self, source, now, out)
         for queue in [q for q, (until, _) in self.ready.items() if until <= now]:
             del self.ready[queue]
         if self.stuck:
@@ -413,119 +411,6 @@ class Notifier:
         self.done = event.effect
         return []
 
-    def _ack(self, event: AckRead, now: float) -> list[Effect]:
-        effect, source_id, value = event
-        source = self.busy.get(source_id)
-        if source is None or effect < source.state.first:
-            return []  # read before the present block was posted: it says nothing about it
-        if effect == source.state.peek:
-            source.state.peek = 0
-            if value:  # unread: whoever was told did not look
-                again: list[Effect] = []
-                found.notify(self, source, again)
-                return again
-            return []
-        if not source.acknowledged(value):
-            source.unread(now)
-            return []
-        pages = source.clear()
-        del self.busy[source_id]
-        poison = self.poison
-        poison.acknowledge(pages, self.page_shift)
-        self.last_id = id = self.last_id + 1
-        out: list[Effect] = [new(Acked, (id, source_id, pages))]
-        if self.aborts and source.way == "sea":
-            consumed.resume(self, now, out)
-        if poison.counts[UNREPORTED]:
-            found.kick(self, now, out)
-        return out
-
-    def _failed(self, event: Failed, now: float) -> list[Effect]:
-        id, reason = event
-        out: list[Effect] = []
-        for vcpu, stop in self.stopping.items():
-            if stop == id:
-                self._unreachable(vcpu, reason, now, out)
-                return out
-        for vcpu, entering in self.entering.items():
-            if entering == id:
-                for other in self.sdei.abandon(vcpu):
-                    self.stop(other, out)
-        for source in list(self.busy.values()):
-            s = source.state
-            writing = s.first <= id <= s.first + (2 if source.placed.ack is not None else 1)
-            if writing or id == s.last:
-                if writing:
-                    s.broken = reason
-                else:
-                    s.refused[s.queue] = now + self.rules[s.queue].unacked.after_ms / 1000
-                self.take_back(source, reason, out)
-                found.kick(self, now, out)
-                break
-        return out
-
-    def _unreachable(self, vcpu: int, reason: str, now: float, out: list[Effect]) -> None:
-        """The vCPU could not be stopped: what waited for that is told on another one, or by other ways."""
-        del self.stopping[vcpu]
-        abort = self.aborts.get(vcpu)
-        if abort is not None and abort.state is None:
-            del self.aborts[vcpu]
-            if abort.first >= 0:
-                found.found(self, Code.AR, abort.first, abort.start, abort.pages, abort.lsb, now, out)
-        waiting = self.wanted.pop(vcpu, [])
-        sdei = self.sdei
-        moving = [s for s in self.busy.values() if s.way == "sdei" and sdei.can_run(s.placed.vector, vcpu)]
-        sdei.set_absent(vcpu)
-        for source in list(self.busy.values()):
-            s = source.state
-            other = sdei.signal(source.placed.vector) if source in moving else None
-            if other is not None:
-                s.vcpu = other
-                self.stop(other, out)
-            elif source in moving or source.placed.source_id in waiting or (source.way == "sdei" and s.vcpu == vcpu):
-                s.refused[s.queue] = now + self.rules[s.queue].unacked.after_ms / 1000
-                self.take_back(source, reason, out)
-                for pe in range(self.vcpus):  # when the refusal is over they are tried again
-                    if pe not in self.aborts:
-                        sdei.set_absent(pe, False)
-        found.kick(self, now, out)
-
-    def take_back(self, source: ErrorSource, reason: str, out: list[Effect]) -> None:
-        """Withdraw an unread block; its pages wait again."""
-        queue, pages = source.state.queue, source.clear()
-        self.busy.pop(source.placed.source_id, None)
-        if source.way == "sdei":
-            self.sdei.withdraw(source.placed.vector)
-        out.append(TakenBack(self.next_id(), source.placed.source_id, pages, reason))
-        out.append(source.take_back(self.next_id()))
-        if all(way == "sea" for way in self.rules[queue].deliver):  # no other way of the rule is left for a page
-            queue = self.decide(Code.AO, pages[0][0] >> self.page_shift, self.page_shift, out)
-        elsewhere = [self._span(*entry) for other in self.busy.values() for entry in other.state.pages]
-        for entry in pages:
-            for page in self._span(*entry):
-                if self.poison.state(page) == POSTED and not any(page in span for span in elsewhere):
-                    self.poison.set(page, UNREPORTED, queue)
-
-    def _span(self, gpa: int, size: int) -> range:
-        """The pages of one entry; a large one may be named by an address inside it."""
-        first = (gpa & -size) >> self.page_shift
-        return range(first, first + (size >> self.page_shift))
-
-    def _overdue(self, source: ErrorSource, now: float, out: list[Effect]) -> None:
-        s = source.state
-        rule = self.rules[s.queue]
-        if s.tries < rule.unacked.tries:
-            s.tries += 1
-            s.overdue = now + rule.unacked.after_ms / 1000
-            out.append(source.look_at_status(self.next_id()))
-            return
-        s.overdue = NEVER
-        if rule.unacked.then == "next" and found.tell_elsewhere(self, source, now, out):
-            return
-        then = "report" if rule.unacked.then == "next" else rule.unacked.then
-        reason = f"source {source.placed.source_id}: no acknowledgement in {(s.tries + 1) * rule.unacked.after_ms} ms"
-        out.append(Escalate(self.next_id(), source.placed.source_id, then, reason))
-
     # -- SDEI calls ------------------------------------------------------------------
 
     def _call(self, event: GuestCall, now: float) -> list[Effect]:
@@ -541,7 +426,7 @@ class Notifier:
         for event_number in result.discarded:
             source = self._by_event.get(event_number)
             if source is not None and source.state.pages:
-                self.take_back(source, "the guest unregistered the event", out)
+                answers.take_back(self, source, "the guest unregistered the event", out)
         if self.stuck:
             self.stuck.clear()
         self._out = vcpu

@@ -1,0 +1,141 @@
+"""What became of a posted block: acknowledged, not carried out, overdue; and what follows from that.
+
+posted --ack--> acked        the source is free: whoever waited for it is told
+       --failed--> taken back   its pages wait again, for another way or until the rule's time is over
+       --overdue--> looked at, notified again, told elsewhere, and in the end the orchestrator's
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmm_ras import consumed, found
+from vmm_ras.effects import Acked, Effect, Escalate, TakenBack
+from vmm_ras.events import AckRead, Code, Failed
+from vmm_ras.memory import POSTED, UNREPORTED
+from vmm_ras.source import NEVER, ErrorSource, new
+
+if TYPE_CHECKING:
+    from vmm_ras.notifier import Notifier
+
+
+def ack(core: Notifier, event: AckRead, now: float) -> list[Effect]:
+    """The gate, or the block status, was read: go on if the guest has acknowledged, look again later if not."""
+    effect, source_id, value = event
+    source = core.busy.get(source_id)
+    if source is None or effect < source.state.first:
+        return []  # read before the present block was posted: it says nothing about it
+    if effect == source.state.peek:
+        source.state.peek = 0
+        if value:  # unread: whoever was told did not look
+            again: list[Effect] = []
+            found.notify(core, source, again)
+            return again
+        return []
+    if not source.acknowledged(value):
+        source.unread(now)
+        return []
+    pages = source.clear()
+    del core.busy[source_id]
+    poison = core.poison
+    poison.acknowledge(pages, core.page_shift)
+    core.last_id = id = core.last_id + 1
+    out: list[Effect] = [new(Acked, (id, source_id, pages))]
+    if core.aborts and source.way == "sea":
+        consumed.resume(core, now, out)
+    if poison.counts[UNREPORTED]:
+        found.kick(core, now, out)
+    return out
+
+
+def failed(core: Notifier, event: Failed, now: float) -> list[Effect]:
+    """An effect was not carried out: what depended on it is told by other ways."""
+    id, reason = event
+    out: list[Effect] = []
+    for vcpu, stop in core.stopping.items():
+        if stop == id:
+            unreachable(core, vcpu, reason, now, out)
+            return out
+    for vcpu, entering in core.entering.items():
+        if entering == id:
+            for other in core.sdei.abandon(vcpu):
+                core.stop(other, out)
+    for source in list(core.busy.values()):
+        s = source.state
+        writing = s.first <= id <= s.first + (2 if source.placed.ack is not None else 1)
+        if writing or id == s.last:
+            if writing:
+                s.broken = reason
+            else:
+                s.refused[s.queue] = now + core.rules[s.queue].unacked.after_ms / 1000
+            take_back(core, source, reason, out)
+            found.kick(core, now, out)
+            break
+    return out
+
+
+def unreachable(core: Notifier, vcpu: int, reason: str, now: float, out: list[Effect]) -> None:
+    """The vCPU could not be stopped: what waited for that is told on another one, or by other ways."""
+    del core.stopping[vcpu]
+    abort = core.aborts.get(vcpu)
+    if abort is not None and abort.state is None:
+        del core.aborts[vcpu]
+        if abort.first >= 0:
+            found.found(core, Code.AR, abort.first, abort.start, abort.pages, abort.lsb, now, out)
+    waiting = core.wanted.pop(vcpu, [])
+    sdei = core.sdei
+    moving = [s for s in core.busy.values() if s.way == "sdei" and sdei.can_run(s.placed.vector, vcpu)]
+    sdei.set_absent(vcpu)
+    for source in list(core.busy.values()):
+        s = source.state
+        other = sdei.signal(source.placed.vector) if source in moving else None
+        if other is not None:
+            s.vcpu = other
+            core.stop(other, out)
+        elif source in moving or source.placed.source_id in waiting or (source.way == "sdei" and s.vcpu == vcpu):
+            s.refused[s.queue] = now + core.rules[s.queue].unacked.after_ms / 1000
+            take_back(core, source, reason, out)
+            for pe in range(core.vcpus):  # when the refusal is over they are tried again
+                if pe not in core.aborts:
+                    sdei.set_absent(pe, False)
+    found.kick(core, now, out)
+
+
+def take_back(core: Notifier, source: ErrorSource, reason: str, out: list[Effect]) -> None:
+    """Withdraw an unread block; its pages wait again."""
+    queue, pages = source.state.queue, source.clear()
+    core.busy.pop(source.placed.source_id, None)
+    if source.way == "sdei":
+        core.sdei.withdraw(source.placed.vector)
+    out.append(TakenBack(core.next_id(), source.placed.source_id, pages, reason))
+    out.append(source.take_back(core.next_id()))
+    if all(way == "sea" for way in core.rules[queue].deliver):  # no other way of the rule is left for a page
+        queue = core.decide(Code.AO, pages[0][0] >> core.page_shift, core.page_shift, out)
+    elsewhere = [_span(core, *entry) for other in core.busy.values() for entry in other.state.pages]
+    for entry in pages:
+        for page in _span(core, *entry):
+            if core.poison.state(page) == POSTED and not any(page in span for span in elsewhere):
+                core.poison.set(page, UNREPORTED, queue)
+
+
+def _span(core: Notifier, gpa: int, size: int) -> range:
+    """The pages of one entry; a large one may be named by an address inside it."""
+    first = (gpa & -size) >> core.page_shift
+    return range(first, first + (size >> core.page_shift))
+
+
+def overdue(core: Notifier, source: ErrorSource, now: float, out: list[Effect]) -> None:
+    """The acknowledgement did not come in time: the next step of the rule's ``unacked``."""
+    s = source.state
+    rule = core.rules[s.queue]
+    if s.tries < rule.unacked.tries:
+        s.tries += 1
+        s.overdue = now + rule.unacked.after_ms / 1000
+        out.append(source.look_at_status(core.next_id()))
+        return
+    s.overdue = NEVER
+    if rule.unacked.then == "next" and found.tell_elsewhere(core, source, now, out):
+        return
+    then = "report" if rule.unacked.then == "next" else rule.unacked.then
+    reason = f"source {source.placed.source_id}: no acknowledgement in {(s.tries + 1) * rule.unacked.after_ms} ms"
+    out.append(Escalate(core.next_id(), source.placed.source_id, then, reason))
