@@ -35,8 +35,8 @@ def explain(run: Replay, entries: Iterable[tuple[int, float | None, Any]]) -> It
         row = run.handling
         if row is None:
             return
-        by_rules = decider.decide(lost, view) == index
-        tried = tuple(decider.explain(lost, view)) if by_rules else ()
+        by_hook = decider.asked(lost, view)[0] is not None  # it is a pure function: asking again changes nothing
+        tried = () if by_hook else tuple(decider.explain(lost, view))
         made = decisions.setdefault(row.seq, [])
         decision = Decision(lost.code.name, decider.rules[index].name, tried)
         if decision not in made:

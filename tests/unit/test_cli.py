@@ -198,3 +198,73 @@ def test_a_process_says_what_a_call_says() -> None:
 
     assert process(*words, stdin=data).stdout == cli(*words, stdin=data).stdout
     assert process("replay", "/nowhere", code=1).stderr == cli("replay", "/nowhere", code=1).stderr
+
+
+def test_policy_explain_says_which_rules_were_tried() -> None:
+    rows = [json.loads(line) for line in cli("policy", "explain", TRACE, "--json").stdout.splitlines()]
+
+    assert len(rows) == 18
+    consumed = next(r for r in rows if r["code"] == "AR")
+    assert consumed["decisions"][0] == {
+        "code": "AR", "rule": "consumed", "by": "rules",
+        "tried": [
+            {"rule": "consumed-in-kernel", "reason": "el = 1, but el is 0"},
+            {"rule": "consumed", "reason": None},
+        ],
+    }  # fmt: skip
+    own = [r for r in rows if r["outcome"] == "own-memory"]
+    assert all(r["decisions"] == [] for r in own), "nothing was decided about the VMM's own memory"
+    text = cli("policy", "explain", TRACE).stdout.decode()
+    assert "    AR  consumed-in-kernel       el = 1, but el is 0\n    AR  consumed                 holds" in text
+
+
+def test_an_explanation_names_the_hook_and_all_decisions_of_an_event(tmp_path: Path) -> None:
+    hook = tmp_path / "hook.py"
+    hook.write_text(
+        "def decide(lost, view):\n    return 'found' if lost.code.name == 'AO' and lost.lsb > 12 else None\n"
+    )
+    trace = tmp_path / "t.jsonl"
+    trace.write_text(
+        '{"event":"trace","version":1}\n{"event":"memory","hva":0,"gpa":1073741824,"size":1073741824}\n'
+        '{"event":"vcpu","vcpu":0,"tid":7}\n{"event":"signal","code":"AR","hva":4096,"lsb":16,"tid":7}\n'
+    )
+
+    (row,) = (
+        json.loads(line) for line in cli("policy", "explain", trace, "--hook", hook, "--json").stdout.splitlines()
+    )
+
+    assert [(d["code"], d["rule"], d["by"]) for d in row["decisions"]] == [
+        ("AR", "consumed", "rules"),
+        ("AO", "found", "hook"),
+    ]
+    done = cli("replay", trace, "--hook", hook, "--json")
+    assert json.loads(done.stdout.splitlines()[0])["rule"] == "consumed"
+
+
+def test_a_hook_that_fails_is_told_of_in_a_replay(tmp_path: Path) -> None:
+    hook = tmp_path / "hook.py"
+    hook.write_text("def decide(lost, view):\n    return 1 / 0\n")
+
+    done = cli("replay", TRACE, "--hook", hook, "--json")
+
+    assert b"the hook raised ZeroDivisionError: division by zero; the rules decide\n" in done.stderr
+    assert done.stderr.count(b"ZeroDivisionError") == 1
+
+
+def test_overlaps_are_notes_and_contradictions_are_findings(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    text = (
+        'version = 1\n[[rule]]\nname = "low"\nwhen = { gpa_to = 4096 }\naction = "ignore"\n'
+        '[[rule]]\nname = "large"\nwhen = { lsb_min = 21 }\naction = "stop"\n'
+        '[[rule]]\nname = "rest"\ndeliver = ["sea", "polled"]\n'
+    )
+    file.write_text(text)
+    done = cli("policy", "check", file)
+    assert b"note: rules 1 'low' and 2 'large' overlap" in done.stdout
+    assert b"3 rules, 0 findings, digest " in done.stdout
+    file.write_text(
+        text.replace('name = "rest"', 'name = "rest"\nreport = "first"\nlarge = "touch"\nwhen = { lsb_max = 12 }')
+        + text[12:].replace('"low"', '"b"').replace('"large"', '"c"').replace('"rest"', '"d"')
+    )
+    done = cli("policy", "check", file, "--json", code=1)
+    assert any("contradicts itself: large" in f for f in json.loads(done.stdout)["findings"])
