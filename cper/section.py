@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MODULES: dict[UUID, str] = {
     UUID("9876ccad-47b4-4bdb-b65e-16f193c4f3db"): "cper.processor_generic:ProcessorGeneric",
     UUID("a5bc1114-6f64-4ede-b863-3e83ed7c83b1"): "cper.memory:PlatformMemory",
+    UUID("61ec04fc-48e6-d813-25c9-8daa44750b12"): "cper.memory2:PlatformMemory2",
     UUID("c5753963-3b84-4095-bf78-eddad3f9c9dd"): "cper.pci_bus:PciBus",
     UUID("eb5e4685-ca66-4769-b6a2-26068b001326"): "cper.pci_component:PciComponent",
     UUID("81212a96-09ed-4996-9471-8d729c8e69ed"): "cper.firmware_error_record:FirmwareErrorRecord",
