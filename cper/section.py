@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 MODULES: dict[UUID, str] = {
     UUID("9876ccad-47b4-4bdb-b65e-16f193c4f3db"): "cper.processor_generic:ProcessorGeneric",
+    UUID("dc3ea0b0-a144-4797-b95b-53fa242b6e1d"): "cper.ia32x64:Ia32X64Processor",
     UUID("a5bc1114-6f64-4ede-b863-3e83ed7c83b1"): "cper.memory:PlatformMemory",
     UUID("61ec04fc-48e6-d813-25c9-8daa44750b12"): "cper.memory2:PlatformMemory2",
     UUID("c5753963-3b84-4095-bf78-eddad3f9c9dd"): "cper.pci_bus:PciBus",
     UUID("eb5e4685-ca66-4769-b6a2-26068b001326"): "cper.pci_component:PciComponent",
     UUID("81212a96-09ed-4996-9471-8d729c8e69ed"): "cper.firmware_error_record:FirmwareErrorRecord",
     UUID("d995e954-bbc1-430f-ad91-b44dcb3c6f35"): "cper.pcie:Pcie",
+    UUID("5b51fef7-c79d-4434-8f1b-aa62de3e2c64"): "cper.dmar:DmarGeneric",
+    UUID("71761d37-32b2-45cd-a7d0-b0fedd93e8cf"): "cper.dmar_vtd:DmarVtd",
+    UUID("036f84e1-7f37-428c-a79e-575fdfaa84ec"): "cper.dmar_iommu:DmarIommu",
 }
 """Section Type GUID to ``module:class``.  A section of one's own is added here, before it is met."""
 
