@@ -30,6 +30,7 @@ MODULES: dict[UUID, str] = {
     UUID("5b51fef7-c79d-4434-8f1b-aa62de3e2c64"): "cper.dmar:DmarGeneric",
     UUID("71761d37-32b2-45cd-a7d0-b0fedd93e8cf"): "cper.dmar_vtd:DmarVtd",
     UUID("036f84e1-7f37-428c-a79e-575fdfaa84ec"): "cper.dmar_iommu:DmarIommu",
+    UUID("5e4706c1-5356-48c6-930b-52f2120a4458"): "cper.fru_memory_poison:FruMemoryPoison",
 }
 """Section Type GUID to ``module:class``.  A section of one's own is added here, before it is met."""
 
