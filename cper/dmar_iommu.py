@@ -12,7 +12,7 @@ class DmarIommu(Section, size=144, guid="036f84e1-7f37-428c-a79e-575fdfaa84ec"):
     """A DMA remapping fault of an IOMMU: registers and tables of the remapping unit."""
 
     revision: U8 = 0
-    """Revision of the IOMMU, as its reporting structure gives it."""
+    """Revision of the IOMMU specification."""
     reserved: ClassVar[Word] = Reserved(7)
     control: U64 = 0
     """Control register."""

@@ -31,6 +31,7 @@ MODULES: dict[UUID, str] = {
     UUID("71761d37-32b2-45cd-a7d0-b0fedd93e8cf"): "cper.dmar_vtd:DmarVtd",
     UUID("036f84e1-7f37-428c-a79e-575fdfaa84ec"): "cper.dmar_iommu:DmarIommu",
     UUID("5e4706c1-5356-48c6-930b-52f2120a4458"): "cper.fru_memory_poison:FruMemoryPoison",
+    UUID("91335ef6-ebfb-4478-a6a6-88b728cf75d7"): "cper.ccix_per:CcixPer",
 }
 """Section Type GUID to ``module:class``.  A section of one's own is added here, before it is met."""
 
