@@ -60,13 +60,20 @@ class Section(Struct):
 
         A shorter body reads as if zeroes followed.  Raises TruncatedError, DecodeError.
         """
-        if len(body) >= cls.SIZE:
-            return cls.decode(body)
+        return cls.decode(body if len(body) >= cls.SIZE else cls._filled(body))
+
+    @classmethod
+    def plain_of_body(cls, body: bytes) -> dict[str, Any]:
+        """``of_body(body).plain()`` without the object."""
+        return cls.plain_of(body if len(body) >= cls.SIZE else cls._filled(body))
+
+    @classmethod
+    def _filled(cls, body: bytes) -> bytes:
         if len(body) < cls.SIZES[0]:
             raise TruncatedError(
                 f"{cls.SIZES[0]} bytes needed, {len(body)} given", structure=cls.__name__, offset=len(body)
             )
-        return cls.decode(body.ljust(cls.SIZE, b"\0"))
+        return body.ljust(cls.SIZE, b"\0")
 
 
 def section_class(guid: UUID) -> type[AnySection] | None:
@@ -105,12 +112,11 @@ def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
     if cls is None:
         return {"body": body.hex()}
     try:
-        section = cls.of_body(body)
+        if not issubclass(cls, Section):  # a frame holds its whole body
+            return {"section": cls.of_body(body).plain()}
+        out: dict[str, Any] = {"section": cls.plain_of_body(body)}
     except ValueError as error:
         return {"body": body.hex(), "error": str(error)}
-    out: dict[str, Any] = {"section": section.plain()}
-    if not isinstance(section, Section):  # a frame holds its whole body
-        return out
     if len(body) < cls.SIZE:
         out["length"] = len(body)
     elif len(body) > cls.SIZE:
