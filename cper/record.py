@@ -114,6 +114,7 @@ class SectionDescriptor(Struct, size=72):
 
 
 _ONE = SectionDescriptor.SIZE
+_RECORD_LENGTH = RecordHeader.at("record_length").offset
 _OFFSET, _LENGTH = SectionDescriptor.at("section_offset").offset, SectionDescriptor.at("section_length").offset
 
 
@@ -229,16 +230,15 @@ def _whole(cls: type[R], header: RecordHeader, sections: tuple[RecordSection, ..
 
 def _check_length(header: RecordHeader, given: int) -> None:
     end = RecordHeader.SIZE + _ONE * header.section_count
-    at = RecordHeader.at("record_length").offset
     if header.record_length < end:
         raise DecodeError(
             f"{header.record_length} bytes cannot hold {header.section_count} sections: {end} are needed",
-            structure="Record", path="header.record_length", offset=at,
+            structure="Record", path="header.record_length", offset=_RECORD_LENGTH,
         )  # fmt: skip
     if header.record_length > given:
         raise TruncatedError(
             f"{header.record_length} bytes needed, {given} given", structure="Record", path="header.record_length",
-            offset=at,
+            offset=_RECORD_LENGTH,
         )  # fmt: skip
 
 
