@@ -22,7 +22,7 @@ from vmm_ras.effects import (
     Report,
     Stop,
 )
-from vmm_ras.events import Code, HostSignal, Proceed, Replaced
+from vmm_ras.events import Code, Failed, HostSignal, Proceed, Replaced
 from vmm_ras.memory import ACKED, HEALTHY, POSTED, UNREPORTED
 
 BOTH = '[[rule]]\nname = "consumed"\nwhen = { code = "AR" }\ndeliver = ["sea"]\n'
@@ -365,3 +365,54 @@ def test_a_hook_that_fails_is_told_and_the_rules_decide(answer: object, reason: 
 
     assert [e.reason for e in of(effects, HookFailed)] == [reason]
     assert decided(effects) == ["found"]
+
+
+# -- found by walking at random (make prove) -----------------------------------------------------
+
+
+def test_a_held_vcpu_goes_on_when_its_page_was_replaced() -> None:
+    m = Machine(policy=policy(BOTH + 'report = "first"\nreport_ms = 500\n', FOUND))
+    m.ar(3)
+
+    effects = m.receive(Replaced(GPA + 0x3000, 4096))
+
+    assert [type(e) for e in effects] == [Release]
+    assert of(m.wait(5), InjectSea) == []
+    assert m.state(3) == HEALTHY
+
+
+def test_of_a_large_page_that_was_replaced_in_part_only_the_accessed_page_is_told() -> None:
+    m = Machine(policy=policy(BOTH + 'report = "first"\nreport_ms = 500\n', FOUND))
+    m.ar(17, lsb=14)
+
+    m.receive(Replaced(GPA + 0x12000, 0x2000))
+    m.wait(5)
+
+    assert [m.state(page) for page in range(16, 20)] == [ACKED, ACKED, HEALTHY, HEALTHY]
+
+
+def test_a_refusal_that_is_over_is_no_deadline() -> None:
+    m = Machine(policy=policy(BOTH, '[[rule]]\nname = "found"\ndeliver = ["polled", "gsiv"]\n'))
+    m.os.polls_stopped = True
+    m.ao(1)
+    m.ao(2)
+    m.core.stuck.add(1)
+    m.core.ways["gsiv"][0].state.refused[1] = 0.5  # behind a busy source: nobody asks it
+
+    m.core.expire(1.0)
+
+    deadline = m.core.next_deadline()
+    assert deadline is None or deadline > 1.0
+
+
+def test_taking_back_a_spanning_entry_leaves_alone_what_another_source_holds() -> None:
+    m = Machine(policy=policy(BOTH, '[[rule]]\nname = "found"\ndeliver = ["sdei"]\nlarge = "mask"\n'))
+    m.os.ack_delay[None] = float("inf")
+    m.ao(16, lsb=16)
+    m.ar(16, vcpu=1)
+    event = m.core.ways["sdei"][0]
+
+    m.core.receive(Failed(event.state.last, "no"), m.now)
+
+    assert m.state(16) == POSTED, "the SEA's record stands"
+    assert {m.state(page) for page in range(17, 32)} == {UNREPORTED}
