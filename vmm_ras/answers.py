@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from vmm_ras import consumed, found
 from vmm_ras.effects import Acked, Effect, Escalate, TakenBack
-from vmm_ras.events import AckRead, Code, Failed
+from vmm_ras.events import AckRead, Code, Failed, new
 from vmm_ras.memory import POSTED, UNREPORTED
-from vmm_ras.source import NEVER, ErrorSource, new
+from vmm_ras.source import NEVER, ErrorSource
 
 if TYPE_CHECKING:
     from vmm_ras.notifier import Notifier

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmm_ras.delivery import sea_syndrome
 from vmm_ras.effects import Decided, Effect, Escalate, Hold, InjectSea, Posted, Release, Report
-from vmm_ras.events import Code, VcpuState
+from vmm_ras.events import Code, VcpuState, new
 from vmm_ras.memory import HEALTHY, HELD, POSTED, TOUCH, UNREPORTED, aligned
 from vmm_ras.policy import Rule
-from vmm_ras.source import NEVER, ErrorSource, new
+from vmm_ras.source import NEVER, ErrorSource
 
 if TYPE_CHECKING:
     from vmm_ras.notifier import Notifier

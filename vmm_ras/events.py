@@ -9,6 +9,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+new = tuple.__new__
+"""Makes a NamedTuple of a tuple at half of what its own constructor costs: for those that every error takes."""
+
 
 class Code(IntEnum):
     """``si_code`` of a memory-failure SIGBUS."""

@@ -18,10 +18,10 @@ from vmm_ras.effects import (
     Report,
     Undelivered,
 )
-from vmm_ras.events import Code, VcpuState
+from vmm_ras.events import Code, VcpuState, new
 from vmm_ras.memory import POSTED, TOUCH
 from vmm_ras.policy import Rule
-from vmm_ras.source import ErrorSource, new
+from vmm_ras.source import ErrorSource
 
 MAX_BLOCK_ENTRIES = 0x3FF
 """What a block status can count (ACPI 6.5, 18.3.2.7.1)."""
@@ -128,7 +128,7 @@ def _post(core: Notifier, source: ErrorSource, way: str, queue: int, now: float,
 
 
 def tell_elsewhere(core: Notifier, silent: ErrorSource, now: float, out: list[Effect]) -> bool:
-    """Tell the pages of a source that the guest does not acknowledge through another one; whether there is one."""
+    """Tell the pages of a source that the guest does not acknowledge through another one; whether it takes them all."""
     queue, pages = silent.state.queue, silent.state.pages
     for way in core.rules[queue].deliver:
         for source in core.ways[way]:
@@ -137,7 +137,7 @@ def tell_elsewhere(core: Notifier, silent: ErrorSource, now: float, out: list[Ef
             if way == "sdei" and not core.sdei.accepts(source.placed.vector):
                 continue
             _publish(core, source, way, pages[: source.capacity], queue, now, out)
-            return True
+            return len(pages) <= source.capacity
     return False
 
 

@@ -47,6 +47,7 @@ from vmm_ras.events import (
     Replaced,
     Stopped,
     VcpuState,
+    new,
 )
 from vmm_ras.history import History
 from vmm_ras.memory import ACKED, HEALTHY, POSTED, UNREPORTED, MemoryMap, MemorySlot, PoisonMap
@@ -55,7 +56,7 @@ from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle, memory_block
 from vmm_ras.sdei import SdeiDispatcher
 from vmm_ras.sdei_state import EventDescription
-from vmm_ras.source import NEVER, ErrorSource, new
+from vmm_ras.source import NEVER, ErrorSource
 
 HOOK_EVENTS = 1000
 """Times of errors that are kept for a hook's ``view.span``."""

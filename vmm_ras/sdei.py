@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 from vmm_ras.arm64 import EL1H, EL1T, NEOVERSE_N1, PSTATE_M, Features
 from vmm_ras.errors import InputError, StateError
-from vmm_ras.events import VcpuState
+from vmm_ras.events import VcpuState, new
 from vmm_ras.sdei_calls import CALLS, MPIDR_AFFINITY
 from vmm_ras.sdei_handlers import Handlers
 from vmm_ras.sdei_snapshot import from_plain, to_plain
@@ -40,8 +40,6 @@ _NO_ARGS: Final = (0,) * 5
 _NO_REGISTERS: Final = (0,) * SAVED_REGISTERS
 _UNKNOWN: Final = CallResult(NOT_SUPPORTED)
 _NOTHING: Final = ()
-_new = tuple.__new__
-"""Makes a NamedTuple of a tuple at half of what its own constructor costs; each event takes several."""
 
 
 class SdeiDispatcher(Handlers):
@@ -195,12 +193,12 @@ class SdeiDispatcher(Handlers):
         pc, pstate, x = state.pc, state.pstate, state.x
         if len(x) != SAVED_REGISTERS:
             x = (*x, *_NO_REGISTERS)[:SAVED_REGISTERS]
-        s.contexts[vcpu].append(_new(Context, (number, x, pc, pstate)))
+        s.contexts[vcpu].append(new(Context, (number, x, pc, pstate)))
         self.busy |= 1 << vcpu
         if critical:
             self.critical |= 1 << vcpu
         x = number, argument, pc, pstate
-        return _new(Dispatch, (number, x, entry, self.entry_pstate(pstate, state.sctlr)))
+        return new(Dispatch, (number, x, entry, self.entry_pstate(pstate, state.sctlr)))
 
     def abandon(self, vcpu: int) -> tuple[int, ...]:
         """The registers of the last dispatch on the vCPU could not be set: its handler does not run after all.
@@ -271,7 +269,7 @@ class SdeiDispatcher(Handlers):
         if len(args) < len(_NO_ARGS):
             args = (*args, *_NO_ARGS)
         answer = call(self, vcpu, args, state, active)
-        result = answer if isinstance(answer, CallResult) else _new(CallResult, (answer, None, (), (), None, False))
+        result = answer if isinstance(answer, CallResult) else new(CallResult, (answer, None, (), (), None, False))
         if self.state.pending:
             # A call changes what can run on its own PE, where shared events can run, and SIGNAL names one more PE.
             wanted = self.targets((vcpu, SHARED), vcpu)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmm_ras import sdei_table as t
 from vmm_ras.arm64 import U64
-from vmm_ras.events import VcpuState
+from vmm_ras.events import VcpuState, new
 from vmm_ras.sdei_state import SHARED, CallResult, Registers, Registration, interrupt_is_shared, is_code_address
 from vmm_ras.sdei_table import Action
 
@@ -24,7 +24,6 @@ Call = Callable[["SdeiDispatcher", int, Args, VcpuState, Active], int | CallResu
 
 MPIDR_AFFINITY: Final = 0xFF_00FF_FFFF
 """Aff3 to Aff0; the other bits of an MPIDR say nothing about which PE it is."""
-_new = tuple.__new__
 _COMPLETE: Final = int(Action.COMPLETE)
 _COMPLETE_AND_RESUME: Final = int(Action.COMPLETE_AND_RESUME)
 
@@ -108,8 +107,8 @@ def _complete(d: SdeiDispatcher, vcpu: int, args: Args, state: VcpuState, active
     if not d.state.contexts[vcpu]:
         return t.DENIED
     event, x, pc, pstate = d.pop(vcpu, _COMPLETE)
-    registers = _new(Registers, (x, pc, pstate, None, None))
-    return _new(CallResult, (None, registers, (), (), event, args[0] != t.EV_HANDLED))
+    registers = new(Registers, (x, pc, pstate, None, None))
+    return new(CallResult, (None, registers, (), (), event, args[0] != t.EV_HANDLED))
 
 
 def _complete_and_resume(
@@ -119,8 +118,8 @@ def _complete_and_resume(
         return t.DENIED
     event, x, pc, pstate = d.pop(vcpu, _COMPLETE_AND_RESUME)
     # As if the interrupted context had taken an exception to the address given.
-    registers = _new(Registers, (x, args[0], d.entry_pstate(pstate, state.sctlr), pc, pstate))
-    return _new(CallResult, (None, registers, (), (), event, False))
+    registers = new(Registers, (x, args[0], d.entry_pstate(pstate, state.sctlr), pc, pstate))
+    return new(CallResult, (None, registers, (), (), event, False))
 
 
 def _unregister(d: SdeiDispatcher, vcpu: int, args: Args, state: VcpuState, active: Active) -> int | CallResult:

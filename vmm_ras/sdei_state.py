@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from vmm_ras.arm64 import U64
-from vmm_ras.events import VcpuState
+from vmm_ras.events import VcpuState, new
 from vmm_ras.sdei_table import RM_ANY
 
 SHARED: Final = -1
@@ -121,9 +121,9 @@ class CallResult(NamedTuple):
         """What the calling vCPU holds when it has its answer: what a dispatch on it interrupts."""
         r, rest = self.registers, state[3:]
         if r is not None:
-            return tuple.__new__(VcpuState, (r.pc, r.pstate, r.x, *rest))
+            return new(VcpuState, (r.pc, r.pstate, r.x, *rest))
         assert self.x0 is not None
-        return tuple.__new__(VcpuState, (state.pc, state.pstate, (self.x0 & U64, *state.x[1:]), *rest))
+        return new(VcpuState, (state.pc, state.pstate, (self.x0 & U64, *state.x[1:]), *rest))
 
 
 def is_code_address(address: int) -> bool:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from acpi.image import PlacedSource
 from vmm_ras.effects import ArmAck, Effect, PollAck, WriteGuest
+from vmm_ras.events import new
 from vmm_ras.policy import Rule
 from vmm_ras.record import capacity
 
 NEVER = float("inf")
-new = tuple.__new__  # of a NamedTuple, on the way of every error: half of what a call of the class costs
 FIRST_POLL = 0.001
 """Seconds to the first timed look at an ack; each further one waits twice as long."""
 LAST_POLL = 1.0

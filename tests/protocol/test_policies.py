@@ -416,3 +416,19 @@ def test_taking_back_a_spanning_entry_leaves_alone_what_another_source_holds() -
 
     assert m.state(16) == POSTED, "the SEA's record stands"
     assert {m.state(page) for page in range(17, 32)} == {UNREPORTED}
+
+
+def test_pages_that_the_next_source_has_no_room_for_are_the_orchestrators() -> None:
+    found = (
+        '[[rule]]\nname = "found"\ndeliver = ["sdei", "gsiv"]\nunacked = { after_ms = 100, tries = 0, then = "next" }\n'
+    )
+    m = Machine(policy=policy(BOTH, found))
+    event, line = m.core.ways["sdei"][0], m.core.ways["gsiv"][0]
+    m.os.ack_delay[event.placed.source_id] = float("inf")
+    line.capacity = 2
+    m.ao(16, lsb=14)
+
+    effects = m.wait(0.2)
+
+    assert [len(e.pages) for e in of(effects, Posted)] == [2]
+    assert [e.source_id for e in of(effects, Escalate)] == [event.placed.source_id]

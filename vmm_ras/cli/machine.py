@@ -34,7 +34,7 @@ class Style(str, Enum):
 
 
 class PageSize(str, Enum):
-    """Guest page sizes that can be chosen."""
+    """Page sizes that can be chosen, a guest's or a host's."""
 
     k4 = "4k"
     k16 = "16k"
@@ -58,7 +58,7 @@ Preset = Annotated[PresetName, typer.Option(help="Error sources of the guest.")]
 Vcpus = Annotated[int, typer.Option(min=1, max=512, help="vCPUs of the guest.")]
 Pages = Annotated[PageSize, typer.Option(help="Page size of the guest.")]
 Sdei = Annotated[bool, typer.Option(help="Whether the guest registers its SDEI events.")]
-_SHIFTS = {"4k": 12, "16k": 14, "64k": 16}
+SHIFTS = {"4k": 12, "16k": 14, "64k": 16}
 
 
 def policy(file: str | None) -> Policy | None:
@@ -91,6 +91,6 @@ def machine(
         usage(f"--guest {guest!r}: expected one of {', '.join(PROFILES)}")
     return Replay(
         PRESETS[preset.value].place(TABLES), policy=policy(policy_file), hook=hook(hook_file), guest=PROFILES[guest],
-        slots=[slot(text) for text in map_ or ()], vcpus=vcpus, page_shift=_SHIFTS[page_size.value],
+        slots=[slot(text) for text in map_ or ()], vcpus=vcpus, page_shift=SHIFTS[page_size.value],
         style=STYLES[style.value], sdei=sdei,
     )  # fmt: skip

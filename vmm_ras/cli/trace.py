@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from vmm_ras.cli.common import OPTIONS, Json, console, number, print_json, slot, usage
+from vmm_ras.cli.machine import SHIFTS, Map, PageSize
 
 if TYPE_CHECKING:
     from vmm_ras.traces import Trace
@@ -30,14 +31,6 @@ SHOWN = 20
 """Bad lines whose reason is shown."""
 
 
-class HostPage(str, Enum):
-    """Page sizes of a host."""
-
-    k4 = "4k"
-    k16 = "16k"
-    k64 = "64k"
-
-
 class ScenarioName(str, Enum):
     """What can be generated."""
 
@@ -51,13 +44,12 @@ class ScenarioName(str, Enum):
     restless = "restless"
 
 
-_SHIFTS = {"4k": 12, "16k": 14, "64k": 16}
 _FORMATS = (
     "strace, kernel log, ftrace, perf script, QMP events, QEMU log, virsh events, rasdaemon database or JSON Lines; "
     "gzip too; - is stdin."
 )
 Source = Annotated[str, typer.Argument(metavar="TRACE", help=_FORMATS)]
-Shift = Annotated[HostPage, typer.Option("--host-page", help="Page size of the host, where the trace has page frames.")]
+Shift = Annotated[PageSize, typer.Option("--host-page", help="Page size of the host, where the trace has page frames.")]
 Strict = Annotated[bool, typer.Option(help="Stop at the first bad line.")]
 Out = Annotated[
     Path | None, typer.Option("-o", "--out", help="Write here, by gzip if it ends with .gz; else to stdout.")
@@ -66,7 +58,7 @@ Out = Annotated[
 
 @app.command("convert", epilog=EXITS)
 def convert(
-    trace: Source, out: Out = None, host_page: Shift = HostPage.k4, strict: Strict = False, json_: Json = False
+    trace: Source, out: Out = None, host_page: Shift = PageSize.k4, strict: Strict = False, json_: Json = False
 ) -> None:
     """Convert a trace of any format to JSON Lines.
 
@@ -78,7 +70,7 @@ def convert(
     from vmm_ras.traces import open_trace
     from vmm_ras.traces.write import Writer
 
-    with open_trace(trace, strict=strict, page_shift=_SHIFTS[host_page.value]) as source, _sink(out) as sink:
+    with open_trace(trace, strict=strict, page_shift=SHIFTS[host_page.value]) as source, _sink(out) as sink:
         writer = Writer(source.addresses)
         told = _Told(source)
         for line in writer.lines(told.watch(source)):
@@ -98,11 +90,8 @@ def convert(
 @app.command("stats", epilog=EXITS)
 def stats(
     trace: Source,
-    map_: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="HVA:GPA:SIZE", help="Guest memory slot; repeatable. Sizes take K, M, G."),
-    ] = None,
-    host_page: Shift = HostPage.k4,
+    map_: Map = None,
+    host_page: Shift = PageSize.k4,
     storm_gap: Annotated[float, typer.Option(min=0, help="Seconds between events of one storm, at most.")] = 1.0,
     storm_size: Annotated[int, typer.Option(min=2, help="Events of a storm, at least.")] = 10,
     strict: Strict = False,
@@ -119,7 +108,7 @@ def stats(
 
     slots = [slot(text) for text in map_ or ()]
     counts = Stats(slots, gap=storm_gap, least=storm_size)
-    with open_trace(trace, strict=strict, page_shift=_SHIFTS[host_page.value]) as source:
+    with open_trace(trace, strict=strict, page_shift=SHIFTS[host_page.value]) as source:
         if source.addresses != "hva":
             counts.addresses = source.addresses
         told = _Told(source)

@@ -25,14 +25,13 @@ from vmm_ras.effects import (
     WriteGuest,
 )
 from vmm_ras.errors import GuestError
-from vmm_ras.events import AckRead, Done, Event, Failed, GuestCall, Stopped
+from vmm_ras.events import AckRead, Done, Event, Failed, GuestCall, Stopped, new
 from vmm_ras.guests.memory import GuestMemory
 from vmm_ras.guests.os import SDEI_ENTRY, Call, GuestOs
 from vmm_ras.guests.vcpu import Vcpu
 from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import GuestProfile
 
-new = tuple.__new__  # of a NamedTuple, on the way of every error: half of what a call of the class costs
 _NOTICES = frozenset(get_args(Notice)) | {Hold, Report}
 Watch = Callable[[list[Effect]], None]
 MAX_ROUNDS = 4_000_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from vmm_ras.events import Code, HostSignal
+from vmm_ras.events import Code, HostSignal, new
 from vmm_ras.traces.items import Entry, Header, Tally, TraceItem, Unlocated
 from vmm_ras.traces.lines import LONGEST
 
@@ -36,7 +36,7 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally) -> Ite
     The trace clock is the line's ``time``; it becomes the events' wall-clock time if the header's clock is ``wall``.
     """
     wall = begun = False
-    loads, make, signal = orjson.loads, tuple.__new__, HostSignal
+    loads, make, signal = orjson.loads, new, HostSignal
     for first, lines in batches:
         number = first - 1
         for line in lines:
