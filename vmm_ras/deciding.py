@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from vmm_ras.policy import Policy, Rule, When
 
 
+def never(events: int) -> float:
+    """The span of a history that is not kept."""
+    return float("inf")
+
+
 class Lost(NamedTuple):
     """What was lost."""
 
@@ -41,7 +46,7 @@ class View(NamedTuple):
     """How often this page was reported before."""
     lost: int = 0
     """Pages that the guest has lost so far."""
-    span: Callable[[int], float] = lambda n: float("inf")
+    span: Callable[[int], float] = never
     """Seconds in which the last n errors came, this one included; infinity if there were fewer."""
     vcpu: int | None = None
     el: int | None = None

@@ -132,7 +132,7 @@ def tell_elsewhere(core: Notifier, silent: ErrorSource, now: float, out: list[Ef
     queue, pages = silent.state.queue, silent.state.pages
     for way in core.rules[queue].deliver:
         for source in core.ways[way]:
-            if way == "sea" or source is silent or not source.free or source.refuses(queue, now):
+            if way == "sea" or not source.free or source.refuses(queue, now):
                 continue
             if way == "sdei" and not core.sdei.accepts(source.placed.vector):
                 continue

@@ -21,7 +21,7 @@ from cper.common import Severity
 from vmm_ras import answers, consumed, found
 from vmm_ras.arm64 import PSTATE_A
 from vmm_ras.consumed import Abort
-from vmm_ras.deciding import Decider, Hook, Lost, View
+from vmm_ras.deciding import Decider, Hook, Lost, View, never
 from vmm_ras.delivery import bind, check_syndrome
 from vmm_ras.effects import (
     Effect,
@@ -61,10 +61,6 @@ from vmm_ras.source import NEVER, ErrorSource
 HOOK_EVENTS = 1000
 """Times of errors that are kept for a hook's ``view.span``."""
 _SEVERITY = {"recoverable": Severity.RECOVERABLE, "fatal": Severity.FATAL, "corrected": Severity.CORRECTED}
-
-
-def _never(events: int) -> float:
-    return NEVER
 
 
 class Notifier:
@@ -303,7 +299,7 @@ class Notifier:
             self.open_ways() if self._asks_open else frozenset(),
             0 if history is None else history.seen(page),
             counts[UNREPORTED] + counts[POSTED] + counts[ACKED],
-            _never if history is None else history.span,
+            never if history is None else history.span,
             vcpu,
             *(
                 (None, None, None)

@@ -9,6 +9,7 @@ import pytest
 from acpi.ghes import StatusBlock
 from cper.memory import PlatformMemory
 from tests.machine import GPA, HVA, Machine, of
+from vmm_ras import history
 from vmm_ras.deciding import Hook, Lost, View
 from vmm_ras.effects import (
     Acked,
@@ -22,8 +23,9 @@ from vmm_ras.effects import (
     Report,
     Stop,
 )
-from vmm_ras.events import Code, Failed, HostSignal, Proceed, Replaced
+from vmm_ras.events import Code, Failed, GuestAbort, HostSignal, MemoryFault, Proceed, Replaced, Stopped
 from vmm_ras.memory import ACKED, HEALTHY, POSTED, UNREPORTED
+from vmm_ras.source import ErrorSource
 
 BOTH = '[[rule]]\nname = "consumed"\nwhen = { code = "AR" }\ndeliver = ["sea"]\n'
 FOUND = '[[rule]]\nname = "found"\ndeliver = ["polled"]\n'
@@ -432,3 +434,92 @@ def test_pages_that_the_next_source_has_no_room_for_are_the_orchestrators() -> N
 
     assert [len(e.pages) for e in of(effects, Posted)] == [2]
     assert [e.source_id for e in of(effects, Escalate)] == [event.placed.source_id]
+
+
+# -- what else a rule promises -------------------------------------------------------------------
+
+
+def test_host_first_waits_even_if_a_block_would_be_full() -> None:
+    m = Machine(policy=policy(BOTH, FOUND + 'report = "first"\nreport_ms = 5000\n'))
+    room = m.core.ways["polled"][0].capacity
+
+    effects = [e for page in range(room + 1) for e in m.ao(page)]
+
+    assert of(effects, Posted) == []
+
+
+def test_a_guest_that_looks_at_its_own_source_only_is_told_there() -> None:
+    m = Machine(guest="generic", policy=policy(BOTH, FOUND))
+    first = m.core.ways["sea"][0]
+    other = ErrorSource(first.placed._replace(source_id=77, block=first.placed.block + 0x10_0000), "sea")
+    m.core.ways["sea"].append(other)
+    m.core.sources[77] = other
+    stop = of(m.core.receive(HostSignal(Code.AR, HVA, 12, 101), 1.0), Stop)[0]
+
+    effects = m.core.receive(Stopped(stop.vcpu, m.guest.vcpus[1].state()), 1.0)
+
+    assert of(effects, Posted)[0].source_id == 77
+
+
+def test_a_free_source_does_not_speak_for_the_orchestrator() -> None:
+    asking = rule("asking", 'code = "AR", vcpu = [1]', 'deliver = ["sea"]\nreport = "first"\nreport_ms = 5000')
+    m = Machine(policy=policy(asking, BOTH, FOUND))
+    m.ar(1, vcpu=1)
+
+    effects = m.ar(2, vcpu=0) + m.wait(1)
+
+    assert of(effects, Acked), "the SEA source was used, and is free again"
+    assert [e.vcpu for e in of(effects, InjectSea)] == [0]
+
+
+@pytest.mark.parametrize("kind", ["abort", "fault"])
+def test_every_way_in_which_a_page_is_reported_counts(kind: str) -> None:
+    again = rule("again", "seen_min = 1", 'action = "stop"')
+    m = Machine(policy=policy(again, BOTH, FOUND))
+    event = GuestAbort(2, 0x92000010, None, GPA + 0x1000) if kind == "abort" else MemoryFault(GPA + 0x1000, 4096)
+
+    first, second = decided(m.receive(event)), decided(m.receive(event))
+
+    assert first[0] != "again"
+    assert second[0] == "again"
+
+
+def test_history_forgets_what_was_reported_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_PAGES", 2)
+    known = history.History(2)
+
+    for page in (1, 2, 1, 3):
+        known.note(page, 0.0)
+
+    assert list(known.pages.items()) == [(1, 2), (3, 1)]
+    assert (known.seen(1), known.seen(2), known.seen(3)) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bare", "the hook named 'bare', which tells consumed errors only"),
+        ("sync", "the hook named 'sync', which is for what a vCPU's thread found"),
+    ],
+)
+def test_a_hook_cannot_name_a_rule_that_makes_no_sense(name: str, reason: str) -> None:
+    rules = (
+        rule("bare", 'code = "AR", vcpu = [3]', 'action = "bare"'),
+        rule("sync", 'code = "AO", thread = "vcpu", lost_min = 99', 'action = "consumed"'),
+    )
+    m = Machine(policy=policy(*rules, BOTH, FOUND), hook=Hook(lambda lost, view: name, "0" * 64))
+
+    effects = m.ao(1)
+
+    assert [e.reason for e in of(effects, HookFailed)] == [reason]
+    assert decided(effects) == ["found"]
+
+
+def test_replaced_pages_wait_no_longer() -> None:
+    m = Machine(policy=policy(BOTH, FOUND + 'report = "first"\n'))
+    m.ao(16, lsb=16)
+
+    m.receive(Replaced(GPA + 0x10000, 0x10000))
+
+    assert sum(m.core.poison.waiting) == 0
+    assert of(m.wait(5), Posted) == []
