@@ -91,6 +91,7 @@ def entry_class(revision: int) -> type[DataEntry201]:
 _REVISION = DataEntry201.at("revision").offset
 _LENGTH = DataEntry201.at("error_data_length").offset
 _SMALLEST = DataEntry201.SIZE
+_length = DataEntry201.reader("error_data_length")
 
 
 class Entry(NamedTuple):
@@ -145,29 +146,13 @@ class StatusBlock(NamedTuple):
         """
         if header is None:
             header = ErrorStatusHeader.decode(data)
-        at, end = 20, 20 + header.data_length
-        if end > len(data):
-            raise TruncatedError(
-                f"{end} bytes needed, {len(data)} given", structure="StatusBlock", path="header.data_length", offset=12
-            )
-        entries: list[Entry] = []
-        while at < end:
-            start = at
-            if at + _SMALLEST > end:
-                raise _short(_SMALLEST, end - at, len(entries), at)
-            kind = DataEntry300 if data[at + _REVISION + 1] >= 3 else DataEntry201
-            if at + kind.SIZE > end:
-                raise _short(kind.SIZE, end - at, len(entries), at)
-            entry = kind.decode(data, at)
-            body = at + kind.SIZE
-            at = body + entry.error_data_length
-            if at > end:
-                raise _long(entry.error_data_length, end - body, len(entries), start)
-            entries.append(_new(Entry, (entry, bytes(data[body:at]))))
+        places = entry_places(data, header)
+        entries = tuple([_new(Entry, (kind.decode(data, at), bytes(data[body:end]))) for kind, at, body, end in places])
         if not header.raw_data_length:
-            return _new(cls, (header, tuple(entries), b"", b""))
+            return _new(cls, (header, entries, b"", b""))
+        end = 20 + header.data_length
         gap, raw = _raw(header, end, len(data))
-        return cls(header, tuple(entries), bytes(data[end:gap]), bytes(data[gap:raw]))
+        return cls(header, entries, bytes(data[end:gap]), bytes(data[gap:raw]))
 
     def encode(self) -> bytes:
         """The block's bytes.  Raises EncodeError where its lengths contradict its parts."""
@@ -216,6 +201,37 @@ class StatusBlock(NamedTuple):
                 error.add_note(f"entries[{index}]")
                 raise
         return cls(header, tuple(entries), hex_in(plain, "gap"), hex_in(plain, "raw_data"))
+
+
+def entry_places(
+    data: bytes | bytearray | memoryview, header: ErrorStatusHeader
+) -> list[tuple[type[DataEntry201], int, int, int]]:
+    """Where the entries of the block at the start of ``data`` lie: (form, entry, section body, end), byte offsets.
+
+    The frame is checked as by ``StatusBlock.decode``, and nothing else is read.  Raises TruncatedError, DecodeError.
+    """
+    at, end = 20, 20 + header.data_length
+    if end > len(data):
+        raise TruncatedError(
+            f"{end} bytes needed, {len(data)} given", structure="StatusBlock", path="header.data_length", offset=12
+        )
+    places: list[tuple[type[DataEntry201], int, int, int]] = []
+    while at < end:
+        start = at
+        if at + _SMALLEST > end:
+            raise _short(_SMALLEST, end - at, len(places), at)
+        kind = DataEntry300 if data[at + _REVISION + 1] >= 3 else DataEntry201
+        body = at + kind.SIZE
+        if body > end:
+            raise _short(kind.SIZE, end - at, len(places), at)
+        (length,) = _length(data, at)
+        at = body + length
+        if at > end:
+            raise _long(length, end - body, len(places), start)
+        places.append((kind, start, body, at))
+    if header.raw_data_length:
+        _raw(header, end, len(data))
+    return places
 
 
 def _short(needed: int, given: int, index: int, at: int) -> TruncatedError:

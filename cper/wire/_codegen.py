@@ -55,10 +55,42 @@ def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
     source = "\n\n".join(
         [_decode(layout, False), _decode(layout, True), _encode(cls, layout, "encode"), _encode(cls, layout, "pack")]
     )
-    filename = f"<wire codec of {cls.__module__}.{cls.__qualname__}>"
+    _run(f"<wire codec of {cls.__module__}.{cls.__qualname__}>", source, names)
+    return source, names
+
+
+def _run(filename: str, source: str, names: dict[str, Any]) -> None:
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     exec(compile(source, filename, "exec"), names)
-    return source, names
+
+
+def generate_reader(cls: type[Struct], layout: Layout, names: dict[str, Any], wanted: tuple[str, ...]) -> Any:
+    """The function of ``Struct.reader``; ``names`` are those of the codec.  Raises KeyError for an unknown field."""
+    slots = {s.name: (i, s) for i, s in enumerate(layout.slots)}
+    chosen = [slots[name] for name in wanted]
+    needed = {s.word for _, s in chosen}
+    if layout.flags is not None and any(s.flag for _, s in chosen):
+        needed.add(layout.flags)
+    words = [(i, cell) for i, (_, cell, _) in enumerate(layout.words)]
+    packer = struct.Struct("<" + "".join(cell.fmt if i in needed else f"{cell.size}x" for i, cell in words))
+    into = "".join(f"w{i}, " for i in sorted(needed))
+    out = [
+        "def read(data, offset=0):",
+        "    try:",
+        f"        {into}= unpack_some(data, offset if offset >= 0 else len(data))",
+        "    except struct_error:",
+        "        raise CLASS._truncated(len(data), offset) from None",
+    ]
+    for i, s in chosen:
+        value = f"w{s.word} >> {s.lo} & {s.mask:#x}" if s.lo else f"w{s.word} & {s.mask:#x}" if s.mask else f"w{s.word}"
+        lines = [line for line in _read(i, s, value, 0, "") if not line.endswith(" odd = 1")]
+        if s.flag:
+            lines = [f"f{i} = None", f"if w{layout.flags} & {s.flag:#x}:", *(f"    {line}" for line in lines)]
+        out += [f"    {line}" for line in lines]
+    out.append(f"    return {''.join(f'f{i}, ' for i, _ in chosen)}")
+    some = {**names, "unpack_some": packer.unpack_from}
+    _run(f"<reader of {cls.__module__}.{cls.__qualname__}: {', '.join(wanted)}>", "\n".join(out), some)
+    return some["read"]
 
 
 def _words(layout: Layout) -> str:

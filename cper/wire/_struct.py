@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from cper.wire._codegen import generate
+from cper.wire._codegen import generate, generate_reader
 from cper.wire._errors import EncodeError, LayoutError, TruncatedError
 from cper.wire._layout import FieldLayout, Layout, lay_out
 
@@ -32,6 +32,7 @@ class Struct(BaseModel):
     """Every field, nested ones included, with its place."""
     words: ClassVar[Layout]
     _source: ClassVar[str]
+    _codec: ClassVar[dict[str, Any]]
 
     residue: Annotated[bytes | None, Field(default=None, repr=False)] = None
     """The bits that no valid field claims, as ``SIZE`` bytes to be XORed in; None when all are zero."""
@@ -45,7 +46,8 @@ class Struct(BaseModel):
         if size is not None:
             cls.words = lay_out(cls, size)
             cls.SIZE, cls.layout = size, cls.words.rows
-            cls._source, codec = generate(cls, cls.words)
+            cls._source, cls._codec = generate(cls, cls.words)
+            codec = cls._codec
             cls.decode = staticmethod(codec["decode"])  # type: ignore[method-assign]
             cls.plain_of = staticmethod(codec["plain_of"])  # type: ignore[method-assign]
             cls.encode = codec["encode"]  # type: ignore[method-assign]
@@ -119,6 +121,17 @@ class Struct(BaseModel):
             if row.path == path:
                 return row
         raise LayoutError("no such field", structure=cls.__name__, path=path)
+
+    @classmethod
+    def reader(cls, *names: str) -> Callable[..., tuple[Any, ...]]:
+        """A function of (data, offset=0) that reads just these fields, as ``decode`` would, and makes no object.
+
+        It raises what ``decode`` raises for them.  Raises LayoutError for a field that there is not.
+        """
+        for name in names:
+            if name not in cls.model_fields or name == "residue":
+                raise LayoutError("no such field", structure=cls.__name__, path=name)
+        return generate_reader(cls, cls.words, cls._codec, names)  # type: ignore[no-any-return]
 
     @classmethod
     def source(cls) -> str:

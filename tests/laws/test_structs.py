@@ -59,11 +59,23 @@ def the_construct_twin_reads_and_writes_the_same_words(cls, raw):
     assert TWINS[cls].build(words) == raw
 
 
+def a_reader_reads_what_decoding_gives(cls, raw):
+    value = cls.decode(raw)
+    for names, read in READERS[cls]:
+        assert read(b"\xa5" + raw, 1) == tuple(getattr(value, name) for name in names)
+        with pytest.raises(TruncatedError) as caught:
+            read(raw[:-1])
+        with pytest.raises(TruncatedError) as whole:
+            cls.decode(raw[:-1])
+        assert str(caught.value) == str(whole.value)
+
+
 LAWS = (
     decode_then_encode_is_the_identity_wherever_the_bytes_lie,
     json_says_the_same_on_every_way_and_loses_nothing,
     pack_writes_what_the_object_writes,
     the_construct_twin_reads_and_writes_the_same_words,
+    a_reader_reads_what_decoding_gives,
 )
 
 
@@ -164,6 +176,11 @@ def test_documents_are_derived(cls):
 
 SCHEMAS = {cls: cls.model_json_schema() for cls in STRUCTS}
 TWINS = {cls: twin(cls) for cls in STRUCTS}
+FIELDS = {cls: tuple(s.name for s in cls.words.slots) for cls in STRUCTS}
+READERS = {
+    cls: [(f, cls.reader(*f)) for f in dict.fromkeys([names[::-1], names[::2], *((n,) for n in names)])]
+    for cls, names in FIELDS.items()
+}
 
 
 class TestTheLawsThemselves:

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from functools import lru_cache
 from typing import NamedTuple
 
-from acpi.ghes import MAX_BLOCK_SIZE, ErrorStatusHeader, StatusBlock
+from acpi.ghes import MAX_BLOCK_SIZE, DataEntry201, DataEntry300, ErrorStatusHeader, entry_places
 from acpi.hest import NotificationType
 from acpi.image import PlacedSource, find_sources, find_tables
 from cper.common import SectionFlags, Severity
@@ -40,6 +40,8 @@ _ARM_PROCESSOR = SECTION_TYPES["arm_processor"]
 _SEA = NotificationType.SEA
 _THRESHOLD = SectionFlags.ERROR_THRESHOLD_EXCEEDED
 _header = lru_cache(maxsize=64)(ErrorStatusHeader.decode)  # blocks differ, their headers hardly do
+_ENTRY = {form: form.reader("section_type", "severity", "flags") for form in (DataEntry201, DataEntry300)}
+_address, _SHORTEST, _SIZE = PlatformMemory.reader("physical_address"), PlatformMemory.SIZES[0], PlatformMemory.SIZE
 Call = Generator[tuple[int, tuple[int, ...]], int, None]
 """A guest program: yields (function, arguments) of an HVC and gets X0."""
 
@@ -250,7 +252,7 @@ class GuestOs:
                 size = head.raw_data_offset + head.raw_data_length if head.raw_data_length else 20 + head.data_length
                 if size <= limit:
                     raw = memory.read(at, size)
-                    outcome = self._process(raw, StatusBlock.decode(raw, head), now, source.notification)
+                    outcome = self._process(raw, head, now, source.notification)
             except WireError:
                 pass
             memory.write(at, b"\0\0\0\0")
@@ -276,30 +278,30 @@ class GuestOs:
         except GuestError:
             self.actions.append(Action(source.source_id, "unreadable"))
 
-    def _process(self, raw: bytes, block: StatusBlock, now: float, by: NotificationType) -> str:
-        severity = block.header.severity
+    def _process(self, raw: bytes, head: ErrorStatusHeader, now: float, by: NotificationType) -> str:
+        entries = entry_places(raw, head)  # a malformed block is refused before anything is done about it
+        severity = head.severity
         if severity not in _SURVIVABLE:
             self._panic(f"GHES: {severity.plain} hardware error")
             return "panic"
         if self._printed is not None and self._printed.swallows(raw, severity in _CORRECTED, now, by):
             return "swallowed"
-        outcome, of_body = "ignored", PlatformMemory.of_body
-        for header, body in block.entries:
-            if header.section_type != _MEMORY:
-                if header.section_type == _ARM_PROCESSOR and header.severity == severity == _RECOVERABLE:
-                    for lost in cache_errors(body, self.profile.arm_error_types == "ordinal"):
+        outcome = "ignored"
+        for form, at, body, end in entries:
+            section_type, of_entry, flags = _ENTRY[form](raw, at)
+            if section_type != _MEMORY:
+                if section_type == _ARM_PROCESSOR and of_entry == severity == _RECOVERABLE:
+                    for lost in cache_errors(raw[body:end], self.profile.arm_error_types == "ordinal"):
                         outcome = self._memory_failure(lost, outcome)
                 continue
-            try:
-                section = of_body(body)
-            except WireError:
+            if end - body < _SHORTEST:
                 continue
-            address = section.physical_address
+            (address,) = _address(raw[body:end].ljust(_SIZE, b"\0"))
             if address is None:
                 continue
-            if header.severity == severity == _RECOVERABLE:
+            if of_entry == severity == _RECOVERABLE:
                 outcome = self._memory_failure(address, outcome)
-            elif header.severity == Severity.CORRECTED and header.flags & _THRESHOLD and self.memory.is_ram(address):
+            elif of_entry == Severity.CORRECTED and flags & _THRESHOLD and self.memory.is_ram(address):
                 self.offlined.add(address >> self.page_shift)
                 outcome = "soft-offlined"
         return outcome
