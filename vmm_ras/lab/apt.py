@@ -63,7 +63,7 @@ class Apt:
             fields = dict(re.findall(r"^(\w[\w-]*): (.*)$", stanza, re.MULTILINE))
             found = fields.get("Version", "")
             if found and (not version or found.startswith(f"{version}.")):
-                stands_for = re.match(r"(linux-image-[^ ,]*) \(= ([^)]*)\)", fields.get("Depends", ""))
+                stands_for = re.search(r"(linux-image-[^ ,]*) \(= ([^)]*)\)", fields.get("Depends", ""))
                 wanted = stands_for.groups() if version and stands_for else (package, found)
                 return self.download("=".join(wanted))
         raise Unavailable(f"{package} {version} is not in the archive")

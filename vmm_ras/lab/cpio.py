@@ -36,6 +36,11 @@ def plain_file(path: str, data: bytes) -> Node:
     return Node(path, stat.S_IFREG | 0o644, data)
 
 
+def link(path: str, to: str) -> Node:
+    """A symbolic link."""
+    return Node(path, stat.S_IFLNK | 0o777, to.encode())
+
+
 def console(path: str = "dev/console") -> Node:
     """The device that the kernel opens for its first process."""
     return Node(path, stat.S_IFCHR | 0o600, device=(5, 1))

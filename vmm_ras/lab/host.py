@@ -1,0 +1,176 @@
+"""An emulated arm64 host: Debian's kernel under QEMU with a working ``/dev/kvm``, hwpoison, Python and our packages.
+
+One run is one boot: the files that it is given lie in ``/t``, ``/t/run.sh`` is executed, and the host is gone when that
+ends.  QEMU has no file, socket or process that outlives the run.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import acpi
+import cper
+import vmm_ras
+from vmm_ras.lab import cpio
+from vmm_ras.lab.errors import Failure, Unavailable
+from vmm_ras.lab.host_packages import HostLab
+from vmm_ras.lab.pyc import compiled
+from vmm_ras.lab.wait import Channel, Deadline
+
+CPU = "neoverse-n1"
+"""It has FEAT_RAS, and its emulation is quick."""
+CPUS = 2
+UP, DONE = "HOST-UP ", "HOST-DONE "
+"""Lines of the host's first program: its kernel's release, and the script's exit code."""
+SECONDS = 120.0
+MAX_OUTPUT = 64 << 20
+
+
+class Run(NamedTuple):
+    """What a run printed, and how its script ended."""
+
+    code: int
+    lines: tuple[str, ...]
+    seconds: float
+    release: str
+    """The kernel's own name."""
+
+    def text(self) -> str:
+        """All lines."""
+        return "".join(f"{line}\n" for line in self.lines)
+
+
+class Host:
+    """``lab``: what ``HostPackages.prepare_host`` found.  ``memory`` in MiB."""
+
+    def __init__(self, lab: HostLab, *, memory: int = 2048, cpus: int = CPUS) -> None:
+        self.lab, self.memory, self.cpus = lab, memory, cpus
+
+    def run(
+        self, files: Mapping[str, bytes], script: str, *, seconds: float = SECONDS,
+        heard: Callable[[str], object] = lambda line: None,
+    ) -> Run:  # fmt: skip
+        """Boot, execute the shell script ``script`` in ``/t``, which holds ``files`` by name; what it printed.
+
+        ``heard`` is told every line at once.  A script's own failure is its exit code.  Raises Failure where the host
+        does not come to the end within ``seconds``: its log is kept, and the text says where.
+        """
+        ours, theirs = socket.socketpair()
+        channel, start = Channel(ours, "host"), time.monotonic()
+        initrd = os.memfd_create("initrd")
+        process: subprocess.Popen[bytes] | None = None
+        output = _Output(heard)
+        try:
+            with self.lab.root.open("rb") as base:
+                while os.sendfile(initrd, base.fileno(), None, 1 << 30):
+                    pass
+            with os.fdopen(initrd, "wb", closefd=False) as file:
+                file.write(cpio.archive([*_overlay(files, script), *self._modules()]))
+            process = self._start(initrd, theirs)
+            theirs.close()
+            deadline = Deadline(seconds, "the emulated host comes to its end")
+            try:
+                while output.code is None:
+                    deadline.check()
+                    output.take(channel.receive(deadline.left))
+            except Failure as error:
+                kept = self._keep(output)
+                raise Failure(f"{error}; {kept}", "\n".join(output.lines[-60:])) from None
+        finally:
+            if process is not None:
+                process.kill()
+                process.wait()
+            theirs.close()
+            channel.close()
+            os.close(initrd)
+        return Run(output.code, tuple(output.lines), time.monotonic() - start, output.release)
+
+    def keep(self, run: Run) -> str:
+        """Keep the log of a run that did not do what was asserted of it; where it is, for people."""
+        path = self.lab.folder / "logs" / f"host-{self.lab.kernel.series}.log"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(run.text())
+        return f"the log is {path}"
+
+    def _keep(self, output: _Output) -> str:
+        return self.keep(Run(-1, (*output.lines, output.rest()), 0, output.release))
+
+    def _start(self, initrd: int, serial: socket.socket) -> subprocess.Popen[bytes]:
+        command = [
+            *self.lab.prefix, str(self.lab.qemu), "-machine", "virt,virtualization=on,gic-version=3", "-cpu", CPU,
+            "-accel", "tcg,thread=multi", "-smp", str(self.cpus), "-m", f"size={self.memory}M",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-chardev", f"socket,id=console,fd={serial.fileno()}", "-serial", "chardev:console",
+            "-kernel", str(self.lab.kernel.image), "-initrd", f"/proc/self/fd/{initrd}",
+            "-append", "console=ttyAMA0 quiet loglevel=1 panic=-1",
+        ]  # fmt: skip
+        try:
+            return subprocess.Popen(
+                command, pass_fds=[initrd, serial.fileno()], env=self.lab.environment, stdin=subprocess.DEVNULL,
+                stdout=serial.fileno(), stderr=serial.fileno(), start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise Unavailable(f"QEMU cannot be started: {error}") from None
+
+    def _modules(self) -> list[cpio.Node]:
+        return [cpio.plain_file(f"mods/{path.name}", path.read_bytes()) for path in self.lab.kernel.modules]
+
+
+class _Output:
+    """What the host prints, line by line."""
+
+    def __init__(self, heard: Callable[[str], object]) -> None:
+        self._heard, self._buffer, self._size = heard, b"", 0
+        self.lines: list[str] = []
+        self.release = ""
+        self.code: int | None = None
+
+    def take(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > MAX_OUTPUT:
+            raise Failure(f"the emulated host prints more than {MAX_OUTPUT >> 20} MiB")
+        *whole, self._buffer = (self._buffer + data).split(b"\n")
+        for raw in whole:
+            line = raw.decode(errors="replace").rstrip("\r")
+            if line.startswith(UP):
+                self.release = line.removeprefix(UP)
+            elif line.startswith(DONE):
+                self.code = int(line.removeprefix(DONE))
+            else:
+                self.lines.append(line)
+                self._heard(line)
+
+    def rest(self) -> str:
+        return self._buffer.decode(errors="replace")
+
+
+def _overlay(files: Mapping[str, bytes], script: str) -> list[cpio.Node]:
+    """``/t``: the files of the run, its script, and our packages as they are here."""
+    nodes = [cpio.program("t/run.sh", script.encode())]
+    folders: set[str] = set()
+    for package in (cper, acpi, vmm_ras):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                _put(f"t/{root.name}/{path.relative_to(root)}", path.read_bytes(), nodes, folders)
+                if path.suffix == ".py":
+                    for node in compiled(f"t/{root.name}/{path.relative_to(root)}", path):
+                        _put(node.path, node.data, nodes, folders)
+    for name, data in files.items():
+        _put(f"t/{name}", data, nodes, folders)
+    return nodes
+
+
+def _put(path: str, data: bytes, nodes: list[cpio.Node], folders: set[str]) -> None:
+    """A file, behind the folders that it lies in."""
+    for parent in reversed([str(p) for p in Path(path).parents][:-2]):
+        if parent not in folders:
+            folders.add(parent)
+            nodes.append(cpio.directory(parent))
+    nodes.append(cpio.plain_file(path, data))
