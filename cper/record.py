@@ -1,117 +1,24 @@
 """A whole CPER record (UEFI 2.10, N.2.1 and N.2.2): header, section descriptors, section bodies.
 
-As with status blocks the frame is declared with construct (``RECORD``) and stands beside a hand-written loop
-(``Record.decode``); both run the same vectors and report the same offset.
+The bodies may lie anywhere behind the header, also over each other; bytes that belong to no part are gaps.  The frame
+is declared once more with construct (``cper.record_frame``); both run the same vectors and report the same offset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
-import construct as c
-
-from cper.common import SectionFlags, Severity, Timestamp
-from cper.plain import hex_in, object_in, objects_in
+from cper.common import Severity
+from cper.plain import hex_in, number_in, object_in, objects_in
+from cper.record_header import NIL, NOTIFICATION_TYPES, RecordFlags, RecordHeader, SectionDescriptor
 from cper.section import body_of_plain, plain_body, read_section
-from cper.wire import (
-    U16,
-    U32,
-    U64,
-    DecodeError,
-    EncodeError,
-    Guid,
-    OpenFlags,
-    Reserved,
-    Struct,
-    TruncatedError,
-    Valid,
-    ValidationBits,
-    WireError,
-    Word,
-    guid,
-    text,
-    u32,
-)
-from cper.wire._construct import Wire
+from cper.wire import DecodeError, EncodeError, TruncatedError, WireError
 
 if TYPE_CHECKING:
     from cper.section import AnySection
-
-NIL = UUID(int=0)
-
-NOTIFICATION_TYPES: dict[str, UUID] = {
-    "cmc": UUID("2dce8bb1-bdd7-450e-b9ad-9cf4ebd4f890"),
-    "cpe": UUID("4e292f96-d843-4a55-a8c2-d481f27ebeee"),
-    "mce": UUID("e8f56ffe-919c-4cc5-ba88-65abe14913bb"),
-    "pcie": UUID("cf93c01f-1a16-4dfc-b8bc-9c4daf67c104"),
-    "init": UUID("cc5263e8-9308-454a-89d0-340bd39bc98e"),
-    "nmi": UUID("5bad89ff-b7e6-42c9-814a-cf2485d6e98a"),
-    "boot": UUID("3d61a466-ab40-409a-a698-f362d464b38f"),
-    "dmar": UUID("667dd791-c6b3-4c27-8a6b-0f8e722deb41"),
-    "sea": UUID("9a78788a-bbe8-11e4-809e-67611e5d46b0"),
-    "sei": UUID("5c284c81-b0ae-4e87-a322-b04c85624323"),
-    "pei": UUID("09a9d5ac-5204-4214-96e5-94992e752bcd"),
-    "cxl": UUID("69293bc9-41df-49a3-b4bd-4fb0db3041f6"),
-}
-"""Notification Type of a record (Table N.1)."""
-
-
-class RecordFlags(OpenFlags):
-    """Flags of a record (N.2.1)."""
-
-    RECOVERED = 1 << 0
-    PREVIOUS_ERROR = 1 << 1
-    SIMULATED = 1 << 2
-
-
-class RecordHeader(Struct, size=128):
-    """Record header (N.2.1, Table N.1)."""
-
-    signature_start: Annotated[Literal[0x52455043], u32] = 0x52455043
-    """ASCII ``CPER``."""
-    revision: U16 = 0x0101
-    """High byte major, low byte minor."""
-    signature_end: Annotated[Literal[0xFFFFFFFF], u32] = 0xFFFFFFFF
-    section_count: U16
-    """Section descriptors that follow."""
-    severity: Annotated[Severity, u32]
-    """The worst of the sections'."""
-    validation_bits: ClassVar[Word] = ValidationBits("I")
-    record_length: U32
-    """Bytes of the record: header, descriptors, bodies."""
-    timestamp: Annotated[Timestamp | None, Valid(1)] = None
-    platform_id: Annotated[UUID | None, guid, Valid(0)] = None
-    partition_id: Annotated[UUID | None, guid, Valid(2)] = None
-    creator_id: Guid = NIL
-    notification_type: Guid = NOTIFICATION_TYPES["pei"]
-    record_id: U64 = 0
-    """Unique for its creator."""
-    flags: Annotated[RecordFlags, u32] = RecordFlags(0)
-    persistence_information: U64 = 0
-    """The persistence layer's own."""
-    reserved: ClassVar[Word] = Reserved(12)
-
-
-class SectionDescriptor(Struct, size=72):
-    """Section descriptor (N.2.2, Table N.3)."""
-
-    section_offset: U32
-    """Bytes from the start of the record to the body."""
-    section_length: U32
-    """Bytes of the body."""
-    revision: U16 = 0x0100
-    validation_bits: ClassVar[Word] = ValidationBits("B")
-    reserved: ClassVar[Word] = Reserved(1)
-    flags: Annotated[SectionFlags, u32] = SectionFlags(0)
-    section_type: Guid
-    fru_id: Annotated[UUID | None, guid, Valid(0)] = None
-    """The field-replaceable unit."""
-    severity: Annotated[Severity, u32] = Severity.RECOVERABLE
-    fru_text: Annotated[str | None, text(20), Valid(1)] = None
-    """The field-replaceable unit in words."""
-
 
 _ONE = SectionDescriptor.SIZE
 _RECORD_LENGTH = RecordHeader.at("record_length").offset
@@ -129,29 +36,76 @@ class RecordSection(NamedTuple):
         return read_section(self.descriptor.section_type, self.body)
 
 
-R = TypeVar("R", bound="Record")
+class Gap(NamedTuple):
+    """Bytes of a record that belong to no part of it; ``offset`` counts from the start of the record."""
+
+    offset: int
+    data: bytes
+
+    def plain(self) -> dict[str, Any]:
+        """What JSON holds."""
+        return {"offset": self.offset, "data": self.data.hex()}
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The gap that :meth:`plain` described.  Raises ValueError."""
+        return cls(number_in(plain, "offset"), hex_in(plain, "data"))
+
+
+def uncovered(spans: Iterable[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """What the spans (first byte, byte behind the last) leave of ``size`` bytes."""
+    out, end = [], 0
+    for start, stop in sorted(spans):
+        if start > end:
+            out.append((end, min(start, size)))
+        end = max(end, stop)
+    return [*out, (end, size)] if end < size else out
+
+
+def put_together(parts: Iterable[tuple[int, bytes]], size: int) -> bytes:
+    """``size`` bytes of which each part gives some; a later one wins.
+
+    Raises EncodeError where a part lies outside, or where bytes belong to none (so small parts make no large record).
+    """
+    given = list(parts)
+    for at, data in given:
+        if at + len(data) > size:
+            raise EncodeError(f"a part ends at {at + len(data):#x}, the record at {size:#x}", structure="Record")
+    missing = uncovered([(at, at + len(data)) for at, data in given], size)
+    if missing:
+        raise EncodeError(
+            f"no part holds the bytes from here to {missing[0][1]:#x}", structure="Record", offset=missing[0][0]
+        )
+    out = bytearray(size)
+    for at, data in given:
+        out[at : at + len(data)] = data
+    return bytes(out)
 
 
 class Record(NamedTuple):
-    """A whole record.  ``image`` holds its bytes where bodies overlap, leave gaps or lie in another order."""
+    """A whole record.  ``gaps`` are its bytes that neither header, descriptors nor bodies hold."""
 
     header: RecordHeader
     sections: tuple[RecordSection, ...]
-    image: bytes | None = None
+    gaps: tuple[Gap, ...] = ()
 
     @classmethod
     def of(cls, sections: Iterable[tuple[AnySection, SectionDescriptor]] | Iterable[AnySection], **header: Any) -> Self:
         """A record of these sections, bodies back to back behind the descriptors; ``header`` sets fields of it."""
         parts = [s if isinstance(s, tuple) else (s, None) for s in sections]
+        return cls.of_bodies([(s.encode(), given or SectionDescriptor.blank(s.GUID)) for s, given in parts], **header)
+
+    @classmethod
+    def of_bodies(cls, bodies: Iterable[tuple[bytes, SectionDescriptor]], **header: Any) -> Self:
+        """The same from bytes; offset and length in the descriptors are set anew."""
+        parts = list(bodies)
         at = RecordHeader.SIZE + _ONE * len(parts)
         found = []
-        for section, given in parts:
-            body = section.encode()
-            place = {"section_offset": at, "section_length": len(body), "section_type": section.GUID}
-            found.append(RecordSection(given.model_copy(update=place) if given else SectionDescriptor(**place), body))
+        for body, given in parts:
+            place = {"section_offset": at, "section_length": len(body)}
+            found.append(RecordSection(given.model_copy(update=place), body))
             at += len(body)
-        worst = [Severity.FATAL, Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL]
-        severity = min((s.descriptor.severity for s in found), key=worst.index, default=Severity.INFORMATIONAL)
+        severity = min((s.descriptor.severity for s in found), key=_rank, default=Severity.INFORMATIONAL)
         lengths = {"section_count": len(found), "record_length": at}
         return cls(RecordHeader(**({"severity": severity} | header | lengths)), tuple(found))
 
@@ -165,30 +119,57 @@ class Record(NamedTuple):
             header = RecordHeader.decode(data)
         except WireError as error:
             raise error.within("Record", "header") from None
-        _check_length(header, len(data))
-        end = RecordHeader.SIZE + _ONE * header.section_count
-        sections: list[RecordSection] = []
-        left = header.record_length
-        for index in range(header.section_count):
-            at = RecordHeader.SIZE + _ONE * index
-            descriptor = SectionDescriptor.decode(data, at)
-            start, stop = _body(descriptor, header.record_length, index, at)
-            left = _apart(left, descriptor, index, at)
+        length = header.record_length
+        sections, end, apart = [], RecordHeader.SIZE + _ONE * header.section_count, False
+        for descriptor, start, stop in descriptors(data, header):
             sections.append(RecordSection(descriptor, bytes(data[start:stop])))
-        return _whole(cls, header, tuple(sections), bytes(data[: header.record_length]), end)
+            apart = apart or start != end
+            end = stop
+        gaps: tuple[Gap, ...] = ()
+        if apart or end != length:
+            spans = [(0, RecordHeader.SIZE + _ONE * len(sections)), *(s.descriptor.span for s in sections)]
+            gaps = tuple(Gap(at, bytes(data[at:stop])) for at, stop in uncovered(spans, length))
+        return cls(header, tuple(sections), gaps)
 
     def encode(self) -> bytes:
         """The record's bytes.  Raises EncodeError where its lengths contradict its parts."""
-        if self.image is not None:
-            return self.image
-        end = RecordHeader.SIZE + sum(_ONE + len(s.body) for s in self.sections)
-        if self.header.record_length != end or self.header.section_count != len(self.sections):
+        parts: list[tuple[int, bytes]] = []
+        head = [self.header.encode(), *(s.descriptor.encode() for s in self.sections)]
+        end = RecordHeader.SIZE + _ONE * len(self.sections)
+        following = not self.gaps
+        for index, (descriptor, body) in enumerate(self.sections):
+            if descriptor.section_length != len(body):
+                raise EncodeError(
+                    f"the body has {len(body)} bytes, not {descriptor.section_length}", structure="Record",
+                    path=f"sections[{index}].descriptor.section_length",
+                    offset=RecordHeader.SIZE + _ONE * index + _LENGTH,
+                )  # fmt: skip
+            parts.append((descriptor.section_offset, body))
+            following = following and descriptor.section_offset == end
+            end += len(body)
+        if self.header.section_count != len(self.sections) or (following and self.header.record_length != end):
             raise EncodeError(
                 f"{len(self.sections)} sections and {end} bytes, but the header says {self.header.section_count} and "
-                f"{self.header.record_length}", structure="Record", path="header.record_length", offset=20,
+                f"{self.header.record_length}", structure="Record", path="header.record_length", offset=_RECORD_LENGTH,
             )  # fmt: skip
-        head = [self.header.encode(), *(s.descriptor.encode() for s in self.sections)]
-        return b"".join([*head, *(s.body for s in self.sections)])
+        if following:
+            return b"".join([*head, *(s.body for s in self.sections)])
+        raw = put_together([(0, b"".join(head)), *parts, *self.gaps], self.header.record_length)
+        for index, (at, part) in enumerate([(0, b"".join(head)), *parts], -1):
+            if raw[at : at + len(part)] != part:
+                raise EncodeError(
+                    "another part lies over it and says something else", structure="Record",
+                    path="header" if index < 0 else f"sections[{index}]", offset=at,
+                )  # fmt: skip
+        return raw
+
+    def overlaps(self) -> list[str]:
+        """Which bodies lie over which: one sentence for each pair of neighbours."""
+        spans = sorted((*s.descriptor.span, f"sections[{i}]") for i, s in enumerate(self.sections) if s.body)
+        head = (0, RecordHeader.SIZE + _ONE * len(self.sections), "the descriptors")
+        return [
+            f"{b} overlaps {a} at {n:#x}" for (_, m, a), (n, _, b) in zip([head, *spans], spans, strict=False) if n < m
+        ]
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the record."""
@@ -199,14 +180,34 @@ class Record(NamedTuple):
                 for s in self.sections
             ],
         }
-        return out | ({"image": self.image.hex()} if self.image is not None else {})
+        return out | ({"gaps": [gap.plain() for gap in self.gaps]} if self.gaps else {})
+
+    @classmethod
+    def plain_of(cls, data: bytes | bytearray | memoryview) -> dict[str, Any]:
+        """``decode(data).plain()`` without objects in between.  Raises TruncatedError, DecodeError."""
+        try:
+            header = RecordHeader.plain_of(data)
+        except WireError as error:
+            raise error.within("Record", "header") from None
+        count, length = header["section_count"], header["record_length"]
+        end = RecordHeader.SIZE + _ONE * count
+        if not end <= length <= len(data):
+            return cls.decode(data).plain()
+        sections = []
+        for at in range(RecordHeader.SIZE, end, _ONE):
+            descriptor = SectionDescriptor.plain_of(data, at)
+            start = descriptor["section_offset"]
+            if start != end or start + descriptor["section_length"] > length:
+                return cls.decode(data).plain()
+            end = start + descriptor["section_length"]
+            body = plain_body(_section_type(bytes(data[at + 16 : at + 32])), bytes(data[start:end]))
+            sections.append({"descriptor": descriptor, **body})
+        return {"header": header, "sections": sections} if end == length else cls.decode(data).plain()
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The record that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
         items = objects_in(plain, "sections")
-        if "image" in plain:
-            return cls.decode(hex_in(plain, "image"))
         header = RecordHeader.of_plain(object_in(plain, "header"))
         sections = []
         for index, item in enumerate(items):
@@ -216,19 +217,39 @@ class Record(NamedTuple):
             except ValueError as error:
                 error.add_note(f"sections[{index}]")
                 raise
-        return cls(header, tuple(sections))
+        return cls(header, tuple(sections), tuple(Gap.of_plain(gap) for gap in objects_in(plain, "gaps")))
 
 
-def _whole(cls: type[R], header: RecordHeader, sections: tuple[RecordSection, ...], raw: bytes, end: int) -> R:
-    """Keep the bytes themselves unless the bodies lie back to back: then they follow from the parts."""
-    for section in sections:
-        if section.descriptor.section_offset != end:
-            return cls(header, sections, raw)
-        end += section.descriptor.section_length
-    return cls(header, sections, None if end == header.record_length else raw)
+def _rank(severity: Severity) -> int:
+    """The worst first; a reserved value is as bad as fatal, which is how Linux takes it (``ghes_severity``)."""
+    order = (Severity.FATAL, Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL)
+    return order.index(severity) if severity in order else 0
 
 
-def _check_length(header: RecordHeader, given: int) -> None:
+@lru_cache(maxsize=64)
+def _section_type(raw: bytes) -> UUID:
+    return UUID(bytes_le=raw)
+
+
+def descriptors(
+    data: bytes | bytearray | memoryview, header: RecordHeader
+) -> Iterator[tuple[SectionDescriptor, int, int]]:
+    """Each section of the record at the start of ``data``: descriptor, first byte of its body, byte behind the last.
+
+    Raises TruncatedError, DecodeError as :meth:`Record.decode` does.
+    """
+    check_length(header, len(data))
+    left = header.record_length
+    for index in range(header.section_count):
+        at = RecordHeader.SIZE + _ONE * index
+        descriptor = SectionDescriptor.decode(data, at)
+        start, stop = body_span(descriptor, header.record_length, index, at)
+        left = apart(left, descriptor, index, at)
+        yield descriptor, start, stop
+
+
+def check_length(header: RecordHeader, given: int) -> None:
+    """Hold the record's length against its descriptors and the bytes given.  Raises DecodeError, TruncatedError."""
     end = RecordHeader.SIZE + _ONE * header.section_count
     if header.record_length < end:
         raise DecodeError(
@@ -242,8 +263,12 @@ def _check_length(header: RecordHeader, given: int) -> None:
         )  # fmt: skip
 
 
-def _body(descriptor: SectionDescriptor, length: int, index: int, at: int) -> tuple[int, int]:
-    start, stop = descriptor.section_offset, descriptor.section_offset + descriptor.section_length
+def body_span(descriptor: SectionDescriptor, length: int, index: int, at: int) -> tuple[int, int]:
+    """Where the body lies in a record of ``length`` bytes; ``at`` is the descriptor's offset.
+
+    Raises DecodeError, TruncatedError.
+    """
+    start, stop = descriptor.span
     if start < RecordHeader.SIZE or start > length:
         raise DecodeError(
             f"{start:#x} is not between the header and the record's {length} bytes", structure="Record",
@@ -257,54 +282,23 @@ def _body(descriptor: SectionDescriptor, length: int, index: int, at: int) -> tu
     return start, stop
 
 
-def _apart(left: int, descriptor: SectionDescriptor, index: int, at: int) -> int:
+def apart(left: int, descriptor: SectionDescriptor, index: int, at: int) -> int:
     """What is left of the record after this body: overlapping bodies would let a small record cost unbounded memory."""
     if descriptor.section_length > left:
         raise DecodeError(
-            "the bodies overlap: together they are longer than the record",
-            structure="Record",
-            path=f"sections[{index}].descriptor.section_length",
-            offset=at + _LENGTH,
-        )
+            "the bodies overlap: together they are longer than the record", structure="Record",
+            path=f"sections[{index}].descriptor.section_length", offset=at + _LENGTH,
+        )  # fmt: skip
     return left - descriptor.section_length
 
 
-class _Body(c.Construct):  # type: ignore[misc]
-    """The body that a descriptor points to."""
-
-    def _parse(self, stream: Any, context: Any, path: str) -> RecordSection:
-        at = stream.tell()
-        descriptor = Wire(SectionDescriptor)._parse(stream, context, path)
-        back = stream.tell()
-        start, stop = _body(descriptor, context.header.record_length, context._index, at)  # type: ignore[arg-type]
-        context.left = _apart(context.get("left", context.header.record_length), descriptor, context._index, at)  # type: ignore[arg-type]
-        stream.seek(start)
-        body = stream.read(stop - start)
-        stream.seek(back)
-        return RecordSection(descriptor, body)  # type: ignore[arg-type]
-
-    def _build(self, obj: RecordSection, stream: Any, context: Any, path: str) -> RecordSection:
-        stream.write(obj.descriptor.encode())
-        back = stream.tell()
-        stream.seek(obj.descriptor.section_offset)
-        stream.write(obj.body)
-        stream.seek(back)
-        return obj
-
-
-class _Header(c.Construct):  # type: ignore[misc]
-    def _parse(self, stream: Any, context: Any, path: str) -> Struct:
-        try:
-            header = Wire(RecordHeader)._parse(stream, context, path)
-        except WireError as error:
-            raise error.within("Record", "header") from None
-        _check_length(header, c.stream_size(stream))  # type: ignore[arg-type]
-        return header
-
-    def _build(self, obj: RecordHeader, stream: Any, context: Any, path: str) -> RecordHeader:
-        stream.write(obj.encode())
-        return obj
-
-
-RECORD = c.Struct("header" / _Header(), "sections" / c.Array(lambda context: context.header.section_count, _Body()))
-"""The record as a construct declaration, to be embedded in declarations of one's own."""
+__all__ = [
+    "NIL",
+    "NOTIFICATION_TYPES",
+    "Gap",
+    "Record",
+    "RecordFlags",
+    "RecordHeader",
+    "RecordSection",
+    "SectionDescriptor",
+]

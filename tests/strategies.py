@@ -150,7 +150,10 @@ def records(draw: st.DrawFn) -> bytes:
     header = bytearray(draw(images(RecordHeader)))
     header[10:12] = len(bodies).to_bytes(2, "little")
     header[20:24] = (at + len(tail)).to_bytes(4, "little")
-    return bytes(header) + b"".join(descriptors) + tail
+    raw = bytearray(bytes(header) + b"".join(descriptors) + tail)
+    if len(bodies) > 1 and draw(st.booleans()):  # a descriptor that points to another's body
+        raw[128:136] = raw[200:208]
+    return bytes(raw)
 
 
 @st.composite
@@ -204,7 +207,7 @@ JSON = st.recursive(
 )
 """Anything that a JSON reader may hand over, and some things that it may not."""
 
-NAMES = ("header", "entries", "sections", "descriptor", "section", "body", "tail", "length", "gap", "raw_data", "image")
+NAMES = ("header", "entries", "sections", "descriptor", "section", "body", "tail", "length", "gap", "raw_data", "gaps")
 
 
 def plain_like(names: tuple[str, ...], value: st.SearchStrategy[Any] = JSON) -> st.SearchStrategy[Any]:

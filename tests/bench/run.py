@@ -25,7 +25,8 @@ from acpi.ghes import STATUS_BLOCK, DataEntry300, Entry, ErrorStatusHeader, Stat
 from acpi.hest import GenericHardwareErrorSourceV2
 from acpi.presets import PRESETS
 from cper.memory import PlatformMemory
-from cper.record import RECORD, Record, RecordHeader, SectionDescriptor
+from cper.record import Record, RecordHeader, SectionDescriptor
+from cper.record_frame import RECORD
 from cper.wire import Struct
 from cper.wire._construct import twin
 from tests.bench import floor
