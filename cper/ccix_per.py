@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 import construct as c
 
-from cper.framed import FramedSection, Head
-from cper.wire import U8, U32, Bits, DecodeError, Reserved, Struct, TruncatedError, Valid, ValidationBits, Word
+from cper.framed import FramedSection, Head, Upto
+from cper.wire import U8, U32, Bits, Reserved, Struct, Valid, ValidationBits, Word
 
 
 class CcixPerHead(Struct, size=16):
@@ -26,32 +26,11 @@ class CcixPerHead(Struct, size=16):
     reserved: ClassVar[Word] = Reserved(2)
 
 
-class _PerLog(c.Construct):  # type: ignore[misc]
-    """The log, as long as the head's length says."""
-
-    def _parse(self, stream: Any, context: Any, path: str) -> bytes:
-        length, left = context.head.length, c.stream_size(stream) - stream.tell()
-        if length < CcixPerHead.SIZE:
-            reason = f"{length} bytes, but the head alone has {CcixPerHead.SIZE}"
-            raise DecodeError(reason, structure="CcixPer", path="head.length", offset=0)
-        if length - CcixPerHead.SIZE > left:
-            reason = f"{length} bytes needed, {CcixPerHead.SIZE + left} given"
-            raise TruncatedError(reason, structure="CcixPer", path="head.length", offset=0)
-        data: bytes = stream.read(length - CcixPerHead.SIZE)
-        return data
-
-    def _build(self, obj: bytes, stream: Any, context: Any, path: str) -> bytes:
-        stream.write(obj)
-        return obj
-
-
 @dataclass(frozen=True)
 class CcixPer(FramedSection[CcixPerHead], guid="91335ef6-ebfb-4478-a6a6-88b728cf75d7"):
     """A protocol error record.  The log's format is that of the CCIX base specification; it is kept as bytes."""
 
-    HEAD = CcixPerHead
-    FRAME = c.Struct("head" / Head(CcixPerHead, "CcixPer"), "per_log" / _PerLog(), "trailing" / c.GreedyBytes)
-    KINDS = {"head": CcixPerHead}
+    FRAME = c.Struct("head" / Head(CcixPerHead, "length"), "per_log" / Upto("length"), "trailing" / Upto())
 
     per_log: bytes = b""
     """The log: 32-bit words, at least five."""

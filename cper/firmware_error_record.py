@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import construct as c
 
-from cper.framed import FramedSection, Head
+from cper.framed import FramedSection, Head, Upto
 from cper.plain import number_in
 from cper.wire import U8, U64, Guid, OpenEnum, Reserved, Struct, Word, u8
 
@@ -41,40 +41,30 @@ class FirmwareErrorRecordGuidHead(FirmwareErrorRecordHead, size=32):
     """Which record, where its type is SOC_TYPE_2."""
 
 
-class _HeadKind:
-    """Which head a revision has."""
-
-    @staticmethod
-    def of(revision: int) -> type[FirmwareErrorRecordHead]:
-        return FirmwareErrorRecordGuidHead if revision else FirmwareErrorRecordHead
-
-    @classmethod
-    def of_plain(cls, value: Mapping[str, Any], /) -> FirmwareErrorRecordHead:
-        return cls.of(number_in(value, "revision", 0)).of_plain(value)
+def _head_of(revision: int) -> type[FirmwareErrorRecordHead]:
+    return FirmwareErrorRecordGuidHead if revision else FirmwareErrorRecordHead
 
 
-class _Head(c.Construct):  # type: ignore[misc]
+class _Head(Head):
     """The head that its own revision asks for."""
 
-    def _parse(self, stream: Any, context: Any, path: str) -> Struct:
-        at = stream.tell()
-        start = stream.read(2)
-        stream.seek(at)
-        kind = _HeadKind.of(start[1] if len(start) == 2 else 0)
-        return Head(kind, "FirmwareErrorRecord")._parse(stream, context, path)
+    def __init__(self) -> None:
+        super().__init__(FirmwareErrorRecordHead)
+        self.reader = self
 
-    def _build(self, obj: Struct, stream: Any, context: Any, path: str) -> Struct:
-        stream.write(obj.encode())
-        return obj
+    def kind_of(self, body: bytes) -> type[Struct]:
+        return _head_of(body[1] if len(body) > 1 else 0)
+
+    def of_plain(self, value: Mapping[str, Any], /) -> Struct:
+        """The head that JSON described."""
+        return _head_of(number_in(value, "revision", 0)).of_plain(value)
 
 
 @dataclass(frozen=True)
 class FirmwareErrorRecord(FramedSection[FirmwareErrorRecordHead], guid="81212a96-09ed-4996-9471-8d729c8e69ed"):
     """A reference to firmware's record, and what the vendor put behind it."""
 
-    HEAD = FirmwareErrorRecordHead
-    FRAME = c.Struct("head" / _Head(), "vendor_data" / c.GreedyBytes)
-    KINDS = {"head": _HeadKind}
+    FRAME = c.Struct("head" / _Head(), "vendor_data" / Upto())
 
     vendor_data: bytes = b""
     """Bytes behind the reference: with a CrashLog, the log itself."""
@@ -82,4 +72,4 @@ class FirmwareErrorRecord(FramedSection[FirmwareErrorRecordHead], guid="81212a96
     @classmethod
     def of(cls, *, revision: int = 2, vendor_data: bytes = b"", **fields: Any) -> Self:
         """The section of that revision; ``fields`` are those of its head."""
-        return cls(_HeadKind.of(revision)(revision=revision, **fields), vendor_data)
+        return cls(_head_of(revision)(revision=revision, **fields), vendor_data)

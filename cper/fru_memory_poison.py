@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 import construct as c
 
-from cper.framed import FramedSection, Head, Many
+from cper.framed import FramedSection, Head, Many, Upto
 from cper.wire import U32, U64, Bits, OpenEnum, Struct, Valid, ValidationBits, Word, u32
 
 
@@ -71,6 +71,13 @@ class FruMemoryPoisonHead(Struct, size=40):
     """Descriptors in the list."""
 
 
+class _PoisonList(Many):
+    """The list, where the head says that there is one."""
+
+    def count(self, head: Mapping[str, Any]) -> int:
+        return (head.get(self.counter) or 0) if head["poison_list_valid"] else 0
+
+
 @dataclass(frozen=True)
 class FruMemoryPoison(FramedSection[FruMemoryPoisonHead], guid="5e4706c1-5356-48c6-930b-52f2120a4458"):
     """The poison list of a unit.
@@ -79,17 +86,11 @@ class FruMemoryPoison(FramedSection[FruMemoryPoisonHead], guid="5e4706c1-5356-48
     trailing bytes.
     """
 
-    HEAD = FruMemoryPoisonHead
     FRAME = c.Struct(
-        "head" / Head(FruMemoryPoisonHead, "FruMemoryPoison"),
-        "poison_list"
-        / Many(
-            FruPoisonDescriptor, "FruMemoryPoison", "poison_list", FruMemoryPoisonHead, "poison_list_entries",
-            lambda head: (head.poison_list_entries or 0) if head.poison_list_valid else 0,
-        ),
-        "trailing" / c.GreedyBytes,
-    )  # fmt: skip
-    KINDS = {"head": FruMemoryPoisonHead, "poison_list": FruPoisonDescriptor}
+        "head" / Head(FruMemoryPoisonHead),
+        "poison_list" / _PoisonList(FruPoisonDescriptor, FruMemoryPoisonHead, "poison_list_entries"),
+        "trailing" / Upto(),
+    )
 
     poison_list: tuple[FruPoisonDescriptor, ...] = ()
     """The errors."""

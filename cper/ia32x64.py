@@ -9,11 +9,11 @@ from uuid import UUID
 
 import construct as c
 
-from cper.framed import FramedSection, Head, Many
+from cper.framed import FramedSection, Head, Kinds, Many, Upto
 from cper.ia32x64_check import BusCheck, CacheCheck, MsCheck, TlbCheck
-from cper.ia32x64_context import Contexts, ProcessorContext
-from cper.wire import U64, Bits, Guid, Reserved, Struct, Valid, ValidationBits, WireError, Word
-from cper.wire._construct import Wire
+from cper.ia32x64_context import ProcessorContext
+from cper.register_context import Contexts
+from cper.wire import U64, Bits, Guid, Reserved, Struct, Valid, ValidationBits, Word
 
 
 class CpuId(Struct, size=48):
@@ -105,55 +105,40 @@ class OtherErrorInformation(Ia32X64ErrorInformation, size=64):
 
 CHECKS: dict[str, UUID] = {"cache": CACHE_CHECK, "tlb": TLB_CHECK, "bus": BUS_CHECK, "ms": MS_CHECK}
 """Structure types by name."""
-_KINDS: dict[UUID, type[Ia32X64ErrorInformation]] = {
-    CACHE_CHECK: CacheErrorInformation,
-    TLB_CHECK: TlbErrorInformation,
-    BUS_CHECK: BusErrorInformation,
-    MS_CHECK: MsErrorInformation,
-}
 
 
-class _InformationKind:
-    """Which kind JSON describes."""
-
-    @classmethod
-    def of_plain(cls, value: Mapping[str, Any], /) -> Struct:
-        try:
-            kind = _KINDS.get(UUID(str(value.get("structure_type"))), OtherErrorInformation)
-        except ValueError:
-            kind = OtherErrorInformation  # which says what is wrong
-        return kind.of_plain(value)
+def _structure_type(value: Mapping[str, Any]) -> bytes:
+    """Of JSON, as it is on the wire; nothing where it is wrong, which the structure will say."""
+    try:
+        return UUID(str(value.get("structure_type"))).bytes_le
+    except ValueError:
+        return b""
 
 
-class _ErrorInformations(Many):
-    """Error informations, each of the kind that its structure type names; all have one size."""
-
-    def _one(self, stream: Any, context: Any, path: str, index: int) -> Struct:
-        at = stream.tell()
-        kind = _KINDS.get(UUID(bytes_le=stream.read(16)), OtherErrorInformation)
-        stream.seek(at)
-        try:
-            return Wire(kind)._parse(stream, context, path)
-        except WireError as error:
-            raise error.within(self.structure, f"{self.list}[{index}]") from None
+ERROR_INFORMATION = Kinds(
+    OtherErrorInformation,
+    {
+        CACHE_CHECK.bytes_le: CacheErrorInformation,
+        TLB_CHECK.bytes_le: TlbErrorInformation,
+        BUS_CHECK.bytes_le: BusErrorInformation,
+        MS_CHECK.bytes_le: MsErrorInformation,
+    },
+    lambda body, at: body[at : at + 16],
+    _structure_type,
+)
+"""Error informations by their structure type."""
 
 
 @dataclass(frozen=True)
 class Ia32X64Processor(FramedSection[Ia32X64Head], guid="dc3ea0b0-a144-4797-b95b-53fa242b6e1d"):
     """Errors of an IA32 or X64 processor."""
 
-    HEAD = Ia32X64Head
     FRAME = c.Struct(
-        "head" / Head(Ia32X64Head, "Ia32X64Processor"),
-        "error_information"
-        / _ErrorInformations(
-            OtherErrorInformation, "Ia32X64Processor", "error_information", Ia32X64Head, "error_information_count",
-            lambda head: int(head.error_information_count),
-        ),
-        "contexts" / Contexts("Ia32X64Processor", "contexts", "context_count"),
-        "trailing" / c.GreedyBytes,
-    )  # fmt: skip
-    KINDS = {"head": Ia32X64Head, "error_information": _InformationKind, "contexts": ProcessorContext}
+        "head" / Head(Ia32X64Head),
+        "error_information" / Many(ERROR_INFORMATION, Ia32X64Head, "error_information_count"),
+        "contexts" / Contexts(ProcessorContext, "context_count"),
+        "trailing" / Upto(),
+    )
 
     error_information: tuple[Ia32X64ErrorInformation, ...] = ()
     """The errors."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-import construct as c
-
-from cper.framed import Framed
-from cper.wire import U16, U32, U64, OpenEnum, Reserved, Struct, TruncatedError, WireError, Word, blob, u16
-from cper.wire._construct import Wire
+from cper.register_context import RegisterContext
+from cper.wire import U16, U32, U64, OpenEnum, Reserved, Struct, Word, blob, u16
 
 
 class RegisterContextType(OpenEnum):
@@ -115,74 +112,14 @@ class X64Registers(Struct, size=244):
     tr: U16
 
 
-_REGISTERS: dict[int, type[Struct]] = {
-    RegisterContextType.MSR: MsrValue,
-    RegisterContextType.IA32: Ia32Registers,
-    RegisterContextType.X64: X64Registers,
-}
-"""What a register array of that type is made of."""
-
-
-class _RegisterKind:
-    """Which registers JSON describes: those whose names it has."""
-
-    @classmethod
-    def of_plain(cls, value: Mapping[str, Any], /) -> Struct:
-        for kind in _REGISTERS.values():
-            if kind.model_fields.keys() - {"residue"} <= value.keys():
-                return kind.of_plain(value)
-        raise ValueError("registers are those of IA32, of X64, or the value of an MSR")
-
-
 @dataclass(frozen=True)
-class ProcessorContext(Framed):
-    """One register context: MSRs and the registers of both modes decoded, other arrays as bytes."""
+class ProcessorContext(RegisterContext[ContextHead]):
+    """A register context of an IA32 or X64 processor: MSRs and the registers of both modes are decoded."""
 
-    KINDS = {"head": ContextHead, "registers": _RegisterKind}
-
-    head: ContextHead
-    """What the array holds, and how long it is."""
-    registers: tuple[Struct, ...] = ()
-    """The array, where its type and its length are known."""
-    data: bytes = b""
-    """The array, where they are not."""
-    padding: bytes = b""
-    """Bytes up to the next multiple of 16."""
-
-
-class Contexts(c.Construct):  # type: ignore[misc]
-    """``count`` register contexts, one behind the other, each padded to a multiple of 16 bytes."""
-
-    def __init__(self, structure: str, name: str, count: str) -> None:
-        super().__init__()
-        self.structure, self.name_, self.count = structure, name, count
-
-    def _parse(self, stream: Any, context: Any, path: str) -> tuple[ProcessorContext, ...]:
-        count = getattr(context.head, self.count)  # 63 at most, and each takes 16 bytes
-        return tuple(self._one(stream, context, path, f"{self.name_}[{index}]") for index in range(count))
-
-    def _one(self, stream: Any, context: Any, path: str, name: str) -> ProcessorContext:
-        at = stream.tell()
-        try:
-            head: Any = Wire(ContextHead)._parse(stream, context, path)
-        except WireError as error:
-            raise error.within(self.structure, f"{name}.head") from None
-        size, left = head.register_array_size, c.stream_size(stream) - stream.tell()
-        if size > left:
-            where = f"{name}.head.register_array_size"
-            place = at + ContextHead.at("register_array_size").offset
-            raise TruncatedError(
-                f"{size} bytes needed, {left} given", structure=self.structure, path=where, offset=place
-            )
-        data = stream.read(size)
-        padding = stream.read(-size % 16)
-        kind = _REGISTERS.get(head.register_context_type)
-        if kind is None or (size % kind.SIZE if kind is MsrValue else size != kind.SIZE):
-            return ProcessorContext(head, (), data, padding)
-        found = tuple(kind.decode(data, start) for start in range(0, size, kind.SIZE))
-        return ProcessorContext(head, found, b"", padding)
-
-    def _build(self, obj: Any, stream: Any, context: Any, path: str) -> Any:
-        for entry in obj:
-            stream.write(entry.encode())
-        return obj
+    HEAD = ContextHead
+    REGISTERS: ClassVar[Mapping[int, type[Struct]]] = {
+        RegisterContextType.MSR: MsrValue,
+        RegisterContextType.IA32: Ia32Registers,
+        RegisterContextType.X64: X64Registers,
+    }
+    LISTS = frozenset({RegisterContextType.MSR})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
 import construct as c
 
 from cper.error_status import ErrorStatus
-from cper.framed import FramedSection, Head, Many
+from cper.framed import FramedSection, Head, Many, Upto
 from cper.wire import U8, U16, U24, U32, U64, Bits, Reserved, Struct, Valid, ValidationBits, Word
 
 
@@ -50,6 +50,16 @@ class PciComponentHead(Struct, size=40):
     """Register data pairs of I/O space, behind those."""
 
 
+class _Registers(Many):
+    """Register data pairs, where the head says that there are any."""
+
+    def __init__(self, counter: str) -> None:
+        super().__init__(PciRegister, PciComponentHead, counter)
+
+    def count(self, head: Mapping[str, Any]) -> int:
+        return (head.get(self.counter) or 0) if head["registers_valid"] else 0
+
+
 @dataclass(frozen=True)
 class PciComponent(FramedSection[PciComponentHead], guid="eb5e4685-ca66-4769-b6a2-26068b001326"):
     """An error of a PCI or PCI-X component.
@@ -57,22 +67,12 @@ class PciComponent(FramedSection[PciComponentHead], guid="eb5e4685-ca66-4769-b6a
     Pairs are read where both their own validation bit and that of their number are set; else they are trailing bytes.
     """
 
-    HEAD = PciComponentHead
     FRAME = c.Struct(
-        "head" / Head(PciComponentHead, "PciComponent"),
-        "memory_registers"
-        / Many(
-            PciRegister, "PciComponent", "memory_registers", PciComponentHead, "memory_number",
-            lambda head: (head.memory_number or 0) if head.registers_valid else 0,
-        ),
-        "io_registers"
-        / Many(
-            PciRegister, "PciComponent", "io_registers", PciComponentHead, "io_number",
-            lambda head: (head.io_number or 0) if head.registers_valid else 0,
-        ),
-        "trailing" / c.GreedyBytes,
-    )  # fmt: skip
-    KINDS = {"head": PciComponentHead, "memory_registers": PciRegister, "io_registers": PciRegister}
+        "head" / Head(PciComponentHead),
+        "memory_registers" / _Registers("memory_number"),
+        "io_registers" / _Registers("io_number"),
+        "trailing" / Upto(),
+    )
 
     memory_registers: tuple[PciRegister, ...] = ()
     """Registers of memory space."""

@@ -112,11 +112,11 @@ def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
     if cls is None:
         return {"body": body.hex()}
     try:
-        if not issubclass(cls, Section):  # a frame holds its whole body
-            return {"section": cls.of_body(body).plain()}
         out: dict[str, Any] = {"section": cls.plain_of_body(body)}
     except ValueError as error:
         return {"body": body.hex(), "error": str(error)}
+    if not issubclass(cls, Section):  # a frame holds its whole body
+        return out
     if len(body) < cls.SIZE:
         out["length"] = len(body)
     elif len(body) > cls.SIZE:

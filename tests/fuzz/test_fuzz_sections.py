@@ -51,8 +51,10 @@ def test_any_body_is_read_or_refused_and_never_lost(guid):
             assert error.offset is not None
             assert 0 <= error.offset <= len(body)
             assert str(error).isprintable()
+            assert plain_body(guid, body) == {"body": body.hex(), "error": str(error)}
         else:
             assert section.encode()[: len(body)] == body[: len(section.encode())]
+            assert plain_body(guid, body)["section"] == section.plain()
         plain = json.loads(json.dumps(plain_body(guid, body)))
         assert body_of_plain(guid, plain) == body
 

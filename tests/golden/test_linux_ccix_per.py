@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import construct as c
 import pytest
 
 from cper.ccix_per import CcixPer, CcixPerHead
@@ -61,3 +62,10 @@ def test_a_head_that_ends_early_is_one_error():
     with pytest.raises(TruncatedError) as caught:
         read_section(CcixPer.GUID, bytes(13))
     assert str(caught.value) == "CcixPer.head.port_id at 0xd: 16 bytes needed, 13 given"
+
+
+def test_the_frame_may_be_part_of_another_declaration():
+    both = c.Struct("before" / c.Int16ul, "section" / CcixPer.FRAME)
+    found = both.parse(b"\x07\x00" + body(20, 30))
+    assert (found.before, found.section.head.length, found.section.per_log) == (7, 20, bytes(range(5, 9)))
+    assert both.build(found) == b"\x07\x00" + body(20, 30)

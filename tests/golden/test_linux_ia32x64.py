@@ -176,7 +176,7 @@ class TestTheFraming:
             ({"error_information": [{"structure_type": "no guid"}]}, "structure_type"),
             (
                 {"contexts": [{"head": {"register_context_type": 3, "register_array_size": 8}, "registers": [{}]}]},
-                "registers are those of IA32, of X64, or the value of an MSR",
+                "X64Registers",
             ),
         ],
     )
