@@ -32,7 +32,7 @@ def explain(run: Replay, entries: Iterable[tuple[int, float | None, Any]]) -> It
     decider = run.notifier.decider
 
     def note(lost: Lost, view: View, index: int) -> None:
-        row = run.handling
+        row = run.ledger.handling
         if row is None:
             return
         by_hook = decider.asked(lost, view)[0] is not None  # it is a pure function: asking again changes nothing

@@ -1,43 +1,24 @@
-"""Replay a trace: every event through the core into a model guest, with one row for what became of each.
-
-A row is finished when its page is acknowledged, or nothing more can become of it.  Rows come out in trace order; at
-most ``WINDOW`` wait for their end, so that memory is bounded by the guest's RAM and not by the number of events.  A row
-that leaves the window unfinished says ``waiting``; the summary, made from the poison map, still counts its pages.
-"""
+"""Replay a trace: every event through the core into a model guest; ``ledger`` has a row for what became of each."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import crcmod.predefined
-
 from acpi.image import Image
 from vmm_ras.deciding import Hook
-from vmm_ras.effects import (
-    Acked,
-    Decided,
-    Effect,
-    Escalate,
-    HookFailed,
-    InjectSea,
-    OwnMemory,
-    Posted,
-    Report,
-    TakenBack,
-    Undelivered,
-)
+from vmm_ras.effects import Effect
 from vmm_ras.errors import InputError
 from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault, Proceed
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.guests.os import Action
+from vmm_ras.ledger import WINDOW, Ledger
 from vmm_ras.memory import ACKED, POSTED, UNREPORTED, MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import Policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle
-from vmm_ras.rows import PANIC, Row, Summary
+from vmm_ras.rows import Row
 from vmm_ras.traces.items import (
     AckDelay,
     BadLine,
@@ -56,19 +37,12 @@ WINDOW_SIZE = 1 << 30
 """Without a map, each new window of this many bytes of host addresses gets the next of guest RAM."""
 TABLES = 0x3FF0_0000
 """Where the tables and blocks lie: below guest RAM, in a slot of the VMM's own."""
-WINDOW = 65536
-"""Rows that may wait for their end."""
 STEP = 0.001
 """Seconds between events of a trace that tells no times."""
 SETTLE = 30.0
 """Seconds that the guest is given, after the last event, to finish."""
 MAX_RAM = 1 << 40
 """Bytes of guest RAM that a trace, or the order of appearance, may make: the poison map has a byte for each page."""
-MAX_ESCALATIONS = 100
-"""Escalations whose text the summary keeps."""
-_SETTLED = frozenset({"known", "ignored", "on-touch"})
-
-crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
 
 
 class Replay:
@@ -102,36 +76,13 @@ class Replay:
         for slot in memory.slots:
             self.guest.memory.add_region(slot.gpa, slot.size)
         self.page_shift, self.now, self.seq = page_shift, 0.0, 0
-        self.summary = Summary()
-        self.notices: list[str] = []
-        """What people should be told about the trace itself; take and clear."""
+        self.ledger = Ledger(self.guest, page_shift)
+        self.summary, self.notices = self.ledger.summary, self.ledger.notices
         self.watch: Callable[[list[Effect], list[Action]], None] | None = None
         """Called, where it is set, with the effects that were carried out and what the guest did then."""
-        self.blocks: Any = None
-        """Called with (source id, block bytes) for each block that is published, where it is set."""
         self._origin: float | None = None
         self._next_gpa = RAM_BASE
         self._next_vcpu = 0
-        self._rows: deque[Row] = deque()
-        self._open: dict[int, list[Row]] = {}
-        self._by_source: dict[int, list[Row]] = {}
-        self._published: dict[int, bytes] = {}
-        self.handling: Row | None = None
-        """The row whose event is being handled."""
-        self._bare: InjectSea | None = None
-        self._hook_reasons: set[str] = set()
-        self.guest.listeners = {
-            Posted: self._posted,
-            Acked: self._acked,
-            Decided: self._decided,
-            InjectSea: self._injected,
-            OwnMemory: self._own_memory,
-            TakenBack: self._taken_back,
-            Undelivered: self._undelivered,
-            Escalate: self._escalated,
-            Report: self._reported,
-            HookFailed: self._hook_failed,
-        }
         regions = [(gpa, gpa + len(data)) for _, gpa, data in image.regions]
         self._firmware = min(low for low, _ in regions), max(high for _, high in regions)
         """Span of what the model really reads: only there poison matters to its memory."""
@@ -142,13 +93,14 @@ class Replay:
 
     def run(self, entries: Iterable[tuple[int, float | None, Any]]) -> Iterator[Row]:
         """Replay a trace; a row per event, in trace order.  Raises what iterating ``entries`` raises."""
-        rows, core, guest = self._rows, self.notifier, self.guest.os
+        ledger, core, guest = self.ledger, self.notifier, self.guest.os
+        rows = ledger.rows
         for line, at, item in entries:
             kind = item.__class__
             if kind is HostSignal:
                 until = self._clock(at)
                 if core.next_deadline() is None and guest.next_time(self.now) > until:
-                    self.now = until
+                    self.now = ledger.now = until
                 else:
                     self._advance(until)
                 self._signal(line, item)
@@ -157,10 +109,10 @@ class Replay:
                     self._advance(self._clock(at))
                 self._entry(line, item)
             while rows and (rows[0].closed or len(rows) > WINDOW):
-                yield self._emit()
+                yield ledger.emit()
         self.settle()
         while rows:
-            yield self._emit()
+            yield ledger.emit()
 
     def play(self, item: Any, line: int = 0) -> None:
         """One item of a trace, or the orchestrator's Proceed, now."""
@@ -170,8 +122,8 @@ class Replay:
             self._drive(self.notifier.receive(item, self.now))
         else:
             self._entry(line, item)
-        while self._rows and (self._rows[0].closed or len(self._rows) > WINDOW):
-            self._emit()
+        while self.ledger.ready:
+            self.ledger.emit()
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""
@@ -208,17 +160,17 @@ class Replay:
     def _advance(self, until: float) -> None:
         """Let time pass: what core and guest do by themselves happens at its time, in order."""
         while (due := self._next_time()) <= until:
-            self.now = max(self.now, due)
+            self.now = self.ledger.now = max(self.now, due)
             self.guest.os.advance(self.now)
             if self.guest.os.actions:
                 self._follow([])
             self._drive(self.notifier.expire(self.now))
-        self.now = until
+        self.now = self.ledger.now = until
 
     def _drive(self, effects: list[Effect]) -> None:
         self.guest.drive(self.notifier, effects, self.now, self._follow if self.watch is not None else None)
         if self.guest.os.actions:
-            self._outcomes()
+            self.ledger.outcomes()
 
     def _entry(self, line: int, item: Any) -> None:
         if item.__class__ is GuestAbort or item.__class__ is MemoryFault:
@@ -253,144 +205,27 @@ class Replay:
 
     def _begin(self, row: Row, event: Event, gpa: int | None, size: int) -> None:
         self.seq += 1
-        self._rows.append(row)
+        self.ledger.begin(row)
         if gpa is not None:
-            page = gpa >> self.page_shift
-            if page in self._open:
-                self._open[page].append(row)
-            else:
-                self._open[page] = [row]
             first, end = self._firmware
             low = gpa & -size
             if low < end and low + size > first:
                 low, high = max(low, first), min(low + size, end)
                 self.guest.memory.poison(low, high - low)
         notifier, now = self.notifier, self.now
-        self.handling = row
         effects = notifier.handlers[event.__class__](event, now)
         self.guest.drive(notifier, effects, now, self._follow if self.watch is not None else None)
         if self.guest.os.actions:
-            self._outcomes()
-        self.handling = None
+            self.ledger.outcomes()
+        self.ledger.handling = None
 
     def _follow(self, effects: list[Effect]) -> None:
         """Effects were carried out, and somebody wants to see them, and what the guest did then."""
         actions = self.guest.os.actions
         if actions:
-            self._outcomes()
+            self.ledger.outcomes()
         if self.watch is not None:
             self.watch(effects, actions)
-
-    def _posted(self, e: Posted) -> None:
-        _, source_id, delivery, vcpu, esr, pages, block, rule = e
-        self.summary.blocks += 1
-        if self.blocks is not None:
-            self.blocks(source_id, block)
-        crc, shift, rows, now = crc32c(block), self.page_shift, self._open, self.now
-        found: list[Row] = []
-        for gpa, _ in pages:
-            for r in rows.get(gpa >> shift, ()):
-                r.delivery, r.source_id, r.block, r.crc32c = delivery, source_id, block, crc
-                r.pages, r.rule, r.esr = len(pages), r.rule or rule, r.esr if esr is None else esr
-                r.posted_at = now
-                if r.vcpu is None:
-                    r.vcpu = vcpu
-                found.append(r)
-        self._by_source[source_id] = found
-        self._published[source_id] = block
-
-    def _acked(self, e: Acked) -> None:
-        if self.guest.os.actions:  # what the guest did before: it is about the block that is acknowledged now
-            self._outcomes()
-        now = self.now
-        for r in self._by_source.pop(e.source_id, ()):
-            r.acked, r.acked_at = True, now
-            self._close(r)
-
-    def _decided(self, e: Decided) -> None:
-        row = self.handling
-        if row is not None:
-            row.rule = e.rule
-            if e.what in _SETTLED:
-                row.outcome = e.what
-                self._close(row)
-
-    def _injected(self, e: InjectSea) -> None:
-        if e.source_id is None:
-            if self.guest.os.actions:
-                self._outcomes()
-            self._bare = e
-            self._told_bare(e, None)
-
-    def _own_memory(self, e: OwnMemory) -> None:
-        if self.handling is not None:
-            self.handling.outcome = "own-memory"
-            self._close(self.handling)
-
-    def _taken_back(self, e: TakenBack) -> None:
-        if self.guest.os.actions:
-            self._outcomes()
-        self.summary.taken_back += 1
-        for r in self._by_source.pop(e.source_id, ()):
-            r.delivery = r.source_id = r.block = r.crc32c = r.posted_at = None
-            r.outcome = "waiting"
-
-    def _undelivered(self, e: Undelivered) -> None:
-        self.summary.undelivered[f"{e.rule}: {e.reason}"] += 1
-        if self.handling is not None and not e.rule:
-            self.handling.outcome = "no-guest-memory"
-            self._close(self.handling)
-
-    def _escalated(self, e: Escalate) -> None:
-        self.summary.escalated += 1
-        if self.summary.escalated <= MAX_ESCALATIONS:
-            self.summary.escalations.append(f"{e.action}: {e.reason}")
-
-    def _reported(self, e: Report) -> None:
-        self.summary.reports += 1
-
-    def _hook_failed(self, e: HookFailed) -> None:
-        if e.reason not in self._hook_reasons and len(self._hook_reasons) < MAX_ESCALATIONS:
-            self._hook_reasons.add(e.reason)
-            self.notices.append(f"{e.reason}; the rules decide")
-
-    def _outcomes(self) -> None:
-        """What the guest made of what it was told."""
-        for source_id, did, raw in self.guest.os.drain():
-            if source_id is None:
-                self._told_bare(self._bare, did)
-                continue
-            outcome = did if not raw or raw == self._published.get(source_id, raw) else "garbled"
-            for r in self._by_source.get(source_id, ()):
-                if r.outcome not in PANIC:
-                    r.outcome = outcome
-
-    def _told_bare(self, sea: InjectSea | None, outcome: str | None) -> None:
-        """An SEA went without a record: it is about the latest AR of its vCPU."""
-        for r in reversed(self._rows):
-            if r.code == "AR" and not r.closed and (sea is None or r.vcpu == sea.vcpu):
-                if outcome in PANIC or (outcome and r.outcome == "waiting"):
-                    r.outcome = outcome
-                r.esr = sea.esr if sea else r.esr
-                return
-
-    def _close(self, row: Row) -> None:
-        row.closed = True
-        if row.gpa is not None:
-            page = row.gpa >> self.page_shift
-            rows = self._open.get(page)
-            if rows is not None:
-                if len(rows) == 1:
-                    del self._open[page]
-                else:
-                    rows.remove(row)
-
-    def _emit(self) -> Row:
-        row = self._rows.popleft()
-        if not row.closed:
-            self._close(row)
-        self.summary.count(row)
-        return row
 
     # -- what the trace says beside events -------------------------------------------------
 

@@ -32,8 +32,9 @@ from cper.wire._construct import twin
 from tests.bench import floor
 from tests.bench.acpi import acpi
 from vmm_ras.default_policy import TEXT
+from vmm_ras.ledger import crc32c
 from vmm_ras.policy import Policy, load_policy
-from vmm_ras.replay import TABLES, Replay, crc32c
+from vmm_ras.replay import TABLES, Replay
 from vmm_ras.traces import open_trace
 
 HVA, GPA = 0x7F00_0000_0000, 0x4000_0000

@@ -13,7 +13,7 @@ from acpi.ghes import Entry, StatusBlock
 from cper.memory import PlatformMemory
 from cper.record import Record
 from tests.command_line import cli, process
-from vmm_ras.replay import crc32c
+from vmm_ras.ledger import crc32c
 
 ROOT = Path(__file__).parents[2]
 TRACE = ROOT / "fixtures" / "traces" / "qemu-like.strace"

@@ -12,11 +12,12 @@ import pytest
 
 from acpi.ghes import StatusBlock
 from acpi.presets import PRESETS
-from vmm_ras import replay as module
+from vmm_ras import ledger as module
+from vmm_ras.ledger import crc32c
 from vmm_ras.memory import MemorySlot
 from vmm_ras.policy import load_policy
 from vmm_ras.profiles import PROFILES
-from vmm_ras.replay import TABLES, Replay, crc32c
+from vmm_ras.replay import TABLES, Replay
 from vmm_ras.rows import Row
 from vmm_ras.traces import Trace, open_trace
 
@@ -193,7 +194,7 @@ def test_the_window_bounds_the_rows_that_wait(monkeypatch: pytest.MonkeyPatch) -
     )
 
     assert [r.seq for r in rows] == list(range(500))
-    assert len(machine._rows) == len(machine._open) == 0
+    assert len(machine.ledger.rows) == len(machine.ledger._open) == 0
     assert machine.summary.pages["unreported"] == 499
     assert {r.outcome for r in rows} == {"waiting"}
 

@@ -59,8 +59,8 @@ def replay(
     run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style)
     from vmm_ras.traces import open_trace
 
-    if out is not None:
-        run.blocks = _Blocks(out, run)
+    blocks = None if out is None else _Blocks(out, run)
+    run.ledger.blocks = blocks
     with open_trace(trace, strict=strict) as entries:
         if json_:
             _replay_json(run, entries)
@@ -68,8 +68,8 @@ def replay(
             _replay_text(run, entries, quiet)
         for note in entries.notes:
             print(f"note: {note}", file=sys.stderr)
-    if out is not None:
-        run.blocks.close()
+    if blocks is not None:
+        blocks.close()
     failures = run.summary.failures
     if any(failures[word] for word in wanted):
         raise typer.Exit(4)
@@ -116,7 +116,7 @@ class _Blocks:
     def __init__(self, out: Path, run: Replay) -> None:
         import orjson
 
-        from vmm_ras.replay import crc32c
+        from vmm_ras.ledger import crc32c
 
         self._crc, self._count = crc32c, 0
         self._dir = out / "blocks"

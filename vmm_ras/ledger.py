@@ -1,0 +1,202 @@
+"""What becomes of each event of a trace: a row per event, filled in as the core and the guest act.
+
+A row is finished when its page is acknowledged, or nothing more can become of it.  Rows come out in trace order; at
+most ``WINDOW`` wait for their end, so that memory is bounded by the guest's RAM and not by the number of events.  A row
+that leaves the window unfinished says ``waiting``; the summary, made from the poison map, still counts its pages.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import crcmod.predefined
+
+from vmm_ras.effects import (
+    Acked,
+    Decided,
+    Escalate,
+    HookFailed,
+    InjectSea,
+    OwnMemory,
+    Posted,
+    Report,
+    TakenBack,
+    Undelivered,
+)
+from vmm_ras.guests.model import ModelGuest
+from vmm_ras.rows import PANIC, Row, Summary
+
+WINDOW = 65536
+"""Rows that may wait for their end."""
+MAX_ESCALATIONS = 100
+"""Escalations whose text the summary keeps."""
+_SETTLED = frozenset({"known", "ignored", "on-touch"})
+
+crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
+
+
+class Ledger:
+    """The rows of one replay; it listens to what ``guest`` carries out and asks what its operating system did."""
+
+    def __init__(self, guest: ModelGuest, page_shift: int) -> None:
+        self.guest, self.page_shift = guest, page_shift
+        self.now = 0.0
+        """The replay's clock, in seconds."""
+        self.summary = Summary()
+        self.notices: list[str] = []
+        """What people should be told about the trace itself; take and clear."""
+        self.blocks: Callable[[int, bytes], object] | None = None
+        """Called with (source id, block bytes) for each block that is published, where it is set."""
+        self.handling: Row | None = None
+        """The row whose event is being handled."""
+        self.rows: deque[Row] = deque()
+        """Rows that were not taken out yet, in trace order."""
+        self._open: dict[int, list[Row]] = {}
+        """Guest page to its rows that are not finished."""
+        self._by_source: dict[int, list[Row]] = {}
+        self._published: dict[int, bytes] = {}
+        self._bare: InjectSea | None = None
+        self._hook_reasons: set[str] = set()
+        guest.listeners = {
+            Posted: self._posted,
+            Acked: self._acked,
+            Decided: self._decided,
+            InjectSea: self._injected,
+            OwnMemory: self._own_memory,
+            TakenBack: self._taken_back,
+            Undelivered: self._undelivered,
+            Escalate: self._escalated,
+            Report: self._reported,
+            HookFailed: self._hook_failed,
+        }
+
+    def begin(self, row: Row) -> None:
+        """An event comes: ``handling`` is its row until the caller says that it was handled."""
+        self.rows.append(row)
+        if row.gpa is not None:
+            page = row.gpa >> self.page_shift
+            if page in self._open:
+                self._open[page].append(row)
+            else:
+                self._open[page] = [row]
+        self.handling = row
+
+    @property
+    def ready(self) -> bool:
+        """Whether the oldest row can be taken out: it is finished, or the window has no room for it."""
+        return bool(self.rows) and (self.rows[0].closed or len(self.rows) > WINDOW)
+
+    def emit(self) -> Row:
+        """Take the oldest row out, finished or not."""
+        row = self.rows.popleft()
+        if not row.closed:
+            self._close(row)
+        self.summary.count(row)
+        return row
+
+    # -- notices of the core ---------------------------------------------------------------
+
+    def _posted(self, e: Posted) -> None:
+        _, source_id, delivery, vcpu, esr, pages, block, rule = e
+        self.summary.blocks += 1
+        if self.blocks is not None:
+            self.blocks(source_id, block)
+        crc, shift, rows, now = crc32c(block), self.page_shift, self._open, self.now
+        found: list[Row] = []
+        for gpa, _ in pages:
+            for r in rows.get(gpa >> shift, ()):
+                r.delivery, r.source_id, r.block, r.crc32c = delivery, source_id, block, crc
+                r.pages, r.rule, r.esr = len(pages), r.rule or rule, r.esr if esr is None else esr
+                r.posted_at = now
+                if r.vcpu is None:
+                    r.vcpu = vcpu
+                found.append(r)
+        self._by_source[source_id] = found
+        self._published[source_id] = block
+
+    def _acked(self, e: Acked) -> None:
+        if self.guest.os.actions:  # what the guest did before: it is about the block that is acknowledged now
+            self.outcomes()
+        now = self.now
+        for r in self._by_source.pop(e.source_id, ()):
+            r.acked, r.acked_at = True, now
+            self._close(r)
+
+    def _decided(self, e: Decided) -> None:
+        row = self.handling
+        if row is not None:
+            row.rule = e.rule
+            if e.what in _SETTLED:
+                row.outcome = e.what
+                self._close(row)
+
+    def _injected(self, e: InjectSea) -> None:
+        if e.source_id is None:
+            if self.guest.os.actions:
+                self.outcomes()
+            self._bare = e
+            self._told_bare(e, None)
+
+    def _own_memory(self, e: OwnMemory) -> None:
+        if self.handling is not None:
+            self.handling.outcome = "own-memory"
+            self._close(self.handling)
+
+    def _taken_back(self, e: TakenBack) -> None:
+        if self.guest.os.actions:
+            self.outcomes()
+        self.summary.taken_back += 1
+        for r in self._by_source.pop(e.source_id, ()):
+            r.delivery = r.source_id = r.block = r.crc32c = r.posted_at = None
+            r.outcome = "waiting"
+
+    def _undelivered(self, e: Undelivered) -> None:
+        self.summary.undelivered[f"{e.rule}: {e.reason}"] += 1
+        if self.handling is not None and not e.rule:
+            self.handling.outcome = "no-guest-memory"
+            self._close(self.handling)
+
+    def _escalated(self, e: Escalate) -> None:
+        self.summary.escalated += 1
+        if self.summary.escalated <= MAX_ESCALATIONS:
+            self.summary.escalations.append(f"{e.action}: {e.reason}")
+
+    def _reported(self, e: Report) -> None:
+        self.summary.reports += 1
+
+    def _hook_failed(self, e: HookFailed) -> None:
+        if e.reason not in self._hook_reasons and len(self._hook_reasons) < MAX_ESCALATIONS:
+            self._hook_reasons.add(e.reason)
+            self.notices.append(f"{e.reason}; the rules decide")
+
+    def outcomes(self) -> None:
+        """What the guest made of what it was told."""
+        for source_id, did, raw in self.guest.os.drain():
+            if source_id is None:
+                self._told_bare(self._bare, did)
+                continue
+            outcome = did if not raw or raw == self._published.get(source_id, raw) else "garbled"
+            for r in self._by_source.get(source_id, ()):
+                if r.outcome not in PANIC:
+                    r.outcome = outcome
+
+    def _told_bare(self, sea: InjectSea | None, outcome: str | None) -> None:
+        """An SEA went without a record: it is about the latest AR of its vCPU."""
+        for r in reversed(self.rows):
+            if r.code == "AR" and not r.closed and (sea is None or r.vcpu == sea.vcpu):
+                if outcome in PANIC or (outcome and r.outcome == "waiting"):
+                    r.outcome = outcome
+                r.esr = sea.esr if sea else r.esr
+                return
+
+    def _close(self, row: Row) -> None:
+        row.closed = True
+        if row.gpa is not None:
+            page = row.gpa >> self.page_shift
+            rows = self._open.get(page)
+            if rows is not None:
+                if len(rows) == 1:
+                    del self._open[page]
+                else:
+                    rows.remove(row)
