@@ -188,13 +188,9 @@ def _is_native(library: importlib.metadata.Distribution) -> bool:
     return any(f.suffix == ".so" for f in library.files or ())
 
 
-OPTIONAL_NATIVE = {"crcmod"}
-"""Libraries that do without their compiled part."""
-
-
 def _native(libraries: dict[str, importlib.metadata.Distribution], wheels: Path, target: Path) -> None:
     """The compiled libraries as wheels for the host's architecture, unpacked."""
-    wanted = [f"{n}=={v.version}" for n, v in libraries.items() if _is_native(v) and n not in OPTIONAL_NATIVE]
+    wanted = [f"{n}=={v.version}" for n, v in libraries.items() if _is_native(v)]
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
         "--only-binary=:all:", "--platform", _PLATFORM, "--python-version", PYTHON, "--implementation", "cp",
@@ -208,8 +204,8 @@ def _native(libraries: dict[str, importlib.metadata.Distribution], wheels: Path,
 
 def _pure(libraries: dict[str, importlib.metadata.Distribution]) -> Iterator[cpio.Node]:
     """The libraries of Python code, as they are installed here."""
-    for name, library in libraries.items():
-        if _is_native(library) and name not in OPTIONAL_NATIVE:
+    for library in libraries.values():
+        if _is_native(library):
             continue
         for file in library.files or ():
             if file.suffix in {".py", ".typed"} and ".." not in file.parts:
