@@ -82,7 +82,7 @@ class DamagedRecord(NamedTuple):
         sections: list[DamagedSection] = []
         if header is not None:
             try:
-                check_length(header, len(data))
+                check_length(header.record_length, header.section_count, len(data))
             except WireError as error:
                 faults.append(error)
             length = max(header.record_length, RecordHeader.SIZE)
@@ -134,7 +134,7 @@ def _body(
     """As much of a body as there is, and what is left of the bytes given: bodies together are never more than those."""
     start, stop = descriptor.span
     try:
-        body_span(descriptor, min(length, len(data)), index, at)
+        body_span(start, descriptor.section_length, min(length, len(data)), index, at)
     except WireError as error:
         faults.append(error)
         if start < RecordHeader.SIZE or start >= len(data):

@@ -6,7 +6,7 @@ is declared once more with construct (``cper.record_frame``); both run the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _ONE = SectionDescriptor.SIZE
 _RECORD_LENGTH = RecordHeader.at("record_length").offset
 _OFFSET, _LENGTH = SectionDescriptor.at("section_offset").offset, SectionDescriptor.at("section_length").offset
+_TYPE = SectionDescriptor.at("section_type").offset
+_frame = RecordHeader.reader("record_length", "section_count", "signature_start", "signature_end")
+_place = SectionDescriptor.reader("section_offset", "section_length")
 
 
 class RecordSection(NamedTuple):
@@ -115,21 +118,39 @@ class Record(NamedTuple):
 
         Raises TruncatedError, DecodeError; the offset counts from the start of ``data``.
         """
-        try:
-            header = RecordHeader.decode(data)
-        except WireError as error:
-            raise error.within("Record", "header") from None
-        length = header.record_length
-        sections, end, apart = [], RecordHeader.SIZE + _ONE * header.section_count, False
-        for descriptor, start, stop in descriptors(data, header):
+        spans = cls.places(data)
+        header = RecordHeader.decode(data)
+        length, end = header.record_length, RecordHeader.SIZE + _ONE * header.section_count
+        sections, together = [], True
+        for index, (start, stop) in enumerate(spans):
+            descriptor = SectionDescriptor.decode(data, RecordHeader.SIZE + _ONE * index)
             sections.append(RecordSection(descriptor, bytes(data[start:stop])))
-            apart = apart or start != end
+            together = together and start == end
             end = stop
         gaps: tuple[Gap, ...] = ()
-        if apart or end != length:
-            spans = [(0, RecordHeader.SIZE + _ONE * len(sections)), *(s.descriptor.span for s in sections)]
-            gaps = tuple(Gap(at, bytes(data[at:stop])) for at, stop in uncovered(spans, length))
+        if not together or end != length:
+            head = (0, RecordHeader.SIZE + _ONE * len(sections))
+            gaps = tuple(Gap(at, bytes(data[at:stop])) for at, stop in uncovered([head, *spans], length))
         return cls(header, tuple(sections), gaps)
+
+    @staticmethod
+    def places(data: bytes | bytearray | memoryview) -> list[tuple[int, int]]:
+        """Where the bodies of the record at the start of ``data`` lie: first byte, and byte behind the last.
+
+        The frame is checked as by :meth:`decode`, and nothing else is read.  Raises TruncatedError, DecodeError.
+        """
+        try:
+            length, count, *_ = _frame(data)
+        except WireError as error:
+            raise error.within("Record", "header") from None
+        check_length(length, count, len(data))
+        left, spans = length, []
+        for index in range(count):
+            at = RecordHeader.SIZE + _ONE * index
+            start, size = _place(data, at)
+            spans.append(body_span(start, size, length, index, at))
+            left = apart(left, size, index, at)
+        return spans
 
     def encode(self) -> bytes:
         """The record's bytes.  Raises EncodeError where its lengths contradict its parts."""
@@ -185,24 +206,20 @@ class Record(NamedTuple):
     @classmethod
     def plain_of(cls, data: bytes | bytearray | memoryview) -> dict[str, Any]:
         """``decode(data).plain()`` without objects in between.  Raises TruncatedError, DecodeError."""
-        try:
-            header = RecordHeader.plain_of(data)
-        except WireError as error:
-            raise error.within("Record", "header") from None
-        count, length = header["section_count"], header["record_length"]
-        end = RecordHeader.SIZE + _ONE * count
-        if not end <= length <= len(data):
-            return cls.decode(data).plain()
-        sections = []
-        for at in range(RecordHeader.SIZE, end, _ONE):
-            descriptor = SectionDescriptor.plain_of(data, at)
-            start = descriptor["section_offset"]
-            if start != end or start + descriptor["section_length"] > length:
-                return cls.decode(data).plain()
-            end = start + descriptor["section_length"]
-            body = plain_body(_section_type(bytes(data[at + 16 : at + 32])), bytes(data[start:end]))
-            sections.append({"descriptor": descriptor, **body})
-        return {"header": header, "sections": sections} if end == length else cls.decode(data).plain()
+        spans = cls.places(data)
+        out: dict[str, Any] = {"header": RecordHeader.plain_of(data)}
+        at, end, together, sections = RecordHeader.SIZE, RecordHeader.SIZE + _ONE * len(spans), True, []
+        for start, stop in spans:
+            item = {"descriptor": SectionDescriptor.plain_of(data, at)}
+            item |= plain_body(_section_type(bytes(data[at + _TYPE : at + _TYPE + 16])), bytes(data[start:stop]))
+            sections.append(item)
+            together = together and start == end
+            at, end = at + _ONE, stop
+        out["sections"] = sections
+        if not together or end != out["header"]["record_length"]:
+            missing = uncovered([(0, at), *spans], out["header"]["record_length"])
+            out |= {"gaps": [Gap(a, bytes(data[a:b])).plain() for a, b in missing]} if missing else {}
+        return out
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -231,65 +248,47 @@ def _section_type(raw: bytes) -> UUID:
     return UUID(bytes_le=raw)
 
 
-def descriptors(
-    data: bytes | bytearray | memoryview, header: RecordHeader
-) -> Iterator[tuple[SectionDescriptor, int, int]]:
-    """Each section of the record at the start of ``data``: descriptor, first byte of its body, byte behind the last.
-
-    Raises TruncatedError, DecodeError as :meth:`Record.decode` does.
-    """
-    check_length(header, len(data))
-    left = header.record_length
-    for index in range(header.section_count):
-        at = RecordHeader.SIZE + _ONE * index
-        descriptor = SectionDescriptor.decode(data, at)
-        start, stop = body_span(descriptor, header.record_length, index, at)
-        left = apart(left, descriptor, index, at)
-        yield descriptor, start, stop
-
-
-def check_length(header: RecordHeader, given: int) -> None:
-    """Hold the record's length against its descriptors and the bytes given.  Raises DecodeError, TruncatedError."""
-    end = RecordHeader.SIZE + _ONE * header.section_count
-    if header.record_length < end:
+def check_length(length: int, count: int, given: int) -> None:
+    """Hold a record's length against its section count and the bytes given.  Raises DecodeError, TruncatedError."""
+    end = RecordHeader.SIZE + _ONE * count
+    if length < end:
         raise DecodeError(
-            f"{header.record_length} bytes cannot hold {header.section_count} sections: {end} are needed",
+            f"{length} bytes cannot hold {count} sections: {end} are needed",
             structure="Record", path="header.record_length", offset=_RECORD_LENGTH,
         )  # fmt: skip
-    if header.record_length > given:
+    if length > given:
         raise TruncatedError(
-            f"{header.record_length} bytes needed, {given} given", structure="Record", path="header.record_length",
+            f"{length} bytes needed, {given} given", structure="Record", path="header.record_length",
             offset=_RECORD_LENGTH,
         )  # fmt: skip
 
 
-def body_span(descriptor: SectionDescriptor, length: int, index: int, at: int) -> tuple[int, int]:
-    """Where the body lies in a record of ``length`` bytes; ``at`` is the descriptor's offset.
+def body_span(start: int, size: int, length: int, index: int, at: int) -> tuple[int, int]:
+    """Where a body lies in a record of ``length`` bytes, by its descriptor, which lies at ``at``.
 
     Raises DecodeError, TruncatedError.
     """
-    start, stop = descriptor.span
     if start < RecordHeader.SIZE or start > length:
         raise DecodeError(
             f"{start:#x} is not between the header and the record's {length} bytes", structure="Record",
             path=f"sections[{index}].descriptor.section_offset", offset=at + _OFFSET,
         )  # fmt: skip
-    if stop > length:
+    if start + size > length:
         raise TruncatedError(
-            f"{descriptor.section_length} bytes needed, {length - start} given", structure="Record",
+            f"{size} bytes needed, {length - start} given", structure="Record",
             path=f"sections[{index}].descriptor.section_length", offset=at + _LENGTH,
         )  # fmt: skip
-    return start, stop
+    return start, start + size
 
 
-def apart(left: int, descriptor: SectionDescriptor, index: int, at: int) -> int:
+def apart(left: int, size: int, index: int, at: int) -> int:
     """What is left of the record after this body: overlapping bodies would let a small record cost unbounded memory."""
-    if descriptor.section_length > left:
+    if size > left:
         raise DecodeError(
             "the bodies overlap: together they are longer than the record", structure="Record",
             path=f"sections[{index}].descriptor.section_length", offset=at + _LENGTH,
         )  # fmt: skip
-    return left - descriptor.section_length
+    return left - size
 
 
 __all__ = [

@@ -18,8 +18,9 @@ class _Body(c.Construct):  # type: ignore[misc]
         at = stream.tell()
         descriptor = Wire(SectionDescriptor)._parse(stream, context, path)
         back = stream.tell()
-        start, stop = body_span(descriptor, context.header.record_length, context._index, at)  # type: ignore[arg-type]
-        context.left = apart(context.get("left", context.header.record_length), descriptor, context._index, at)  # type: ignore[arg-type]
+        length, index, size = context.header.record_length, context._index, descriptor.section_length  # type: ignore[attr-defined]
+        start, stop = body_span(descriptor.section_offset, size, length, index, at)  # type: ignore[attr-defined]
+        context.left = apart(context.get("left", length), size, index, at)
         stream.seek(start)
         body = stream.read(stop - start)
         stream.seek(back)
@@ -40,7 +41,7 @@ class _Header(c.Construct):  # type: ignore[misc]
             header = Wire(RecordHeader)._parse(stream, context, path)
         except WireError as error:
             raise error.within("Record", "header") from None
-        check_length(header, c.stream_size(stream))  # type: ignore[arg-type]
+        check_length(header.record_length, header.section_count, c.stream_size(stream))  # type: ignore[attr-defined]
         return header
 
     def _build(self, obj: RecordHeader, stream: Any, context: Any, path: str) -> RecordHeader:
