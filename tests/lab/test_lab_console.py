@@ -9,10 +9,10 @@ import time
 
 import pytest
 
+from vmm_ras.io.qemu.qmp import Monitor, Qtest
+from vmm_ras.io.qemu.wait import Channel, Deadline
 from vmm_ras.lab.console import Console
 from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.qmp import Monitor, Qtest
-from vmm_ras.lab.wait import Channel, Deadline
 
 
 @pytest.fixture

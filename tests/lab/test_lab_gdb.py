@@ -13,11 +13,11 @@ import pytest
 from vmm_ras import arm64
 from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import GuestError
-from vmm_ras.lab import inject
-from vmm_ras.lab.calls import sites
+from vmm_ras.io.qemu import inject
+from vmm_ras.io.qemu.calls import sites
+from vmm_ras.io.qemu.gdb import MAX_PACKET, Debugger, PacketReader, frame, register_numbers, stopped_thread
+from vmm_ras.io.qemu.wait import Channel
 from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.gdb import MAX_PACKET, Debugger, PacketReader, frame, register_numbers, stopped_thread
-from vmm_ras.lab.wait import Channel
 
 LAB = Path(__file__).parents[2] / "fixtures" / "lab"
 KERNEL_PC = 0xFFFF_8000_0802_0000

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from vmm_ras.io.qemu.qmp import Qtest
 from vmm_ras.lab import fw_cfg, records
 from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.qmp import Qtest
 from vmm_ras.lab.records import RecordStore
 
 STORE = (Path(__file__).parents[2] / "fixtures" / "lab" / "erst-store.bin").read_bytes()

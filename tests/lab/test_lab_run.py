@@ -15,13 +15,13 @@ from acpi.firmware_presets import MIB, describe
 from vmm_ras.effects import ArmAck, Escalate, InjectSea, PollAck, RaiseLine, Release, WriteGuest
 from vmm_ras.errors import GuestError
 from vmm_ras.events import AckRead, Code, Done, Failed, GuestAbort, HostSignal
+from vmm_ras.io.qemu.adapter import QemuGuest
+from vmm_ras.io.qemu.machine import SharedRam
 from vmm_ras.lab import __main__ as command
 from vmm_ras.lab import apt, packages, smoke
-from vmm_ras.lab.adapter import QemuGuest
 from vmm_ras.lab.errors import Failure, Unavailable
 from vmm_ras.lab.model_run import play
 from vmm_ras.lab.packages import Packages
-from vmm_ras.lab.qemu import SharedRam
 from vmm_ras.lab.report import Report
 from vmm_ras.lab.second_boot import HOST
 from vmm_ras.memory import MemoryMap, MemorySlot

@@ -12,9 +12,9 @@ from acpi.hest import NotificationType
 from acpi.image import SourceDescription
 from vmm_ras import sdei_table as t
 from vmm_ras.events import Code, HostSignal
-from vmm_ras.lab.adapter import MAX_STOPS, QemuGuest
+from vmm_ras.io.qemu.adapter import MAX_STOPS, QemuGuest
+from vmm_ras.io.qemu.machine import SharedRam
 from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.qemu import SharedRam
 from vmm_ras.memory import MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 
@@ -158,7 +158,7 @@ def test_a_found_page_is_told_by_an_event(guest, stub, ram, resume):
 
 
 def test_a_vcpu_that_never_enters_the_kernel_is_not_waited_for_without_end(guest, stub, monkeypatch):
-    monkeypatch.setattr("vmm_ras.lab.adapter.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("vmm_ras.io.qemu.adapter.time.sleep", lambda seconds: None)
     ready(guest, stub)
     stub.levels = [EL0] * 10 * MAX_STOPS
     guest.receive(HostSignal(Code.AO, (1 << 40) + 0x5000, 12, 99, 1.0))

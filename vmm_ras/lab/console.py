@@ -6,8 +6,8 @@ import re
 import threading
 import time
 
+from vmm_ras.io.qemu.wait import Channel
 from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.wait import Channel
 
 MAX_OUTPUT = 16 << 20
 """Bytes kept; a guest that prints more is out of its mind."""

@@ -7,20 +7,12 @@ LabError
 
 from __future__ import annotations
 
-from vmm_ras.errors import HostError
-
-
-class LabError(HostError):
-    """Base of the lab's errors; the text is one line, and ``detail`` what helps to find out why."""
-
-    def __init__(self, message: str, detail: str = "") -> None:
-        super().__init__(message)
-        self.detail = detail
+from vmm_ras.io.qemu.errors import Failure
+from vmm_ras.io.qemu.errors import QemuError as LabError
 
 
 class Unavailable(LabError):
     """A package, a program or a right is not to be had."""
 
 
-class Failure(LabError):
-    """The guest did not do what is asserted of it."""
+__all__ = ["Failure", "LabError", "Unavailable"]

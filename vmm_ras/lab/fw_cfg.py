@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from vmm_ras.io.qemu.qmp import Qtest
 from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.qmp import Qtest
 
 DATA, SELECTOR = 0x0902_0000, 0x0902_0008
 """Registers on QEMU's arm virt machine."""

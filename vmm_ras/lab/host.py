@@ -17,11 +17,11 @@ from typing import NamedTuple
 import acpi
 import cper
 import vmm_ras
+from vmm_ras.io.qemu.wait import Channel, Deadline
 from vmm_ras.lab import cpio
 from vmm_ras.lab.errors import Failure, Unavailable
 from vmm_ras.lab.host_packages import HostLab
 from vmm_ras.lab.pyc import compiled
-from vmm_ras.lab.wait import Channel, Deadline
 
 CPU = "neoverse-n1"
 """It has FEAT_RAS, and its emulation is quick."""

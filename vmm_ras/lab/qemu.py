@@ -14,46 +14,19 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from vmm_ras.errors import GuestError
+from vmm_ras.io.qemu.gdb import Debugger
+from vmm_ras.io.qemu.machine import Machine, SharedRam
+from vmm_ras.io.qemu.qmp import Monitor, Qtest
+from vmm_ras.io.qemu.wait import Channel
 from vmm_ras.lab.console import Console
 from vmm_ras.lab.errors import Failure, Unavailable
-from vmm_ras.lab.gdb import Debugger
 from vmm_ras.lab.packages import Lab
-from vmm_ras.lab.qmp import Monitor, Qtest
 from vmm_ras.lab.records import RecordStore
-from vmm_ras.lab.wait import Channel
 
 CPU = "neoverse-n1"
 
 
-class SharedRam:
-    """Guest RAM that QEMU maps, read and written by calls, never through a mapping of ours."""
-
-    def __init__(self, gpa: int, size: int) -> None:
-        self.gpa, self.size = gpa, size
-        self.fd = os.memfd_create("guest-ram")
-        os.ftruncate(self.fd, size)
-
-    def read(self, gpa: int, size: int) -> bytes:
-        """Bytes at a guest physical address.  Raises GuestError outside RAM."""
-        return os.pread(self.fd, size, self._offset(gpa, size))
-
-    def write(self, gpa: int, data: bytes) -> None:
-        """Write at a guest physical address.  Raises GuestError outside RAM."""
-        os.pwrite(self.fd, data, self._offset(gpa, len(data)))
-
-    def _offset(self, gpa: int, size: int) -> int:
-        offset = gpa - self.gpa
-        if not 0 <= offset <= offset + size <= self.size:
-            raise GuestError(f"{size} bytes at {gpa:#x} are outside the guest's RAM")
-        return offset
-
-    def close(self) -> None:
-        """Give the memory back."""
-        os.close(self.fd)
-
-
-class Qemu:
+class Qemu(Machine):
     """A running machine: ``virt`` without ACPI of its own, our firmware files instead.  Use it in a ``with`` block."""
 
     def __init__(
@@ -127,13 +100,6 @@ class Qemu:
         text = os.pread(self._complaints, 1 << 16, 0).decode(errors="replace")
         lines = [line for line in text.splitlines() if line.strip() and "warning:" not in line]
         return lines[-1] if lines else ""
-
-    def interrupt_controller(self) -> str:
-        """The GIC's path in QEMU's object tree.  Raises Failure."""
-        for item in self.monitor.ask("qom-list", path="/machine/unattached"):
-            if item["type"] in {"child<arm_gic>", "child<arm-gicv3>", "child<kvm-arm-gicv3>"}:
-                return f"/machine/unattached/{item['name']}"
-        raise Failure("monitor: the machine has no GIC")
 
     def close(self) -> None:
         """End the process and give everything back; it may be called twice."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from cper.record import Record, RecordHeader
+from vmm_ras.io.qemu.qmp import Qtest
 from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.qmp import Qtest
 
 SLOT_SIZE = 8192
 """Bytes of a record with its slot; the first slot is the store's own."""

@@ -7,13 +7,13 @@ import time
 from acpi.image import PlacedSource
 from vmm_ras.effects import Posted
 from vmm_ras.events import Code
+from vmm_ras.io.qemu.adapter import QemuGuest
+from vmm_ras.io.qemu.wait import Deadline
 from vmm_ras.lab import kernel_log, records
-from vmm_ras.lab.adapter import QemuGuest
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.kernel_log import MemoryFailure, Victim
 from vmm_ras.lab.qemu import Qemu
 from vmm_ras.lab.report import Report
-from vmm_ras.lab.wait import Deadline
 
 BOOT_SECONDS = 120.0
 SECONDS = 20.0

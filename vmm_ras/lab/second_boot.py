@@ -9,8 +9,8 @@ from acpi.bert import Bert
 from acpi.firmware import Firmware
 from acpi.image import Image, find_sources, find_tables
 from vmm_ras.events import Code, HostSignal
+from vmm_ras.io.qemu.adapter import QemuGuest
 from vmm_ras.lab import kernel_log
-from vmm_ras.lab.adapter import QemuGuest
 from vmm_ras.lab.guest_firmware import SDEI_SOURCE, link, upgrades
 from vmm_ras.lab.guest_tables import compare_sysfs
 from vmm_ras.lab.qemu import Qemu

@@ -20,9 +20,9 @@ from acpi.image import Image, PlacedSource
 from vmm_ras import arm64
 from vmm_ras.effects import Posted
 from vmm_ras.events import Code, Event, GuestAbort, HostSignal
+from vmm_ras.io.qemu.adapter import QemuGuest
+from vmm_ras.io.qemu.calls import KERNEL_BASE, sites
 from vmm_ras.lab import fw_cfg, initrd, kernel_log
-from vmm_ras.lab.adapter import QemuGuest
-from vmm_ras.lab.calls import KERNEL_BASE, sites
 from vmm_ras.lab.guest_firmware import (
     GPIO_GSIV,
     MEMORY,

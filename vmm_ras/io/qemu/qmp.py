@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.wait import Channel
+from vmm_ras.io.qemu.errors import Failure
+from vmm_ras.io.qemu.wait import Channel
 
 
 class Monitor:

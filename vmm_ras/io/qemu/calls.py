@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from vmm_ras.lab.errors import Failure
+from vmm_ras.io.qemu.errors import Failure
 
 KERNEL_BASE = {"6.1": 0xFFFF_8000_0800_0000, "6.12": 0xFFFF_8000_8000_0000}
 """Virtual address of the first byte of a kernel's image, without KASLR."""

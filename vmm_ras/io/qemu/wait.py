@@ -6,7 +6,7 @@ import select
 import socket
 import time
 
-from vmm_ras.lab.errors import Failure
+from vmm_ras.io.qemu.errors import Failure
 
 
 class Deadline:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.wait import Channel, Deadline
+from vmm_ras.io.qemu.errors import Failure
+from vmm_ras.io.qemu.wait import Channel, Deadline
 
 _STOP = re.compile(rb"T[0-9a-f]{2}thread:(?:p([0-9a-f]+)\.)?([0-9a-f]+);")
 _INCLUDE = re.compile(r'<xi:include href="([^"]+)"')

@@ -24,10 +24,10 @@ from vmm_ras.effects import (
 )
 from vmm_ras.errors import GuestError
 from vmm_ras.events import AckRead, Done, Event, Failed, GuestCall, Stopped
-from vmm_ras.lab import inject
-from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.qemu import Qemu
-from vmm_ras.lab.wait import Deadline
+from vmm_ras.io.qemu import inject
+from vmm_ras.io.qemu.errors import Failure
+from vmm_ras.io.qemu.machine import Machine
+from vmm_ras.io.qemu.wait import Deadline
 from vmm_ras.notifier import Notifier
 from vmm_ras.sdei import is_sdei
 
@@ -43,7 +43,7 @@ class QemuGuest:
     stopped while it is in the kernel.
     """
 
-    def __init__(self, qemu: Qemu, notifier: Notifier, gpio_gsiv: int = 0, sites: Sequence[int] = ()) -> None:
+    def __init__(self, qemu: Machine, notifier: Notifier, gpio_gsiv: int = 0, sites: Sequence[int] = ()) -> None:
         """``gpio_gsiv``: the event device's interrupt, by which GPIO sources are told.  ``sites``: of SDEI calls."""
         self.qemu, self.notifier, self.gpio_gsiv, self.sites = qemu, notifier, gpio_gsiv, sites
         self.seen: list[Effect] = []

@@ -15,8 +15,8 @@ from vmm_ras import arm64
 from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import GuestError
 from vmm_ras.events import VcpuState
-from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.gdb import Debugger
+from vmm_ras.io.qemu.errors import Failure
+from vmm_ras.io.qemu.gdb import Debugger
 
 UNDEFINED = struct.pack("<I", 0)
 MSR_ESR_EL1_X0 = struct.pack("<I", 0xD5185200)
