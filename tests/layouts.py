@@ -8,6 +8,7 @@ from pathlib import Path
 
 import acpi
 import cper
+import vmm_ras.boot
 import vmm_ras.kvm
 from cper.section import Section
 from cper.wire import Struct
@@ -17,14 +18,14 @@ PAGE = Path(__file__).parents[1] / "docs" / "layouts.md"
 
 def structures() -> list[type[Struct]]:
     """Every declared structure, in order of module and place."""
-    for package in (cper, acpi, vmm_ras.kvm):
+    for package in (cper, acpi, vmm_ras.boot, vmm_ras.kvm):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             importlib.import_module(module.name)
 
     def below(cls: type[Struct]) -> list[type[Struct]]:
         return [s for sub in cls.__subclasses__() for s in [*([sub] if "SIZE" in vars(sub) else []), *below(sub)]]
 
-    packages = ("cper.", "acpi.", "vmm_ras.kvm.")
+    packages = ("cper.", "acpi.", "vmm_ras.boot.", "vmm_ras.kvm.")
     found = {s for s in below(Struct) if s.__module__.startswith(packages)}
     return sorted(found, key=lambda s: (not s.__module__.startswith("cper."), s.__module__, s.__name__))
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import acpi
 import cper
+import vmm_ras.boot
 import vmm_ras.kvm
 from acpi.ghes import DataEntry201, DataEntry300, ErrorStatusHeader
 from acpi.hest import FIXED
@@ -21,7 +22,7 @@ from cper.memory import PlatformMemory
 from cper.record import RecordHeader, SectionDescriptor
 from cper.wire import OpenEnum, OpenFlags, Struct
 
-PACKAGES = (cper, acpi, vmm_ras.kvm)
+PACKAGES = (cper, acpi, vmm_ras.boot, vmm_ras.kvm)
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from cper.wire import FieldLayout
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-PACKAGES = ("cper", "acpi", "firmware", "kvm")
+PACKAGES = ("cper", "acpi", "firmware", "kvm", "boot")
 
 
 class Place(NamedTuple):
@@ -115,6 +115,8 @@ def find_complaints(name: str, size: int, rows: Iterable[FieldLayout]) -> Iterat
     if binding is None:
         yield f"{name}: not bound to any header"
         return
+    if "like" in binding:
+        binding = table("structs")[binding["like"]]
     fields, without = binding["fields"], binding.get("without", {})
     for header in binding["headers"]:
         if header_size(header) != size and header not in binding.get("size_differs", {}):
