@@ -1,0 +1,122 @@
+"""Guest RAM of a live machine: a memory file that the VMM maps for KVM, and itself reads and writes by calls.
+
+A call returns an error where a mapping raises SIGBUS: pread(2) and pwrite(2) of shmem and hugetlbfs give EIO on a page
+that the host has lost (Linux, mm/shmem.c and fs/hugetlbfs/inode.c).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from types import TracebackType
+from typing import Self
+
+from vmm_ras.errors import GuestError, HostError, Poisoned
+from vmm_ras.io import libc
+from vmm_ras.memory import MemorySlot
+
+MFD_HUGETLB_2MB = os.MFD_HUGETLB | 21 << 26
+
+
+class GuestRam:
+    """``size`` bytes of RAM at the guest physical address ``gpa``.  Use it in a ``with`` block, or close it.
+
+    ``huge``: of the host's 2 MiB pages.  Reading and writing raise GuestError outside, Poisoned on a lost page.
+    """
+
+    def __init__(self, gpa: int, size: int, *, huge: bool = False) -> None:
+        self.gpa, self.size = gpa, size
+        self.granule = 2 << 20 if huge else os.sysconf("SC_PAGE_SIZE")
+        """Bytes of a page of the host."""
+        self.fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC | (MFD_HUGETLB_2MB if huge else 0))
+        try:
+            os.ftruncate(self.fd, size)
+            self.hva = libc.mmap(size, self.fd)
+        except OSError as error:
+            os.close(self.fd)
+            raise HostError(f"{size} bytes of guest RAM: {error.strerror}") from None
+
+    @property
+    def slot(self) -> MemorySlot:
+        """For KVM, and for the core's memory map."""
+        return MemorySlot(self.hva, self.gpa, self.size)
+
+    def read(self, gpa: int, size: int) -> bytes:
+        """``size`` bytes at ``gpa``."""
+        offset, parts = self._offset(gpa, size), []
+        while size:
+            try:
+                part = os.pread(self.fd, size, offset)
+            except OSError as error:
+                raise self._error(error, offset) from None
+            if not part:
+                raise GuestError(f"guest memory at {self.gpa + offset:#x} ends")
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """Write all of ``data`` at ``gpa``; before a lost page all that comes before it."""
+        offset, view = self._offset(gpa, len(data)), memoryview(data)
+        while view:
+            try:
+                done = os.pwrite(self.fd, view, offset)
+            except OSError as error:
+                raise self._error(error, offset) from None
+            offset, view = offset + done, view[done:]
+
+    def update_word(self, gpa: int, keep: int, bits: int) -> None:
+        """Keep these bits of the 64-bit little-endian number at ``gpa``, and set those."""
+        value = int.from_bytes(self.read(gpa, 8), "little") & keep | bits
+        self.write(gpa, value.to_bytes(8, "little"))
+
+    def is_lost(self, gpa: int) -> bool:
+        """Whether the host has lost the page at ``gpa``."""
+        try:
+            self.read(gpa, 1)
+        except Poisoned:
+            return True
+        return False
+
+    def replace(self, gpa: int, size: int) -> tuple[int, int]:
+        """Give the host's pages in this range back, and have zeroed ones in their place: (gpa, size) of those.
+
+        Raises GuestError, and HostError where a page stays lost.
+        """
+        first = self._offset(gpa, size) & -self.granule
+        count = -(-(gpa - self.gpa + size) // self.granule) * self.granule - first
+        try:
+            libc.punch_hole(self.fd, first, count)
+            libc.mmap(count, self.fd, first, self.hva + first)
+        except OSError as error:
+            raise HostError(f"guest memory at {self.gpa + first:#x} cannot be replaced: {error.strerror}") from None
+        for offset in range(first, first + count, self.granule):
+            if self.is_lost(self.gpa + offset):
+                raise HostError(f"guest memory at {self.gpa + offset:#x} stays lost")
+        return self.gpa + first, count
+
+    def _offset(self, gpa: int, size: int) -> int:
+        offset = gpa - self.gpa
+        if not 0 <= offset <= offset + size <= self.size:
+            raise GuestError(f"{size} bytes at {gpa:#x} are outside the guest's RAM")
+        return offset
+
+    def _error(self, error: OSError, offset: int) -> GuestError:
+        if error.errno in (errno.EIO, errno.EFAULT):
+            return Poisoned(self.gpa + offset)
+        return GuestError(f"guest memory at {self.gpa + offset:#x}: {error.strerror}")
+
+    def close(self) -> None:
+        """Give the memory back; it may be called twice."""
+        if self.fd >= 0:
+            libc.munmap(self.hva, self.size)
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
