@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmm_ras import consumed, found
+from vmm_ras import consumed, found, inbox
 from vmm_ras.effects import Acked, Effect, Escalate, TakenBack
 from vmm_ras.events import AckRead, Code, Failed, new
 from vmm_ras.memory import POSTED, UNREPORTED
@@ -43,7 +43,7 @@ def ack(core: Notifier, event: AckRead, now: float) -> list[Effect]:
     out: list[Effect] = [new(Acked, (id, source_id, pages))]
     if core.aborts and source.way == "sea":
         consumed.resume(core, now, out)
-    if poison.counts[UNREPORTED]:
+    if poison.counts[UNREPORTED] or core.inbox.records:
         found.kick(core, now, out)
     return out
 
@@ -52,6 +52,9 @@ def failed(core: Notifier, event: Failed, now: float) -> list[Effect]:
     """An effect was not carried out: what depended on it is told by other ways."""
     id, reason = event
     out: list[Effect] = []
+    if id in core.inbox.injected:
+        core.inbox.drop(core, "injection", reason, out)
+        return out
     for vcpu, stop in core.stopping.items():
         if stop == id:
             unreachable(core, vcpu, reason, now, out)
@@ -83,6 +86,7 @@ def unreachable(core: Notifier, vcpu: int, reason: str, now: float, out: list[Ef
         if abort.first >= 0:
             found.found(core, Code.AR, abort.first, abort.start, abort.pages, abort.lsb, now, out)
     waiting = core.wanted.pop(vcpu, [])
+    inbox.forget(core, vcpu, reason, out)
     sdei = core.sdei
     moving = [s for s in core.busy.values() if s.way == "sdei" and sdei.can_run(s.placed.vector, vcpu)]
     sdei.set_absent(vcpu)
@@ -103,12 +107,15 @@ def unreachable(core: Notifier, vcpu: int, reason: str, now: float, out: list[Ef
 
 def take_back(core: Notifier, source: ErrorSource, reason: str, out: list[Effect]) -> None:
     """Withdraw an unread block; its pages wait again."""
-    queue, pages = source.state.queue, source.clear()
+    queue, record, pages = source.state.queue, source.state.record, source.clear()
     core.busy.pop(source.placed.source_id, None)
     if source.way == "sdei":
         core.sdei.withdraw(source.placed.vector)
     out.append(TakenBack(core.next_id(), source.placed.source_id, pages, reason))
     out.append(source.take_back(core.next_id()))
+    if record is not None:
+        core.inbox.records.appendleft(record)
+        return
     if all(way == "sea" for way in core.rules[queue].deliver):  # no other way of the rule is left for a page
         queue = core.decide(Code.AO, pages[0][0] >> core.page_shift, core.page_shift, out)
     elsewhere = [_span(core, *entry) for other in core.busy.values() for entry in other.state.pages]

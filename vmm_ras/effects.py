@@ -127,7 +127,7 @@ class Decided(NamedTuple):
 
 
 class Posted(NamedTuple):
-    """Notice: a block was published; ``pages`` are the (gpa, size) of its entries."""
+    """Notice: a block was published; ``pages`` are the (gpa, size) of its entries, none where it is not the core's."""
 
     id: int
     source_id: int
@@ -204,7 +204,23 @@ class HookFailed(NamedTuple):
     reason: str
 
 
-Notice = Decided | Posted | Acked | TakenBack | Undelivered | OwnMemory | HookFailed
+class Queued(NamedTuple):
+    """Notice: a record waits for a source; ``waiting``: how many do."""
+
+    id: int
+    waiting: int
+
+
+class Dropped(NamedTuple):
+    """Notice: what was to be told is not told, and will not be; it is counted."""
+
+    id: int
+    what: str
+    """``record``, ``sea``, ``serror``, or ``injection`` for one of these two that the host refused."""
+    reason: str
+
+
+Notice = Decided | Posted | Acked | TakenBack | Undelivered | OwnMemory | HookFailed | Queued | Dropped
 Effect = (
     Stop
     | Hold

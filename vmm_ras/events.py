@@ -125,4 +125,45 @@ class Replaced(NamedTuple):
     size: int
 
 
-Event = HostSignal | GuestAbort | MemoryFault | Proceed | Replaced | Stopped | Done | Failed | AckRead | GuestCall
+class TellRecord(NamedTuple):
+    """An error status block that is to reach the guest as it is: what it is about is not the core's business."""
+
+    block: bytes
+    source_id: int | None = None
+    """Source that it goes through; None: the first free one of the ways by which found memory is told."""
+    vcpu: int = 0
+    """vCPU that a source with SEA or SEI notifies."""
+
+
+class TellSea(NamedTuple):
+    """The vCPU is to take a synchronous external abort, without a record.
+
+    ``esr``: a data or instruction abort's ESR_EL1, whose EC becomes that of the exception level it comes from.
+    ``far``: FAR_EL1; None leaves that register alone.
+    """
+
+    vcpu: int
+    esr: int
+    far: int | None = None
+
+
+class TellSerror(NamedTuple):
+    """A virtual SError with this syndrome (VSESR: IDS and ISS, 25 bits) is to become pending for the vCPU."""
+
+    vcpu: int
+    vsesr: int
+
+
+class TellSdei(NamedTuple):
+    """An SDEI event of the platform, or event 0 as another PE would signal it, is to become pending."""
+
+    number: int
+    vcpu: int | None = None
+    """Whose instance of a private event; of a shared one, the PE that is preferred.  Event 0 needs it."""
+
+
+Told = TellRecord | TellSea | TellSerror | TellSdei
+"""What a person or a test asks for, and no host saw."""
+Event = (
+    HostSignal | GuestAbort | MemoryFault | Proceed | Replaced | Stopped | Done | Failed | AckRead | GuestCall | Told
+)

@@ -63,7 +63,7 @@ def found(
 
 
 def kick(core: Notifier, now: float, out: list[Effect]) -> None:
-    """Post whatever waits and has an open way with a free source."""
+    """Post whatever waits and has an open way with a free source: memory first."""
     waiting = core.poison.waiting
     for queue, rule in enumerate(core.rules):
         if waiting[queue]:
@@ -71,6 +71,8 @@ def kick(core: Notifier, now: float, out: list[Effect]) -> None:
                 continue
             while waiting[queue] and _post_next(core, queue, rule, now, out):
                 pass
+    if core.inbox.records:
+        core.kick_records(now, out)
 
 
 def _ripe(core: Notifier, queue: int, rule: Rule, now: float) -> bool:
@@ -130,7 +132,7 @@ def _post(core: Notifier, source: ErrorSource, way: str, queue: int, now: float,
 def tell_elsewhere(core: Notifier, silent: ErrorSource, now: float, out: list[Effect]) -> bool:
     """Tell the pages of a source that the guest does not acknowledge through another one; whether it takes them all."""
     queue, pages = silent.state.queue, silent.state.pages
-    for way in core.rules[queue].deliver:
+    for way in core.rules[queue].deliver if pages else ():
         for source in core.ways[way]:
             if way == "sea" or not source.free or source.refuses(queue, now):
                 continue
@@ -182,7 +184,7 @@ def visit(core: Notifier, vcpu: int, state: VcpuState, out: list[Effect]) -> boo
     for source_id in core.wanted.pop(vcpu):
         source = core.sources[source_id]
         s = source.state
-        if not s.pages:
+        if source_id not in core.busy:
             continue
         if source.way == "sei":
             vsesr = sei_syndrome(core.rules[s.queue])

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from acpi.image import PlacedSource
 from cper.common import Severity
-from vmm_ras import answers, consumed, found
+from vmm_ras import answers, consumed, found, inbox
 from vmm_ras.arm64 import PSTATE_A
 from vmm_ras.consumed import Abort
 from vmm_ras.deciding import Decider, Hook, Lost, View, never
@@ -46,6 +46,10 @@ from vmm_ras.events import (
     Proceed,
     Replaced,
     Stopped,
+    TellRecord,
+    TellSdei,
+    TellSea,
+    TellSerror,
     VcpuState,
     new,
 )
@@ -68,8 +72,8 @@ class Notifier:
 
     ``sources``: where the guest's error sources lie.  ``memory``: the guest's memory slots.  ``vcpus``: how many, all
     with consecutive MPIDR Aff0.  ``page_shift``: log2 of the guest's page size in bytes.  ``threads``: vCPU of each
-    host thread.  ``hook``: a decision in Python, asked before the rules.  Times are seconds on a clock of the caller's
-    that never runs backwards.
+    host thread.  ``hook``: a decision in Python, asked before the rules.  ``sdei_events``: what SDEI offers besides the
+    events of its sources.  Times are seconds on a clock of the caller's that never runs backwards.
 
     Raises InputError for a policy that asks for what the architecture cannot encode.
     """
@@ -86,6 +90,7 @@ class Notifier:
         threads: Mapping[int, int] | None = None,
         style: RecordStyle = NATIVE,
         hook: Hook | None = None,
+        sdei_events: Sequence[EventDescription] = (),
     ) -> None:
         self.policy = policy or default_policy()
         for rule in self.policy.rule:
@@ -97,7 +102,7 @@ class Notifier:
         self.ways = bind(sources, guest)
         self.sources = {s.placed.source_id: s for way in self.ways.values() for s in way}
         events = [EventDescription(s.placed.vector, shared=True) for s in self.ways["sdei"]]
-        self.sdei = SdeiDispatcher(events, range(vcpus))
+        self.sdei = SdeiDispatcher([*events, *sdei_events], range(vcpus))
         self._by_event = {s.placed.vector: s for s in self.ways["sdei"]}
         self.vcpus = vcpus
         self.aborts: dict[int, Abort] = {}
@@ -132,6 +137,8 @@ class Notifier:
         self._promotes = hook is not None or any(r.action == "consumed" for r in self.rules)
         self.plain_esr: dict[tuple[int, int], int] = {}
         self._cache: dict[tuple[Code, int | None, int], int] = {}
+        self.inbox = inbox.Inbox()
+        self.kick_records = partial(inbox.kick, self)
         self.busy: dict[int, ErrorSource] = {}
         """Sources with a posted block."""
         self.handlers: dict[type, Callable[[Any, float], list[Effect]]] = {
@@ -145,6 +152,10 @@ class Notifier:
             GuestCall: self._call,
             Proceed: self._proceed,
             Replaced: self._replaced,
+            TellRecord: partial(inbox.record, self),
+            TellSea: partial(inbox.order, self),
+            TellSerror: partial(inbox.order, self),
+            TellSdei: partial(inbox.signal, self),
         }
 
     # -- the contract ----------------------------------------------------------------
@@ -155,11 +166,13 @@ class Notifier:
 
     def next_deadline(self) -> float | None:
         """When :meth:`expire` is to be called next, or None."""
-        if not self.busy and not self.aborts and not self.stuck and not self.ready:
+        records = bool(self.inbox.records)
+        if not self.busy and not self.aborts and not self.stuck and not self.ready and not records:
             return None
         soonest = min((a.until for a in self.aborts.values()), default=NEVER)
-        if self.stuck:
-            retries = (t for s in self.sources.values() for q, t in s.state.refused.items() if self.poison.waiting[q])
+        if self.stuck or records:
+            waiting = self.poison.waiting
+            retries = (t for s in self.sources.values() for q, t in s.state.refused.items() if records or waiting[q])
             soonest = min(soonest, min(retries, default=NEVER))
         for source in self.busy.values():
             soonest = min(soonest, source.state.poll, source.state.overdue)
@@ -177,10 +190,10 @@ class Notifier:
                 answers.overdue(self, source, now, out)
         for queue in [q for q, (until, _) in self.ready.items() if until <= now]:
             del self.ready[queue]
-        if self.stuck:
+        if self.stuck or self.inbox.records:
             for source in self.sources.values():
                 source.forget_refusals(now)
-        if self.poison.counts[UNREPORTED]:
+        if self.poison.counts[UNREPORTED] or self.inbox.records:
             found.kick(self, now, out)
         for vcpu, abort in list(self.aborts.items()):
             if abort.until <= now and abort.state is not None:
@@ -329,7 +342,9 @@ class Notifier:
         if abort is not None and abort.state is None:
             del self.aborts[vcpu]
             gone = consumed.tell(self, vcpu, state, abort, now, out)
-        if vcpu not in self.aborts and not (gone and self.sdei.idle and not self.wanted and not self.sdei.state.absent):
+        if vcpu not in self.aborts and not (
+            gone and self.sdei.idle and not self.wanted and not self.inbox.orders and not self.sdei.state.absent
+        ):
             self.leave(vcpu, state, gone, out)
         if self.poison.counts[UNREPORTED]:
             found.kick(self, now, out)
@@ -342,8 +357,10 @@ class Notifier:
             sdei.set_absent(vcpu, False)
         if not gone and vcpu in self.wanted:
             gone = found.visit(self, vcpu, state, out)
+        if not gone and vcpu in self.inbox.orders:
+            gone = inbox.visit(self, vcpu, state, out)
         if gone:  # what it holds has changed: for anything else look again
-            if vcpu in self.wanted or (not sdei.idle and vcpu in sdei.wanted(vcpu)):
+            if vcpu in self.wanted or vcpu in self.inbox.orders or (not sdei.idle and vcpu in sdei.wanted(vcpu)):
                 self.stop(vcpu, out)
             return
         dispatch = None if sdei.idle else sdei.dispatch(vcpu, state)
@@ -422,22 +439,23 @@ class Notifier:
             out.append(Reply(self.next_id(), vcpu, result.x0))
         for event_number in result.discarded:
             source = self._by_event.get(event_number)
-            if source is not None and source.state.pages:
+            if source is not None and source.placed.source_id in self.busy:
                 answers.take_back(self, source, "the guest unregistered the event", out)
         if self.stuck:
             self.stuck.clear()
         self._out = vcpu
-        if self.poison.counts[UNREPORTED]:
+        if self.poison.counts[UNREPORTED] or self.inbox.records:
             found.kick(self, now, out)
         for other in result.wanted:
             self.stop(other, out)
         self._out = None
-        if self.sdei.idle and vcpu not in self.wanted and not self.sdei.state.absent:
+        waits = vcpu in self.wanted or vcpu in self.inbox.orders
+        if self.sdei.idle and not waits and not self.sdei.state.absent:
             out.append(Release(self.next_id(), vcpu))
         else:
             self.leave(vcpu, result.after(state), False, out)
         source = None if result.completed is None else self._by_event.get(result.completed)
-        if source is not None and source.state.pages:
+        if source is not None and source.placed.source_id in self.busy:
             out.append(source.look(self.next_id()))
         return out
 

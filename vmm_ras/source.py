@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from acpi.image import PlacedSource
 from vmm_ras.effects import ArmAck, Effect, PollAck, WriteGuest
-from vmm_ras.events import new
+from vmm_ras.events import TellRecord, new
 from vmm_ras.policy import Rule
 from vmm_ras.record import capacity
 
@@ -32,7 +32,9 @@ class SourceState:
     """All there is to know of a source between two events."""
 
     pages: tuple[tuple[int, int], ...] = ()
-    """(gpa, size) of the posted entries; empty: the source is free."""
+    """(gpa, size) of the posted entries."""
+    record: TellRecord | None = None
+    """What is posted, where it is no block of the core's own."""
     queue: int = 0
     """Index of the rule that the pages are told by."""
     first: int = 0
@@ -70,7 +72,8 @@ class ErrorSource:
     @property
     def free(self) -> bool:
         """Whether a block may be posted."""
-        return not self.state.pages and not self.state.broken and self.capacity > 0
+        s = self.state
+        return not s.pages and s.record is None and not s.broken and self.capacity > 0
 
     def post(
         self, id: int, block: bytes, pages: tuple[tuple[int, int], ...], queue: int, now: float, rule: Rule,
@@ -135,7 +138,7 @@ class ErrorSource:
     def clear(self) -> tuple[tuple[int, int], ...]:
         """The posting is over; its pages."""
         s = self.state
-        pages, s.pages = s.pages, ()
+        pages, s.pages, s.record = s.pages, (), None
         s.overdue = s.poll = NEVER
         s.first, s.last = 0, -1
         return pages

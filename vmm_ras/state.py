@@ -17,6 +17,7 @@ from vmm_ras.deciding import digest
 from vmm_ras.errors import SnapshotError
 from vmm_ras.events import VcpuState
 from vmm_ras.history import MAX_PAGES, History
+from vmm_ras.inbox_state import InboxState, RecordState, plain_inbox, plain_record
 from vmm_ras.memory import HELD, TOUCH, UNREPORTED, PoisonMap
 from vmm_ras.notifier import Notifier
 from vmm_ras.sdei import SdeiDispatcher
@@ -36,6 +37,7 @@ class _Plain(BaseModel):
 class _Source(_Plain):
     id: int
     pages: _Pages
+    record: RecordState | None = None
     queue: int
     first: _Id
     last: Annotated[int, Field(ge=-1)]
@@ -96,6 +98,7 @@ class CoreState(_Plain):
     """Times of the last errors; None where the policy asks for no history."""
     seen: list[tuple[int, int]]
     sdei: dict[str, Any]
+    inbox: InboxState = InboxState()
 
 
 def _out(time: float) -> float | None:
@@ -109,6 +112,7 @@ def take(core: Notifier) -> dict[str, Any]:
         s = source.state
         known = {name: getattr(s, name) for name in SourceState.__slots__}
         known |= {"overdue": _out(s.overdue), "poll": _out(s.poll), "refused": list(s.refused.items())}
+        known["record"] = None if s.record is None else plain_record(s.record)
         sources.append({"id": source.placed.source_id, **known})
     aborts = [
         {"vcpu": vcpu, **a._asdict(), "until": _out(a.until), "state": None if a.state is None else _registers(a.state)}
@@ -135,6 +139,7 @@ def take(core: Notifier) -> dict[str, Any]:
         "times": None if history is None else list(history.times),
         "seen": [] if history is None else list(history.pages.items()),
         "sdei": core.sdei.snapshot(),
+        "inbox": plain_inbox(core.inbox),
     }
     return orjson.loads(orjson.dumps(plain))  # type: ignore[no-any-return]
 
@@ -170,9 +175,10 @@ def put(core: Notifier, value: object) -> None:
         source = core.sources[s.id]
         values = {name: getattr(s, name) for name in SourceState.__slots__}
         values |= {"pages": tuple(s.pages), "refused": dict(s.refused)}
-        values |= {"overdue": _in(s.overdue), "poll": _in(s.poll)}
+        values |= {"overdue": _in(s.overdue), "poll": _in(s.poll), "record": s.record and s.record.record()}
         source.state = SourceState(**values)
     core.aborts = {a.vcpu: _abort(a) for a in state.aborts}
+    core.inbox = state.inbox.inbox()
     core.records, core.done, core.last_id, core.time = state.records, state.done, state.last_id, state.time
     core.wanted = {vcpu: list(ids) for vcpu, ids in state.wanted}
     core.stopping, core.entering = dict(state.stopping), dict(state.entering)
@@ -212,8 +218,8 @@ def _check(core: Notifier, s: CoreState) -> None:
             refuse(f"sources.{n}", f"there are {rules} rules")
         if source.vcpu is not None and not 0 <= source.vcpu < core.vcpus:
             refuse(f"sources.{n}.vcpu", f"there are {core.vcpus} vCPUs")
-        if bool(source.pages) != (source.id in s.busy):
-            refuse(f"sources.{n}.pages", "a source is busy exactly while it has posted pages")
+        if (bool(source.pages) + (source.record is not None)) != (source.id in s.busy):
+            refuse(f"sources.{n}.pages", "a source is busy exactly while it has posted pages, or a record")
         for gpa, size in source.pages:
             if size & size - 1 or not _inside(core, gpa & -size, size):
                 refuse(f"sources.{n}.pages", f"{gpa:#x}, {size} bytes: no guest memory")
@@ -245,6 +251,7 @@ def _check(core: Notifier, s: CoreState) -> None:
         refuse("stuck", f"there are {rules} rules")
     if any(not 0 <= vcpu < core.vcpus for _, vcpu in s.threads):
         refuse("threads", f"there are {core.vcpus} vCPUs")
+    s.inbox.check([source.record for source in s.sources if source.record], core.sources, core.vcpus)
     if (s.times is None) != (core.history is None) or len(s.seen) > MAX_PAGES:
         refuse("times", "there where the policy asks for history, and only there")
 
