@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
+from cper.processor_check import BusOperation, ParticipationType, TransactionType
 from cper.wire import Bits, OpenEnum, Reserved, Struct, Valid, ValidationBits, Word
-
-
-class TransactionType(OpenEnum):
-    """What was transferred (Transaction Type)."""
-
-    INSTRUCTION = 0
-    DATA_ACCESS = 1
-    GENERIC = 2
 
 
 class CacheOperation(OpenEnum):
@@ -27,27 +20,6 @@ class CacheOperation(OpenEnum):
     PREFETCH = 6
     EVICTION = 7
     SNOOP = 8
-
-
-class BusOperation(OpenEnum):
-    """What caused the error (Operation of a TLB or bus check)."""
-
-    GENERIC = 0
-    GENERIC_READ = 1
-    GENERIC_WRITE = 2
-    DATA_READ = 3
-    DATA_WRITE = 4
-    INSTRUCTION_FETCH = 5
-    PREFETCH = 6
-
-
-class ParticipationType(OpenEnum):
-    """The processor's part in the bus error (Participation Type)."""
-
-    ORIGINATED = 0
-    RESPONDED = 1
-    OBSERVED = 2
-    GENERIC = 3
 
 
 class BusAddressSpace(OpenEnum):

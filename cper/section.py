@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MODULES: dict[UUID, str] = {
     UUID("9876ccad-47b4-4bdb-b65e-16f193c4f3db"): "cper.processor_generic:ProcessorGeneric",
     UUID("dc3ea0b0-a144-4797-b95b-53fa242b6e1d"): "cper.ia32x64:Ia32X64Processor",
+    UUID("e19e3d16-bc11-11e4-9caa-c2051d5d46b0"): "cper.arm_processor:ArmProcessor",
     UUID("a5bc1114-6f64-4ede-b863-3e83ed7c83b1"): "cper.memory:PlatformMemory",
     UUID("61ec04fc-48e6-d813-25c9-8daa44750b12"): "cper.memory2:PlatformMemory2",
     UUID("c5753963-3b84-4095-bf78-eddad3f9c9dd"): "cper.pci_bus:PciBus",
@@ -33,7 +34,7 @@ MODULES: dict[UUID, str] = {
     UUID("5e4706c1-5356-48c6-930b-52f2120a4458"): "cper.fru_memory_poison:FruMemoryPoison",
     UUID("91335ef6-ebfb-4478-a6a6-88b728cf75d7"): "cper.ccix_per:CcixPer",
 }
-"""Section Type GUID to ``module:class``.  A section of one's own is added here, before it is met."""
+"""Section Type GUID to ``module:class``, loaded when it is met.  Plug-ins add theirs here; ``register`` takes a class."""
 
 
 class Section(Struct):
@@ -76,11 +77,29 @@ class Section(Struct):
         return body.ljust(cls.SIZE, b"\0")
 
 
+_classes: dict[UUID, type[AnySection]] = {}
+"""The classes that were met, or registered."""
+
+
+def register(cls: type[AnySection]) -> None:
+    """Make a section type of one's own known under its GUID.  Raises ValueError where the GUID has another class."""
+    place = f"{cls.__module__}:{cls.__qualname__}"
+    known = _classes.get(cls.GUID)
+    other = MODULES.get(cls.GUID, place) if known is None else f"{known.__module__}:{known.__qualname__}"
+    if other != place:
+        raise ValueError(f"section type {cls.GUID} is {other} already, not {place}")
+    _classes[cls.GUID] = cls
+
+
 def section_class(guid: UUID) -> type[AnySection] | None:
     """The class of a Section Type, or None where no class is known."""
-    place = MODULES.get(guid)
-    if place is None:
-        return None
+    found = _classes.get(guid)
+    if found is None and guid in MODULES:
+        found = _classes[guid] = _load(MODULES[guid])
+    return found
+
+
+def _load(place: str) -> type[AnySection]:
     module, _, name = place.partition(":")
     found: type[AnySection] = getattr(import_module(module), name)
     return found
@@ -88,12 +107,27 @@ def section_class(guid: UUID) -> type[AnySection] | None:
 
 def section_named(name: str) -> type[AnySection]:
     """The class of that name, as ``--type`` of the command line takes it; case does not matter.  Raises KeyError."""
-    for place in MODULES.values():
-        module, _, cls = place.partition(":")
-        if name.lower() in {cls.lower(), module.removeprefix("cper.").lower()}:
-            found: type[AnySection] = getattr(import_module(module), cls)
+    for cls in _classes.values():
+        if name.lower() == cls.__name__.lower():
+            return cls
+    for guid, place in MODULES.items():
+        module, _, short = place.partition(":")
+        if name.lower() in {short.lower(), module.removeprefix("cper.").lower()}:
+            found = section_class(guid)
+            assert found is not None
             return found
     raise KeyError(name)
+
+
+def known_guids() -> list[UUID]:
+    """The GUIDs of all known section types: those of the table, then registered ones."""
+    return [*MODULES, *(guid for guid in _classes if guid not in MODULES)]
+
+
+def section_names() -> list[str]:
+    """The names of all known section types."""
+    own = [cls.__name__ for guid, cls in _classes.items() if guid not in MODULES]
+    return [place.partition(":")[2] for place in MODULES.values()] + own
 
 
 def read_section(guid: UUID, body: bytes) -> AnySection | bytes:
