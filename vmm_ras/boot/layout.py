@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from acpi.firmware import GUEST_PAGE, Firmware
+from acpi.firmware import GUEST_PAGE, Firmware, Reserved
 from acpi.image import Image
 from acpi.linking import align_up
-from acpi.machine import FirmwareError
+from acpi.machine import FirmwareError, Range
 from vmm_ras.boot import device_tree, efi
 from vmm_ras.boot.device_tree import cells
 from vmm_ras.boot.kernel_image import ALIGNMENT, Kernel
@@ -68,8 +69,9 @@ def lay_out(firmware: Firmware, kernel: Kernel, initrd_size: int, command_line: 
         image = firmware.image()
     except FirmwareError as error:
         raise InputError(str(error)) from None
-    used = {(r.range, r.kind) for r in firmware.reserved(at)}
-    descriptors = efi.memory_map(machine.memory, [*_merged(used), efi.Used(_page(efi_at), "ACPI reclaim")])
+    descriptors = efi.memory_map(
+        machine.memory, [*_merged(firmware.reserved(at)), efi.Used(_page(efi_at), "ACPI reclaim")]
+    )
     tables = efi.place(efi_at, GUEST_PAGE, image.rsdp, descriptors)
     chosen: dict[str, device_tree.Value] = {"bootargs": command_line}
     if initrd_size:
@@ -92,17 +94,17 @@ def lay_out(firmware: Firmware, kernel: Kernel, initrd_size: int, command_line: 
     return Boot(kernel_at, initrd_at, tree_at, image, regions, kernel.page_shift)
 
 
-def _page(gpa: int) -> efi.Range:
-    return efi.Range(gpa, GUEST_PAGE)
+def _page(gpa: int) -> Range:
+    return Range(gpa, GUEST_PAGE)
 
 
-def _merged(used: set[tuple[efi.Range, str]]) -> list[efi.Used]:
-    """RSDP and tables may share their first page."""
+def _merged(reserved: Iterable[Reserved]) -> list[efi.Used]:
+    """RSDP and tables may share a page, and the tables of one kind lie side by side."""
     out: list[efi.Used] = []
-    for r, kind in sorted(used):
+    for _, r, kind in sorted(reserved, key=lambda item: item.range):
         if out and out[-1].kind == kind and r.gpa <= out[-1].range.end:
             last = out[-1].range
-            out[-1] = efi.Used(efi.Range(last.gpa, max(last.end, r.end) - last.gpa), out[-1].kind)
+            out[-1] = efi.Used(Range(last.gpa, max(last.end, r.end) - last.gpa), kind)
         else:
-            out.append(efi.Used(r, kind))  # type: ignore[arg-type]
+            out.append(efi.Used(r, kind))
     return out
