@@ -89,15 +89,27 @@ class Valid:
 
 @dataclass(frozen=True)
 class Bits:
-    """The field is bits ``lo`` up to, not including, ``hi`` of ``word``, which is declared above it."""
+    """The field is bits ``lo`` up to, not including, ``hi`` of ``word``, which is declared above it.
+
+    ``in_place``: its value is not shifted down, as an address whose low bits mean something else.
+    """
 
     word: str
     lo: int
     hi: int
+    in_place: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
         limit = 1 << (self.hi - self.lo)
         kind, optional = _optional(source)
+        if kind is int and self.in_place:
+
+            def aligned(value: int | None) -> int | None:
+                if value is not None and value % (1 << self.lo):
+                    raise ValueError(f"{value!r} is not a multiple of {1 << self.lo}")
+                return value
+
+            return cs.no_info_after_validator_function(aligned, _integer(self.hi, optional))
         if kind is int:
             return _integer(self.hi - self.lo, optional)
         if kind is bool:

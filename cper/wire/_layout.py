@@ -41,7 +41,7 @@ class Slot:
     """The validation bit as a mask, or 0: always there."""
     lo: int = 0
     mask: int = 0
-    """Mask of a slice, shifted down to bit 0; 0: the whole word."""
+    """Mask of a slice, shifted down by ``lo``; 0: the whole word."""
     kind: type | None = None
     """Open enum, open flags or bool that the number becomes, or nested structure."""
     load: Callable[[Any], Any] | None = None
@@ -123,7 +123,8 @@ def lay_out(
             if not 0 <= part.lo < part.hi <= 8 * whole.size or whole.fmt not in {"B", "H", "I", "Q"}:
                 raise complain(f"bits {part.lo} to {part.hi} are not in {part.word!r}", name)
             mask = (1 << part.hi - part.lo) - 1
-            slots.append(Slot(name, index, at, flag, part.lo, mask, kind))
+            lo, mask = (0, mask << part.lo) if part.in_place else (part.lo, mask)
+            slots.append(Slot(name, index, at, flag, lo, mask, kind))
             rows.append(FieldLayout(name, at, whole.size, bit, (part.lo, part.hi - 1), doc))
             continue
         if nested is not None:

@@ -140,18 +140,21 @@ def find_complaints(name: str, size: int, rows: Iterable[FieldLayout]) -> Iterat
 def _place(name: str, row: FieldLayout, theirs: list[tuple[str, str]], binding: dict[str, Any]) -> list[str]:
     out, proven = [], row.bits is None
     mine = absolute(row.offset, row.size, row.bits)
+    sliced = binding.get("slices", {}).get(row.path) if row.bits is not None else None
     for header, path in theirs:
         if not path:
             continue
         found = place(header, path)
+        inside = found.bits is None and found.range[0] <= mine[0] and mine[1] <= found.range[1]
         if found.range == mine:
             proven = True
-        elif row.bits is None or found.bits is not None or found[:2] != (row.offset, row.size):
+        elif row.bits is None or not inside:
             out.append(f"{name}.{row.path}: bits {mine} from the start, but {header} has {path} at bits {found.range}")
-    if row.bits is not None and row.path in binding.get("slices", {}):
-        proven = True
-        if (expected := _slice(binding["slices"][row.path], row.size)) != row.bits:
-            out.append(f"{name}.{row.path}: bits {row.bits} of its word, but the constants say {expected}")
+        elif sliced is not None:  # the constants count in their word
+            proven, low = True, 8 * found.offset
+            if (expected := _slice(sliced, found.size)) != (mine[0] - low, mine[1] - low):
+                bits = mine[0] - low, mine[1] - low
+                out.append(f"{name}.{row.path}: bits {bits} of {header} {path}, but the constants say {expected}")
     if not proven and row.path + ".bits" not in binding.get("without", {}):
         out.append(f"{name}.{row.path}: no header says which bits")
     return out
