@@ -57,11 +57,17 @@ class World:
 
     def __init__(self, preset: str = "all", guest: str = "linux", policy: str = "default") -> None:
         self.m = Machine(preset, guest, policy=POLICIES[policy])
-        self.policy = policy
         self.lost: set[int] = set()
         self.hostile = False
         """Whether the guest has done what may cost it what it was told."""
         self.break_next: type | None = None
+        self.watch(policy)
+
+    def watch(self, policy: str) -> None:
+        """Look at every effect that the machine carries out."""
+        self.policy = policy
+        self.effects: list[Any] | None = None
+        """Where they are kept, if anybody wants them."""
         placed = [s.placed for s in self.m.core.sources.values()]
         self._blocks = {p.block: p.block_length for p in placed}
         self._acks = {p.ack for p in placed if p.ack is not None}
@@ -71,6 +77,8 @@ class World:
     # -- every effect is looked at
 
     def _watched(self, effects: list[Any], now: float) -> list[Any]:
+        if self.effects is not None:
+            self.effects += effects
         for e in effects:
             self._inside(e)
             if isinstance(e, WriteGuest) and len(e.data) > 4 and not self.hostile:

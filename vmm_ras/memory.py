@@ -65,6 +65,17 @@ _CHUNK_SHIFT = 18  # pages per chunk: 1 GiB of 4 KiB pages in 256 KiB, allocated
 
 
 _RUN = re.compile(rb"([^\0])\1*", re.DOTALL)
+_ZEROS = bytes(2048)
+
+
+def nonzero(pattern: re.Pattern[bytes], data: bytearray) -> Iterator[re.Match[bytes]]:
+    """What the pattern, which matches no zero, finds; a match ends with its 2 KiB at the latest.
+
+    Zeros are passed over by comparing, which is a hundred times quicker than looking for something else.
+    """
+    for at in range(0, len(data), len(_ZEROS)):
+        if not data.startswith(_ZEROS, at):
+            yield from pattern.finditer(data, at, at + len(_ZEROS))
 
 
 def aligned(first: int, count: int) -> Iterator[tuple[int, int]]:
@@ -224,8 +235,8 @@ class PoisonMap:
         """Every lost range as (first page, count, state, queue), ascending: what a snapshot holds."""
         last: tuple[int, int, int, int] | None = None
         for index in sorted(self._chunks):
-            base = index << _CHUNK_SHIFT
-            for found in _RUN.finditer(self._chunks[index]):
+            base, chunk = index << _CHUNK_SHIFT, self._chunks[index]
+            for found in nonzero(_RUN, chunk):
                 value = found.group()[0]
                 run = (base + found.start(), found.end() - found.start(), value & 3, value >> 2)
                 if last is not None and last[0] + last[1] == run[0] and last[2:] == run[2:]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from struct import Struct
 
-from vmm_ras.errors import GuestError, Poisoned
+from vmm_ras.errors import GuestError, Poisoned, SnapshotError
+from vmm_ras.guests.holes import Holes
 
 _SHIFT = 16
 _WORD = Struct("<Q")
@@ -24,8 +25,8 @@ class GuestMemory:
         self._chunks: dict[int, bytearray] = {}
         self._fast: dict[int, bytearray] = {}
         """Chunks that lie in a region wholly and hold no poison."""
-        self._poison: dict[int, int] = {}
-        """Chunk number to a bitmap of its poisoned pages; at most one entry per 64 KiB of guest RAM."""
+        self.holes = Holes()
+        """Whole pages that are poisoned."""
         self._low = self._high = 0
         """The region in which an address was found last."""
 
@@ -98,38 +99,58 @@ class GuestMemory:
             found = self._chunks.get(number)
             if found is None:
                 found = self._chunks[number] = bytearray(_CHUNK)
-                if number not in self._poison and self._inside(number << _SHIFT, _CHUNK):
-                    self._fast[number] = found
+                self._quicken(number)
             found[at : at + here] = data[done : done + here]
             done += here
 
     def poison(self, gpa: int, size: int) -> None:
         """Lose the pages that hold ``size`` bytes at ``gpa``: from now on touching them raises Poisoned."""
-        poison, first, last = self._poison, gpa >> _PAGE, (gpa + max(size, 1) - 1) >> _PAGE
-        bits = _SHIFT - _PAGE
-        number = first >> bits
-        while number <= last >> bits:
-            low = max(first, number << bits) & (1 << bits) - 1
-            high = min(last, (number + 1 << bits) - 1) & (1 << bits) - 1
-            poison[number] = poison.get(number, 0) | (2 << high) - (1 << low)
-            self._fast.pop(number, None)
-            number += 1
+        low, high = gpa & -(1 << _PAGE), -(-(gpa + max(size, 1)) >> _PAGE) << _PAGE
+        self.holes.add(low, high)
+        for number in [n for n in self._fast if low < n + 1 << _SHIFT and n << _SHIFT < high]:
+            del self._fast[number]
 
     def replace(self, gpa: int, size: int) -> None:
         """Give whole pages back as fresh zeroed ones: the only way in which poison goes away."""
-        first, last = gpa >> _PAGE, (gpa + size - 1) >> _PAGE
-        for page in range(first, last + 1):
-            number = page >> _SHIFT - _PAGE
-            left = self._poison.get(number, 0) & ~(1 << (page & (1 << _SHIFT - _PAGE) - 1))
-            if left:
-                self._poison[number] = left
-            else:
-                self._poison.pop(number, None)
-            if number in self._chunks:
-                at = page << _PAGE & _CHUNK - 1
-                self._chunks[number][at : at + (1 << _PAGE)] = bytes(1 << _PAGE)
-                if not left and self._inside(number << _SHIFT, _CHUNK):
-                    self._fast[number] = self._chunks[number]
+        low, high = gpa & -(1 << _PAGE), -(-(gpa + size) >> _PAGE) << _PAGE
+        self.holes.remove(low, high)
+        for number, chunk in self._chunks.items():
+            start, end = max(low - (number << _SHIFT), 0), min(high - (number << _SHIFT), _CHUNK)
+            if start < end:
+                chunk[start:end] = bytes(end - start)
+                self._quicken(number)
+
+    def take(self) -> bytes:
+        """What was written, chunk by chunk: its number in 8 bytes, and its 64 KiB; of poisoned pages only zeros."""
+        out = []
+        for number, chunk in sorted(self._chunks.items()):
+            data, base = bytearray(chunk), number << _SHIFT
+            for low, high in self.holes.within(base, base + _CHUNK):
+                data[low - base : high - base] = bytes(high - low)
+            if any(data):
+                out.append(number.to_bytes(8, "little") + data)
+        return b"".join(out)
+
+    def put(self, data: bytes) -> None:
+        """Hold what ``take`` gave, and nothing else; regions and holes stay.  Raises SnapshotError first."""
+        chunks, last = {}, -1
+        for at in range(0, len(data), 8 + _CHUNK):
+            number = int.from_bytes(data[at : at + 8], "little")
+            chunk = bytearray(data[at + 8 : at + 8 + _CHUNK])
+            if len(chunk) != _CHUNK:
+                raise SnapshotError(f"guest memory: {len(data)} bytes are no whole number of chunks")
+            if number <= last or not any(low >> _SHIFT <= number <= high - 1 >> _SHIFT for low, high in self.regions):
+                raise SnapshotError(f"guest memory: {number << _SHIFT:#x}: chunks ascend, and hold guest memory")
+            chunks[number], last = chunk, number
+        self._chunks, self._fast = chunks, {}
+        for number in chunks:
+            self._quicken(number)
+
+    def _quicken(self, number: int) -> None:
+        """Let a chunk be read without a look at regions and holes, if it may."""
+        low = number << _SHIFT
+        if self._inside(low, _CHUNK) and self.holes.first(low, low + _CHUNK) is None:
+            self._fast[number] = self._chunks[number]
 
     def _inside(self, gpa: int, size: int) -> bool:
         return any(low <= gpa and gpa + size <= high for low, high in self.regions)
@@ -137,8 +158,6 @@ class GuestMemory:
     def _check(self, gpa: int, size: int) -> None:
         if gpa < 0 or size < 0 or not self._inside(gpa, size):
             raise GuestError(f"{size} bytes at {gpa:#x}: outside guest memory")
-        if not self._poison or not size:
-            return
-        for page in range(gpa >> _PAGE, (gpa + size - 1 >> _PAGE) + 1):
-            if self._poison.get(page >> _SHIFT - _PAGE, 0) >> (page & (1 << _SHIFT - _PAGE) - 1) & 1:
-                raise Poisoned(max(gpa, page << _PAGE))
+        lost = self.holes.first(gpa, gpa + size) if self.holes else None
+        if lost is not None:
+            raise Poisoned(lost)

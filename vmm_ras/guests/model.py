@@ -27,7 +27,7 @@ from vmm_ras.effects import (
 from vmm_ras.errors import GuestError
 from vmm_ras.events import AckRead, Done, Event, Failed, GuestCall, Stopped, new
 from vmm_ras.guests.memory import GuestMemory
-from vmm_ras.guests.os import SDEI_ENTRY, Call, GuestOs
+from vmm_ras.guests.os import SDEI_ENTRY, GuestOs, Program
 from vmm_ras.guests.vcpu import Vcpu
 from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import GuestProfile
@@ -39,22 +39,29 @@ MAX_ROUNDS = 4_000_000
 
 
 class ModelGuest:
-    """Memory, vCPUs and operating system of one model guest, booted with an image of tables."""
+    """Memory, vCPUs and operating system of one model guest, booted with an image of tables.
+
+    Without an image its memory is empty and nothing was booted: what it remembers is put into it.
+    """
 
     def __init__(
-        self, image: Image, profile: GuestProfile, *, vcpus: int = 1, page_shift: int = 12, sdei: bool = True
+        self, image: Image | None, profile: GuestProfile, *, vcpus: int = 1, page_shift: int = 12, sdei: bool = True
     ) -> None:
-        self.memory = GuestMemory()
-        for _, gpa, data in image.regions:
+        self.memory, self.profile, self.page_shift = GuestMemory(), profile, page_shift
+        for _, gpa, data in () if image is None else image.regions:
             self.memory.add_region(gpa & -(1 << 16), (len(data) + (gpa & 0xFFFF) + 0xFFFF) & -(1 << 16))
-        image.write(self.memory.write)
         features = NEOVERSE_N1._replace(ras=profile.ras)
         self.vcpus = [Vcpu(features) for _ in range(vcpus)]
         self.os = GuestOs(self.memory, self.vcpus, profile, page_shift=page_shift, sdei=sdei)
-        self.os.boot(image.rsdp)
-        self._programs: dict[int, Call] = {}
-        self._answers: dict[int, int] = {}
-        self._stops: set[int] = set()
+        if image is not None:
+            image.write(self.memory.write)
+            self.os.boot(image.rsdp)
+        self.programs: dict[int, Program] = {}
+        """vCPU to what it has still to call."""
+        self.answered: set[int] = set()
+        """vCPUs whose call was answered, and that were not released since."""
+        self.stops: set[int] = set()
+        """vCPUs that are to be stopped as soon as their call is answered."""
         self.escalated: list[Escalate] = []
         self._stay = -1
         self._handlers: dict[type, Callable[[Any, float], None]] = {
@@ -78,16 +85,16 @@ class ModelGuest:
                 break
             pc, pstate = vcpu.pc, vcpu.pstate
             vcpu.run_at(1, pc)
-            call = self._resume(index, program, None)
+            call = self._resume(index, program)
             while call is not None:
                 self.drive(notifier, notifier.receive(call, now), now, watch, index)
-                answer = self._answers.pop(index, 0)
+                self.answered.discard(index)
                 if vcpu.pc == SDEI_ENTRY:  # an event that waited was dispatched on the way back
                     events: list[Event] = []
                     self._release(index, now, events)
                     for event in events:
                         self.drive(notifier, notifier.receive(event, now), now, watch)
-                call = self._resume(index, program, answer)
+                call = self._resume(index, program)
             vcpu.pstate, vcpu.pc = pstate, pc
             vcpu.poll_serror()
 
@@ -155,8 +162,8 @@ class ModelGuest:
                     memory.update_word(gpa, ~mask, 0)
                 elif kind is Stop:
                     vcpu = e.vcpu
-                    if vcpu in self._programs:  # its call comes first; it is stopped when that is answered
-                        self._stops.add(vcpu)
+                    if vcpu in self.programs:  # its call comes first; it is stopped when that is answered
+                        self.stops.add(vcpu)
                     else:
                         out.append(new(Stopped, (vcpu, self.vcpus[vcpu].state())))
                 elif kind is InjectSea:
@@ -183,30 +190,27 @@ class ModelGuest:
         self.os.interrupt(e.source_id, now)
 
     def _reply(self, e: Reply, now: float) -> None:
-        self._answers[e.vcpu] = e.x0
+        self.answered.add(e.vcpu)
         self.vcpus[e.vcpu].x[0] = e.x0 & (1 << 64) - 1
 
     def _escalate(self, e: Escalate, now: float) -> None:
         self.escalated.append(e)
 
     def _release(self, index: int, now: float, out: list[Event]) -> None:
-        programs = self._programs
+        programs = self.programs
         program = programs.pop(index, None) if programs else None
-        if program is not None and index in self._answers:
-            call = self._resume(index, program, self._answers.pop(index))
+        if program is not None and index in self.answered:
+            self.answered.discard(index)
         else:
             program = self.os.run(index, now)
-            call = None if program is None else self._resume(index, program, None)
+        call = None if program is None else self._resume(index, program)
         if call is not None and program is not None:
             programs[index] = program
             out.append(call)
-        elif index in self._stops:
-            self._stops.discard(index)
+        elif index in self.stops:
+            self.stops.discard(index)
             out.append(Stopped(index, self.vcpus[index].state()))
 
-    def _resume(self, index: int, program: Call, answer: int | None) -> GuestCall | None:
-        try:
-            function, args = next(program) if answer is None else program.send(answer)
-        except StopIteration:
-            return None
-        return new(GuestCall, (index, function, args, self.vcpus[index].state()))
+    def _resume(self, index: int, program: Program) -> GuestCall | None:
+        found = next(program, None)
+        return None if found is None else new(GuestCall, (index, *found, self.vcpus[index].state()))

@@ -6,7 +6,7 @@ that of ``ghes_proc`` and ``ghes_notify_*`` in Linux (read, act, clear the block
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -42,8 +42,8 @@ _THRESHOLD = SectionFlags.ERROR_THRESHOLD_EXCEEDED
 _header = lru_cache(maxsize=64)(ErrorStatusHeader.decode)  # blocks differ, their headers hardly do
 _ENTRY = {form: form.reader("section_type", "severity", "flags") for form in (DataEntry201, DataEntry300)}
 _address, _SHORTEST, _SIZE = PlatformMemory.reader("physical_address"), PlatformMemory.SIZES[0], PlatformMemory.SIZE
-Call = Generator[tuple[int, tuple[int, ...]], int, None]
-"""A guest program: yields (function, arguments) of an HVC and gets X0."""
+Program = Iterator[tuple[int, tuple[int, ...]]]
+"""What a guest calls, one after the other: (function, arguments) of each HVC.  No call depends on an answer."""
 
 
 class Action(NamedTuple):
@@ -79,10 +79,12 @@ class GuestOs:
         """Source id (None: all) to seconds that its acknowledgement is late; infinity: it never comes."""
         self.polls_stopped = False
         self._survivable_aet = frozenset(AET[name] for name in profile.serror_survived)
-        self._printed = PrintedBlocks(profile) if profile.cache_slots else None
-        self._late: list[tuple[float, PlacedSource]] = []
+        self.printed = PrintedBlocks(profile) if profile.cache_slots else None
+        self.late: list[tuple[float, PlacedSource]] = []
+        """When it acknowledges which source."""
         self._polled: dict[int, PlacedSource] = {}
-        self._unpolled: dict[int, PlacedSource] = {}
+        self.unpolled: dict[int, PlacedSource] = {}
+        """Polled sources that were filled and not looked at since."""
 
     # -- boot ------------------------------------------------------------------------
 
@@ -94,38 +96,42 @@ class GuestOs:
         tables = find_tables(self.memory.read, rsdp)
         if "HEST" not in tables:
             raise GuestError("the guest found no HEST")
-        self.sources = find_sources(self.memory.read, tables["HEST"][1])
-        for source in self.sources:
-            if source.notification in self.profile.notifications:
-                self.by_type.setdefault(source.notification, []).append(source)
-                if source.notification == NotificationType.POLLED and source.poll_interval_ms:
-                    self._polled[source.source_id] = source
+        self.bind(find_sources(self.memory.read, tables["HEST"][1]))
         for vcpu in self.vcpus:
             vcpu.vbar = VBAR
             vcpu.run_at(0, USER_PC)
 
-    def register_sdei(self, first: bool) -> Call:
+    def bind(self, sources: tuple[PlacedSource, ...]) -> None:
+        """Bind those sources that the profile knows a way for."""
+        self.sources = sources
+        for source in sources:
+            if source.notification in self.profile.notifications:
+                self.by_type.setdefault(source.notification, []).append(source)
+                if source.notification == NotificationType.POLLED and source.poll_interval_ms:
+                    self._polled[source.source_id] = source
+
+    def register_sdei(self, first: bool) -> Program:
         """The SDEI client on one vCPU: the first registers and enables the shared events; each unmasks itself."""
-        yield sdei_table.VERSION, ()
-        yield sdei_table.PRIVATE_RESET, ()
+        calls: list[tuple[int, tuple[int, ...]]] = [(sdei_table.VERSION, ()), (sdei_table.PRIVATE_RESET, ())]
         if first:
-            yield sdei_table.SHARED_RESET, ()
+            calls.append((sdei_table.SHARED_RESET, ()))
             for index, source in enumerate(self.sources):
                 if source.notification == NotificationType.SDEI and source.vector:
-                    yield sdei_table.EVENT_REGISTER, (source.vector, SDEI_ENTRY, index, sdei_table.RM_ANY, 0)
-                    yield sdei_table.EVENT_ENABLE, (source.vector,)
-        yield sdei_table.PE_UNMASK, ()
+                    handler = source.vector, SDEI_ENTRY, index, sdei_table.RM_ANY, 0
+                    calls += [(sdei_table.EVENT_REGISTER, handler), (sdei_table.EVENT_ENABLE, (source.vector,))]
+        return iter([*calls, (sdei_table.PE_UNMASK, ())])
 
-    def unregister_sdei(self) -> Call:
+    def unregister_sdei(self) -> Program:
         """The SDEI client gives its events up."""
+        calls: list[tuple[int, tuple[int, ...]]] = []
         for source in self.sources:
             if source.notification == NotificationType.SDEI and source.vector:
-                yield sdei_table.EVENT_DISABLE, (source.vector,)
-                yield sdei_table.EVENT_UNREGISTER, (source.vector,)
+                calls += [(call, (source.vector,)) for call in (sdei_table.EVENT_DISABLE, sdei_table.EVENT_UNREGISTER)]
+        return iter(calls)
 
     # -- running ---------------------------------------------------------------------
 
-    def run(self, index: int, now: float) -> Call | None:
+    def run(self, index: int, now: float) -> Program | None:
         """The vCPU goes on: handle the exception that it stands at.  A program is returned where it makes calls."""
         vcpu = self.vcpus[index]
         if 0 <= vcpu.pc - VBAR < 0x800 and vcpu.pstate & PSTATE_EL:
@@ -179,14 +185,13 @@ class GuestOs:
             self._panic("SError")
             self.actions.append(Action(None, "serror-panic"))
 
-    def _sdei_handler(self, vcpu: Vcpu, now: float) -> Call:
+    def _sdei_handler(self, vcpu: Vcpu, now: float) -> Program:
         event, argument, pstate = vcpu.x[0], vcpu.x[1], vcpu.x[3]
         if argument < len(self.sources) and self.sources[argument].vector == event:
             self.read_source(self.sources[argument], now)
         if pstate & 0xF == 0:  # as Linux: where EL0 was interrupted, make it look like an interrupt
-            yield sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,)
-        else:
-            yield sdei_table.EVENT_COMPLETE, (0,)
+            return iter([(sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,))])
+        return iter([(sdei_table.EVENT_COMPLETE, (0,))])
 
     # -- time ------------------------------------------------------------------------
 
@@ -194,26 +199,26 @@ class GuestOs:
         """Host side: a block of this source was published.  Only polled sources need to be looked at later."""
         source = self._polled.get(source_id)
         if source is not None:
-            self._unpolled[source_id] = source
+            self.unpolled[source_id] = source
 
     def next_time(self, now: float) -> float:
         """When the guest does something by itself: its next poll of a filled source, or a late acknowledgement."""
-        if not self._late and not self._unpolled:
+        if not self.late and not self.unpolled:
             return NEVER
-        soonest = min((at for at, _ in self._late), default=NEVER)
+        soonest = min((at for at, _ in self.late), default=NEVER)
         if not self.polls_stopped and not self.panicked:
-            for source in self._unpolled.values():
+            for source in self.unpolled.values():
                 soonest = min(soonest, self._poll_time(source, now))
         return soonest
 
     def advance(self, now: float) -> None:
         """Do what is due at ``now``."""
-        for entry in [e for e in self._late if e[0] <= now]:
-            self._late.remove(entry)
+        for entry in [e for e in self.late if e[0] <= now]:
+            self.late.remove(entry)
             self._acknowledge(entry[1])
         if not self.polls_stopped and not self.panicked:
-            for source in [s for s in self._unpolled.values() if self._poll_time(s, now) <= now]:
-                del self._unpolled[source.source_id]
+            for source in [s for s in self.unpolled.values() if self._poll_time(s, now) <= now]:
+                del self.unpolled[source.source_id]
                 self.read_source(source, now)
 
     @staticmethod
@@ -265,7 +270,7 @@ class GuestOs:
             late = delay.get(source.source_id, delay.get(None, 0.0))
             if late:
                 if late != NEVER:
-                    self._late.append((now + late, source))
+                    self.late.append((now + late, source))
                 return True
         self._acknowledge(source)
         return True
@@ -284,7 +289,7 @@ class GuestOs:
         if severity not in _SURVIVABLE:
             self._panic(f"GHES: {severity.plain} hardware error")
             return "panic"
-        if self._printed is not None and self._printed.swallows(raw, severity in _CORRECTED, now, by):
+        if self.printed is not None and self.printed.swallows(raw, severity in _CORRECTED, now, by):
             return "swallowed"
         outcome = "ignored"
         for form, at, body, end in entries:

@@ -37,3 +37,11 @@ class PrintedBlocks:
                 del seen[next(iter(seen))]
             seen[raw] = now
         return False
+
+    def take(self) -> tuple[list[tuple[bytes, float]], list[tuple[float, int]]]:
+        """What is remembered: blocks with their times, the oldest first, and both counts."""
+        return list(self._seen.items()), list(self._counts)
+
+    def put(self, seen: list[tuple[bytes, float]], counts: list[tuple[float, int]]) -> None:
+        """Remember what ``take`` gave."""
+        self._seen, self._counts = dict(seen), list(counts)
