@@ -148,7 +148,8 @@ def bare(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, 
         told = core.rules[queue].action == "tell"
         core.poison.set(abort.first, UNREPORTED if told else HEALTHY, queue)
         _rest(core, abort, rule, out)
-    esr = sea_syndrome(rule.sea, state.el, abort.gva is not None, abort.esr, core.guest.ras)
+    known = state.far_known or abort.gva is not None
+    esr = sea_syndrome(rule.sea, state.el, known, abort.esr, core.guest.ras)
     out.append(InjectSea(core.next_id(), None, vcpu, esr, abort.gva))
     out.append(Release(core.next_id(), vcpu))
     return True
@@ -177,7 +178,7 @@ def _post_sea(
             pages += _neighbours(core, abort, source.capacity - 1, out)
     block = core.build_block(pages, rule, False)
     id = source.post(core.last_id, block, pages, queue, now, rule, out)
-    esr = _esr(core, queue, state.el, abort)
+    esr = _esr(core, queue, state, abort)
     source_id, s = source.placed.source_id, source.state
     s.last, s.vcpu = id + 1, vcpu
     core.busy[source_id] = source
@@ -188,9 +189,10 @@ def _post_sea(
     core.last_id = id + 4
 
 
-def _esr(core: Notifier, queue: int, el: int, abort: Abort) -> int:
-    if abort.esr is not None or abort.gva is not None:
-        return sea_syndrome(core.rules[queue].sea, el, abort.gva is not None, abort.esr, core.guest.ras)
+def _esr(core: Notifier, queue: int, state: VcpuState, abort: Abort) -> int:
+    el, known = state.el, state.far_known or abort.gva is not None
+    if known or abort.esr is not None:
+        return sea_syndrome(core.rules[queue].sea, el, known, abort.esr, core.guest.ras)
     found = core.plain_esr.get((queue, el))
     if found is None:
         found = sea_syndrome(core.rules[queue].sea, el, False, None, core.guest.ras)

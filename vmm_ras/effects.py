@@ -64,7 +64,10 @@ class PollAck(NamedTuple):
 
 
 class InjectSea(NamedTuple):
-    """Make the vCPU take a synchronous external abort with this ESR; FAR stays untouched where ``far`` is None."""
+    """Make the vCPU take a synchronous external abort with this ESR.
+
+    Where ``far`` is None, FAR stays untouched, or gets the address of the access if its state said ``far_known``.
+    """
 
     id: int
     source_id: int | None

@@ -66,6 +66,8 @@ class VcpuState(NamedTuple):
     vbar: int = 0
     sctlr: int = 0
     """SCTLR_EL1: SPAN and DSSBS decide what an SDEI dispatch, as an exception, does to PSTATE."""
+    far_known: bool = False
+    """It stands at the access that failed, and who makes the abort fills FAR (KVM's ext_dabt_pending)."""
 
     @property
     def el(self) -> int:

@@ -58,6 +58,7 @@ class _Vcpu(_Plain):
     serror: _U64 | None
     vbar: _U64
     sctlr: _U64
+    far_known: bool = False
 
 
 class _Abort(_Plain):
@@ -232,6 +233,8 @@ def _check(core: Notifier, s: CoreState) -> None:
             refuse(f"aborts.{n}", f"there are {core.vcpus} vCPUs and {rules} rules")
         if abort.state is not None and (abort.queue < 0 or abort.until is None):
             refuse(f"aborts.{n}", "a held vCPU has a rule and an end")
+        if abort.state is None and (abort.until is not None or abort.vcpu not in {vcpu for vcpu, _ in s.stopping}):
+            refuse(f"aborts.{n}", "a vCPU that is not held has no end, and is being stopped")
         first, start = abort.first << core.page_shift, abort.start << core.page_shift
         if abort.first >= 0 and not (_inside(core, first, 1) and _inside(core, start, abort.pages << core.page_shift)):
             refuse(f"aborts.{n}.first", "no guest memory")

@@ -281,7 +281,7 @@ class Vcpu:
 
     def state(self) -> VcpuState:
         """What the core is told of a vCPU that was stopped."""
-        return new(VcpuState, (self.pc, self.pstate, tuple(self.x[:18]), self.vsesr, self._vbar, self._sctlr))
+        return new(VcpuState, (self.pc, self.pstate, tuple(self.x[:18]), self.vsesr, self._vbar, self._sctlr, False))
 
     def take(self) -> dict[str, Any]:
         """All that the vCPU remembers, as JSON-able values that share nothing with it."""

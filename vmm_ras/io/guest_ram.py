@@ -25,7 +25,7 @@ class GuestRam:
     """
 
     def __init__(self, gpa: int, size: int, *, huge: bool = False) -> None:
-        self.gpa, self.size = gpa, size
+        self.gpa, self.size, self.huge = gpa, size, huge
         self.granule = 2 << 20 if huge else os.sysconf("SC_PAGE_SIZE")
         """Bytes of a page of the host."""
         self.fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC | (MFD_HUGETLB_2MB if huge else 0))
@@ -70,10 +70,10 @@ class GuestRam:
         value = int.from_bytes(self.read(gpa, 8), "little") & keep | bits
         self.write(gpa, value.to_bytes(8, "little"))
 
-    def is_lost(self, gpa: int) -> bool:
-        """Whether the host has lost the page at ``gpa``."""
+    def is_lost(self, gpa: int, size: int = 1) -> bool:
+        """Whether the host has lost one of these bytes."""
         try:
-            self.read(gpa, 1)
+            self.read(gpa, size)
         except Poisoned:
             return True
         return False
@@ -91,7 +91,7 @@ class GuestRam:
         except OSError as error:
             raise HostError(f"guest memory at {self.gpa + first:#x} cannot be replaced: {error.strerror}") from None
         for offset in range(first, first + count, self.granule):
-            if self.is_lost(self.gpa + offset):
+            if self.is_lost(self.gpa + offset, self.granule):
                 raise HostError(f"guest memory at {self.gpa + offset:#x} stays lost")
         return self.gpa + first, count
 

@@ -39,6 +39,8 @@ class Vcpu:
         self.run_page = mmap.mmap(fd, run_size)
         """struct kvm_run."""
         self._unsettled = False
+        self.lost = False
+        """Whether the memory that EXIT_MEMORY_FAULT is about is lost, and not merely absent."""
         self.init()
 
     def init(self) -> None:
@@ -57,6 +59,7 @@ class Vcpu:
                 return ioctls.EXIT_INTR
             reason = self.reason
             if reason == events.EXIT_MEMORY_FAULT and error.errno in (errno.EFAULT, EHWPOISON):
+                self.lost = error.errno == EHWPOISON
                 return reason
             raise KvmError(ioctls.RUN, error.errno or errno.EIO) from None
         reason = self.reason

@@ -1,0 +1,339 @@
+"""A guest on KVM as an adapter: it carries out the core's effects, as ``vmm_ras.guests.model`` does for the model.
+
+One lock per machine is around the core.  Each vCPU has its own thread (``thread``); one more reads the signals of
+memory that is lost and was not used, looks at acknowledgements, and does what is due.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from vmm_ras.effects import (
+    ArmAck,
+    Effect,
+    InjectSea,
+    InjectSerror,
+    PollAck,
+    RaiseLine,
+    Release,
+    Reply,
+    SetRegisters,
+    Stop,
+    WriteGuest,
+)
+from vmm_ras.errors import GuestError, HostError
+from vmm_ras.events import AckRead, Code, Done, Event, Failed, GuestCall, HostSignal, MemoryFault, Replaced, Stopped
+from vmm_ras.io import libc, sigbus
+from vmm_ras.io.guest_ram import GuestRam
+from vmm_ras.io.kvm import inject
+from vmm_ras.io.kvm.thread import VcpuThread
+from vmm_ras.io.kvm.vm import Vm
+from vmm_ras.kvm import events, ioctls
+from vmm_ras.kvm.siginfo import SIGBUS
+from vmm_ras.memory import HEALTHY, MemorySlot
+from vmm_ras.notifier import Notifier
+from vmm_ras.sdei import is_sdei
+from vmm_ras.sdei_table import NOT_SUPPORTED
+
+SERROR_LOOK = 0.02
+"""Seconds between looks whether an SError was taken, while another one waits for its turn."""
+END_SECONDS = 30.0
+Exit = Callable[[VcpuThread, int], bool]
+
+
+class KvmGuest:
+    """A machine with its RAM and its core.
+
+    ``take``: what the VMM does with every exit that is not the core's, in the vCPU's thread, without the lock; False
+    ends the vCPU.  ``raise_line``: pulse an interrupt (kind and number of RaiseLine).  ``heard`` is told every list of
+    effects once it was carried out, under the lock, and ``ended`` every vCPU that runs no more.
+    """
+
+    def __init__(
+        self, vm: Vm, ram: GuestRam, core: Notifier, take: Exit, *,
+        raise_line: Callable[[str, int], None] | None = None,
+        heard: Callable[[Sequence[Effect]], object] = lambda effects: None,
+        ended: Callable[[VcpuThread], object] = lambda thread: None,
+    ) -> None:  # fmt: skip
+        self.vm, self.ram, self.core = vm, ram, core
+        self._take, self._raise_line, self._heard, self._ended = take, raise_line or self._pulse, heard, ended
+        self.lock = threading.RLock()
+        self.started = threading.Event()
+        self.ending = False
+        self.vcpus = [VcpuThread(self, vcpu) for vcpu in vm.vcpus]
+        self._service = threading.Thread(target=self._serve, name="memory-errors", daemon=True)
+        self._served = threading.Event()
+        self._failure: OSError | None = None
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    # -- begin and end ------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run the vCPUs.  SIGBUS is blocked in the calling thread from now on.  Raises HostError."""
+        sigbus.block_signals()
+        self._service.start()
+        self._served.wait()
+        if self._failure is not None:
+            raise HostError(f"memory errors cannot be heard of: {self._failure}")
+        for thread in self.vcpus:
+            thread.start()
+        for thread in self.vcpus:
+            thread.ready.wait()
+        with self.lock:
+            self.core.threads |= {t.native_id: t.vcpu.index for t in self.vcpus if t.native_id is not None}
+        self.started.set()
+
+    def end(self) -> None:
+        """Take every vCPU out for good, and end the threads; machine and RAM stay.  It may be called twice."""
+        self.ending = True
+        self.started.set()
+        self._poke()
+        own = threading.current_thread()
+        for thread in [t for t in self.vcpus if t.is_alive() and t is not own]:
+            until = time.monotonic() + END_SECONDS
+            while thread.is_alive() and time.monotonic() < until:
+                thread.wake()
+                thread.join(0.05)
+        if self._service.is_alive():
+            self._service.join(END_SECONDS)
+        if self._wake >= 0 and not self._service.is_alive():
+            os.close(self._wake)
+            self._wake = -1
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait until no vCPU runs; whether that is so."""
+        until = None if seconds is None else time.monotonic() + seconds
+        for thread in self.vcpus:
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        return not any(t.is_alive() for t in self.vcpus)
+
+    def replace_lost(self) -> list[tuple[int, int]]:
+        """Give the guest good, zeroed memory for all that it has lost (a reset): (gpa, size) of each.
+
+        Raises HostError where the host does not give it.
+        """
+        with self.lock:
+            ram, shift, done = self.ram, self.core.page_shift, list[tuple[int, int]]()
+            lost = [(first << shift, count << shift) for first, count, state, _ in self.core.poison.runs()
+                    if state != HEALTHY]  # fmt: skip
+            lost += [(gpa, ram.granule) for gpa in sigbus.lost_pages(ram)]
+            for gpa, size in lost:
+                if ram.gpa <= gpa < ram.gpa + ram.size and not any(a <= gpa and gpa + size <= a + n for a, n in done):
+                    done.append(ram.replace(gpa, size))
+                    self.receive(Replaced(*done[-1]))
+            return done
+
+    # -- events -------------------------------------------------------------------------
+
+    def receive(self, event: Event) -> None:
+        """Give the core an event, and carry out what follows.  From any thread."""
+        with self.lock:
+            self._drive(self.core.receive(event, time.monotonic()))
+        self._poke()
+
+    def _drive(self, effects: list[Effect]) -> None:
+        while effects:
+            answers = self._perform(effects)
+            self._heard(effects)
+            now = time.monotonic()
+            effects = [e for answer in answers for e in self.core.receive(answer, now)]
+
+    def _poke(self) -> None:
+        """Let the service thread look at the clock anew."""
+        if threading.current_thread() is not self._service and self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+
+    def _serve(self) -> None:
+        sigbus.block_signals()
+        try:
+            libc.prefer_early_kill()
+            signals = sigbus.SignalFile()
+        except OSError as error:
+            self._failure = error
+            self._served.set()
+            return
+        self._served.set()
+        poll = select.poll()
+        for fd in (signals.fd, self._wake):
+            poll.register(fd, select.POLLIN)
+        while not self.ending:
+            poll.poll(self._patience())
+            self._drain()
+            self._hear(signals)
+            with self.lock:
+                due = self.core.next_deadline()
+                if due is not None and due <= time.monotonic():
+                    self._drive(self.core.expire(time.monotonic()))
+            for thread in self.vcpus:
+                if len(thread.serrors) > 1:
+                    thread.kick()
+        signals.close()
+
+    def _patience(self) -> float | None:
+        """Milliseconds until something is due."""
+        with self.lock:
+            due = self.core.next_deadline()
+        waits = [] if due is None else [max(0.0, due - time.monotonic())]
+        if any(len(thread.serrors) > 1 for thread in self.vcpus):
+            waits.append(SERROR_LOOK)
+        return 1000 * min(waits) + 1 if waits else None
+
+    def _drain(self) -> None:
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            return
+
+    def _hear(self, signals: sigbus.SignalFile) -> None:
+        """Tell the core what the host found; and what it found while the signal of another page was pending."""
+        infos = [info for info in signals.read() if info.signo == SIGBUS]
+        if not infos:
+            return
+        tid = threading.get_native_id()
+        for info in infos:
+            found = sigbus.host_signal(info, tid, time.time())
+            if found is not None:
+                self.receive(found)
+        ram, shift = self.ram, self.ram.granule.bit_length() - 1
+        for gpa in sigbus.lost_pages(ram):
+            if self.core.poison.state(gpa >> self.core.page_shift) == HEALTHY:
+                self.receive(HostSignal(Code.AO, ram.hva + gpa - ram.gpa, shift, tid, time.time()))
+
+    # -- what a vCPU's thread asks for -------------------------------------------------------
+
+    def come_out(self, thread: VcpuThread) -> None:
+        """The core asked for the vCPU; in its thread."""
+        with self.lock:
+            thread.asked, thread.out = False, True
+            thread.vcpu.settle_access()
+            self.receive(Stopped(thread.vcpu.index, thread.state()))
+
+    def take_exit(self, thread: VcpuThread, reason: int, signals: sigbus.SignalFile) -> bool:
+        """An exit of KVM_RUN, in the vCPU's thread; False: the vCPU ends."""
+        vcpu, now = thread.vcpu, time.time()
+        if reason == ioctls.EXIT_INTR:
+            for info in signals.read():
+                found = sigbus.host_signal(info, threading.get_native_id(), now)
+                if found is not None:
+                    self._consumed(thread, found)
+        elif reason == events.EXIT_ARM_SEA:
+            self.receive(vcpu.arm_sea().event(vcpu.index, now))
+        elif reason == events.EXIT_MEMORY_FAULT:
+            fault = vcpu.memory_fault().event(now)
+            slot = next((s for s in self.vm.slots if s.gpa <= fault.gpa < s.gpa + s.size), None)
+            if slot is None or not (vcpu.lost or self.ram.is_lost(fault.gpa)):
+                raise GuestError(f"vCPU {vcpu.index}: the host has no memory at {fault.gpa:#x}")
+            self._consumed(thread, _of_fault(fault, slot))
+        elif reason == ioctls.EXIT_HYPERCALL:
+            self._call(thread)
+        else:
+            return self._take(thread, reason)
+        return True
+
+    def _consumed(self, thread: VcpuThread, found: HostSignal) -> None:
+        with self.lock:
+            own = self.core.memory.slot_of(found.hva) is None
+            thread.at_access = found.code == Code.AR and not own
+            self.receive(found)
+        if own and found.code == Code.AR:
+            raise GuestError(f"vCPU {thread.vcpu.index} needs lost memory at {found.hva:#x}, which no slot holds")
+
+    def _call(self, thread: VcpuThread) -> None:
+        vcpu = thread.vcpu
+        state = vcpu.state()
+        if not is_sdei(state.x[0]):
+            inject.reply(vcpu, NOT_SUPPORTED)
+            return
+        with self.lock:
+            thread.out = True
+            self.receive(GuestCall(vcpu.index, state.x[0], state.x[1:6], state))
+
+    def vcpu_ended(self, thread: VcpuThread) -> None:
+        """In its thread: it runs no more."""
+        with self.lock:
+            stop = self.core.stopping.get(thread.vcpu.index)
+            if stop is not None and not self.ending:
+                self.receive(Failed(stop, f"vCPU {thread.vcpu.index}: {thread.ended}"))
+        self._ended(thread)
+
+    # -- effects ------------------------------------------------------------------------
+
+    def _perform(self, effects: Sequence[Effect]) -> list[Event]:
+        """Carry out a list of effects in order; the answers."""
+        out: list[Event] = []
+        failed: set[int | None] = set()
+        for e in effects:
+            source = getattr(e, "source_id", None)
+            if source is not None and source in failed:
+                continue
+            try:
+                answer = self._one(e)
+            except (GuestError, HostError, OSError) as error:
+                failed.add(source)
+                answer = Failed(e.id, str(error))
+            if answer is not None:
+                out.append(answer)
+        if effects:
+            out.append(Done(effects[-1].id))
+        return out
+
+    def _one(self, e: Effect) -> Event | None:
+        if isinstance(e, WriteGuest):
+            self.ram.write(e.gpa, e.data)
+        elif isinstance(e, PollAck):
+            return AckRead(e.id, e.source_id, int.from_bytes(self.ram.read(e.gpa, e.size), "little"))
+        elif isinstance(e, ArmAck):
+            self.ram.update_word(e.gpa, ~e.mask, 0)
+        elif isinstance(e, RaiseLine):
+            self._raise_line(e.kind, e.number)
+        elif isinstance(e, Stop | Release | InjectSea | InjectSerror | SetRegisters | Reply):
+            return self._of_vcpu(e, self.vcpus[e.vcpu])
+        return None  # a notice, which ``heard`` says
+
+    def _of_vcpu(
+        self, e: Stop | Release | InjectSea | InjectSerror | SetRegisters | Reply, thread: VcpuThread
+    ) -> Event | None:
+        vcpu = thread.vcpu
+        if isinstance(e, Stop):
+            return self._stop(thread)
+        if isinstance(e, Release):
+            if thread.out:
+                thread.release()
+        elif isinstance(e, InjectSea):
+            thread.do(lambda: inject.take_sea(vcpu, e.esr, e.far, thread.at_access))
+        elif isinstance(e, InjectSerror):
+            thread.do(lambda: thread.pend_serror(e.source_id, e.vsesr))
+        elif isinstance(e, SetRegisters):
+            thread.do(lambda: inject.set_registers(vcpu, e))
+        else:
+            thread.do(lambda: inject.reply(vcpu, e.x0))
+        return None
+
+    def _stop(self, thread: VcpuThread) -> Event | None:
+        if thread.ended:
+            raise GuestError(f"vCPU {thread.vcpu.index}: {thread.ended}")
+        if threading.current_thread() is thread and not thread.out:
+            thread.out = True
+            thread.vcpu.settle_access()
+        if thread.out:
+            return Stopped(thread.vcpu.index, thread.do(thread.state))
+        thread.asked = True
+        thread.kick()
+        return None
+
+    def _pulse(self, kind: str, number: int) -> None:
+        if kind != "gsiv":
+            raise GuestError(f"the machine has no {kind} line")
+        for level in (True, False):
+            self.vm.set_line(number, level)
+
+
+def _of_fault(fault: MemoryFault, slot: MemorySlot) -> HostSignal:
+    """KVM_EXIT_MEMORY_FAULT of lost memory: the vCPU consumed it."""
+    hva = slot.hva + fault.gpa - slot.gpa
+    lsb = max(sigbus.MIN_SHIFT, fault.size.bit_length() - 1)
+    return HostSignal(Code.AR, hva, lsb, threading.get_native_id(), fault.time)
