@@ -6,11 +6,14 @@ finds; ``python -m tests.prove`` walks it at random, a million steps and more.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from acpi.ghes import ErrorStatusHeader
+from cper.common import Severity
 from tests.machine import GPA, HVA, SIZE, Machine
 from vmm_ras.effects import ArmAck, InjectSea, InjectSerror, PollAck, RaiseLine, SetRegisters, WriteGuest
-from vmm_ras.errors import GuestError
+from vmm_ras.errors import GuestError, InputError
 from vmm_ras.events import (
     AckRead,
     Code,
@@ -22,7 +25,12 @@ from vmm_ras.events import (
     MemoryFault,
     Proceed,
     Replaced,
+    TellRecord,
+    TellSdei,
+    TellSea,
+    TellSerror,
 )
+from vmm_ras.inbox import MAX_RECORDS
 from vmm_ras.memory import ACKED, TOUCH, UNREPORTED
 
 BASE = GPA >> 12
@@ -151,6 +159,19 @@ class World:
     def proceed(self, rule: str) -> None:
         self.m.receive(Proceed(rule))
 
+    def told_record(self, number: int, source: int | None, vcpu: int) -> None:
+        """A record about no memory; sources that the guest has not are refused."""
+        block = ErrorStatusHeader(uncorrectable=True, severity=Severity.INFORMATIONAL).encode() + bytes([number])
+        with contextlib.suppress(InputError):
+            self.m.receive(TellRecord(block, source, vcpu))
+
+    def told_abort(self, vcpu: int, serror: bool) -> None:
+        self.m.receive(TellSerror(vcpu, 0x811) if serror else TellSea(vcpu, 0x92000410))
+
+    def told_event(self, vcpu: int | None) -> None:
+        for event in self.m.core.ways["sdei"]:
+            self.m.receive(TellSdei(event.placed.vector, vcpu))
+
     def fail_next(self, kind: type) -> None:
         self.break_next = kind
 
@@ -209,6 +230,7 @@ class World:
             assert abort.until < float("inf"), "a held vCPU has an end"
         assert len(core.aborts) <= core.vcpus
         assert len(core.busy) <= len(core.sources)
+        assert len(core.inbox.records) <= MAX_RECORDS + len(core.sources)
 
     def finish(self) -> None:
         """The guest comes to its senses: everything is told in the end, unless a source broke or the guest is gone."""
@@ -223,7 +245,7 @@ class World:
         broken = [s.placed.source_id for s in m.core.sources.values() if s.state.broken]
         m.wait(10.0)
         for source in m.core.sources.values():  # acknowledgements that never came, and never would
-            if source.state.pages and source.placed.ack is not None:
+            if not source.free and source.placed.ack is not None:
                 try:
                     if m.guest.memory.read(source.placed.block, 4) == bytes(4):
                         m.guest.memory.write(source.placed.ack, source.placed.ack_write.to_bytes(8, "little"))
@@ -235,6 +257,7 @@ class World:
         m.wait(200.0)
         self.check()
         assert not m.core.aborts
+        assert not m.core.inbox.orders
         if broken:
             return
         touch = m.core.poison.waiting[TOUCH]

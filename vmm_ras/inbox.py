@@ -51,7 +51,6 @@ class Inbox:
 def record(core: Notifier, event: TellRecord, now: float) -> list[Effect]:
     """Publish a record, or let it wait.  Raises InputError for one that no source can take."""
     out: list[Effect] = []
-    waiting = core.inbox.records
     _vcpu(core, event.vcpu)
     if len(event.block) < ErrorStatusHeader.SIZE:
         raise InputError(f"a record of {len(event.block)} bytes: a status block has at least {ErrorStatusHeader.SIZE}")
@@ -65,8 +64,9 @@ def record(core: Notifier, event: TellRecord, now: float) -> list[Effect]:
         raise InputError("the policy's ways for found memory have no source that the guest binds: name a source")
     if len(event.block) > room:
         raise InputError(f"a record of {len(event.block)} bytes: the source's block holds {room}")
-    waiting.append(event)
+    core.inbox.records.append(event)
     kick(core, now, out)
+    waiting = core.inbox.records
     if waiting and waiting[-1] is event:
         if len(waiting) > MAX_RECORDS:
             waiting.pop()

@@ -55,6 +55,18 @@ class AnyOrder(RuleBasedStateMachine):
     def proceed(self, name: str) -> None:
         self.world.proceed(name)
 
+    @rule(number=st.integers(0, 255), source=st.none() | st.integers(0, 5), vcpu=VCPUS)
+    def told_record(self, number: int, source: int | None, vcpu: int) -> None:
+        self.world.told_record(number, source, vcpu)
+
+    @rule(vcpu=VCPUS, serror=st.booleans())
+    def told_abort(self, vcpu: int, serror: bool) -> None:
+        self.world.told_abort(vcpu, serror)
+
+    @rule(vcpu=st.none() | VCPUS)
+    def told_event(self, vcpu: int | None) -> None:
+        self.world.told_event(vcpu)
+
     @rule(seconds=st.sampled_from([0.0, 0.0, 0.4, 3.0, float("inf")]), source=st.none() | st.integers(0, 5))
     def acknowledge_late(self, seconds: float, source: int | None) -> None:
         self.world.acknowledge_late(seconds, source)

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.machine import Machine, of
@@ -109,6 +109,7 @@ VALUES = st.sampled_from(
 
 
 @given(st.lists(st.tuples(st.sampled_from(PATHS), VALUES, st.booleans()), min_size=1, max_size=3))
+@example([(("aborts", 1, "state"), None, False)])
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_a_damaged_state_is_refused_in_one_line_or_is_a_state(changes: list[tuple[tuple[Any, ...], Any, bool]]) -> None:
     damaged = orjson.loads(orjson.dumps(STATE))
