@@ -1,7 +1,7 @@
 """ARM Processor Error section with the other meanings of Type: before UEFI 2.9A, and since 2.10A and 2.11 (N.2.4.4).
 
 The bytes do not tell which is meant.  A class of these reads and writes for who knows; ``MODULES`` of ``cper.section``
-may name it in place of ``ArmProcessor``.
+may name it in place of ``ArmProcessor``, before a section is met.
 """
 
 from __future__ import annotations

@@ -1,29 +1,22 @@
 """Bodies of no fixed size: a head, and behind it lists and bytes whose lengths the head tells.
 
 A frame is a frozen dataclass of structures, tuples of structures (or of frames) and bytes, in wire order.  How it is
-cut out of a body is a construct declaration, ``FRAME``, whose parts say it once for construct, which makes objects, and
-for :meth:`FramedSection.plain_of_body`, which makes JSON without any.  Each count and each length is held against the
-bytes that are left before anything is read; a body that its head contradicts is one error.
+cut out of a body is a construct declaration, ``FRAME``, of the parts of ``cper.parts``; a body that its head
+contradicts is one error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 from uuid import UUID
 
 import construct as c
 
+from cper.parts import Beginning, Head, Kinds, Many, Part, Reader, Remainder, Upto
 from cper.plain import hex_in, members, object_in, objects_in
-from cper.wire import DecodeError, Struct, TruncatedError, WireError
-
-
-class Reader(Protocol):
-    """What makes a part of a frame from JSON: a structure, a frame, or what chooses between several."""
-
-    def of_plain(self, value: Mapping[str, Any], /) -> Any:
-        """The part that JSON described."""
+from cper.wire import Struct
 
 
 @dataclass(frozen=True)
@@ -86,151 +79,6 @@ class Framed:
             else:
                 values[name] = kind.of_plain(object_in(plain, name))
         return cls(**values)
-
-
-class Kinds:
-    """Structures of one size; a key in their bytes says which of them it is.
-
-    ``key`` finds it in a body, ``plain_key`` in JSON; ``other`` is for a key that is not among ``known``.
-    """
-
-    def __init__(
-        self,
-        other: type[Struct],
-        known: Mapping[Any, type[Struct]],
-        key: Callable[[bytes, int], Any],
-        plain_key: Callable[[Mapping[str, Any]], Any],
-    ) -> None:
-        self.other, self.known, self.key, self.plain_key = other, known, key, plain_key
-
-    def of_body(self, body: bytes, at: int) -> type[Struct]:
-        """The structure that begins at ``at``."""
-        return self.known.get(self.key(body, at), self.other)
-
-    def of_plain(self, value: Mapping[str, Any], /) -> Struct:
-        """The structure that JSON described."""
-        return self.known.get(self.plain_key(value), self.other).of_plain(value)
-
-
-class Part(c.Construct):  # type: ignore[misc]
-    """A part of a frame."""
-
-    reader: Reader | None = None
-    """What makes it from JSON; None for bytes."""
-    structure = "Frame"
-    """The section that it belongs to, for errors."""
-    field = "part"
-    """Its name there."""
-
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
-        """The part that begins at ``at`` of a body, as objects or as JSON holds it, and where it ends.
-
-        ``head`` holds the fields of the frame's head.  Raises TruncatedError, DecodeError.
-        """
-        raise NotImplementedError
-
-    def truncated(self, reason: str, path: str, offset: int) -> TruncatedError:
-        """What is raised where bytes are missing."""
-        return TruncatedError(reason, structure=self.structure, path=path, offset=offset)
-
-    def _parse(self, stream: Any, context: Any, path: str) -> Any:
-        begin = context.setdefault("_begin", stream.tell())  # of the frame: its first part sets it
-        at = stream.tell() - begin
-        stream.seek(begin)
-        head = context.get("head")
-        value, end = self._cut(stream.read(), at, {} if head is None else vars(head), plain=False)
-        stream.seek(begin + end)
-        return value
-
-    def _build(self, obj: Any, stream: Any, context: Any, path: str) -> Any:
-        for piece in obj if isinstance(obj, tuple) else (obj,):
-            stream.write(piece if isinstance(piece, bytes) else piece.encode())
-        return obj
-
-
-class Head(Part):
-    """The head of a frame.  ``length`` is the field that says how many bytes the frame has, itself included."""
-
-    def __init__(self, kind: type[Struct], length: str = "") -> None:
-        super().__init__()
-        self.kind, self.length = kind, length
-        self.reader: Reader = kind
-        self.place = kind.at(length).offset if length else 0
-
-    def kind_of(self, body: bytes) -> type[Struct]:
-        """The head's class, where the body chooses it."""
-        return self.kind
-
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
-        kind = self.kind_of(body)
-        try:
-            value = kind.plain_of(body) if plain else kind.decode(body)
-        except WireError as error:
-            raise error.within(self.structure, "head") from None
-        if self.length:
-            length = value[self.length] if plain else getattr(value, self.length)  # type: ignore[index]
-            if length < kind.SIZE:
-                reason = f"{length} bytes, but the head alone has {kind.SIZE}"
-                raise DecodeError(reason, structure=self.structure, path=f"head.{self.length}", offset=self.place)
-            if length > len(body):
-                raise self.truncated(f"{length} bytes needed, {len(body)} given", f"head.{self.length}", self.place)
-        return value, kind.SIZE
-
-
-class Many(Part):
-    """A list of structures of one size, as many as ``counter`` of the head says.
-
-    ``within`` is the field of the head that says where the frame ends.
-    """
-
-    def __init__(
-        self,
-        kind: type[Struct] | Kinds,
-        head: type[Struct],
-        counter: str,
-        within: str = "",
-    ) -> None:
-        super().__init__()
-        self.kind = kind.other if isinstance(kind, Kinds) else kind
-        self.choose = kind.of_body if isinstance(kind, Kinds) else None
-        self.reader: Reader = kind
-        self.counter, self.place, self.within = counter, head.at(counter).offset, within
-
-    def count(self, head: Mapping[str, Any]) -> int:
-        """How many."""
-        number: int = head[self.counter]
-        return number
-
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
-        count = self.count(head)
-        size, left = count * self.kind.SIZE, (head[self.within] if self.within else len(body)) - at
-        if size > left:
-            raise self.truncated(
-                f"{count} {self.field} need {size} bytes, {left} given", f"head.{self.counter}", self.place
-            )
-        end, step, kind, found = at + size, self.kind.SIZE, self.kind, []
-        while at < end:
-            if self.choose is not None:
-                kind = self.choose(body, at)
-            try:
-                found.append(kind.plain_of(body, at) if plain else kind.decode(body, at))
-            except WireError as error:
-                index = len(found)
-                raise error.within(self.structure, f"{self.field}[{index}]") from None
-            at += step
-        return found if plain else tuple(found), end
-
-
-class Upto(Part):
-    """The bytes up to where the frame ends: what ``within`` of the head says, or the body's end."""
-
-    def __init__(self, within: str = "") -> None:
-        super().__init__()
-        self.within = within
-
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[bytes, int]:
-        end = head[self.within] if self.within else len(body)
-        return body[at:end], max(at, end)
 
 
 H = TypeVar("H", bound=Struct)
@@ -296,4 +144,4 @@ class FramedSection(Framed, Generic[H]):
         return given
 
 
-__all__ = ["Framed", "FramedSection", "Head", "Kinds", "Many", "Part", "Reader", "Upto"]
+__all__ = ["Beginning", "Framed", "FramedSection", "Head", "Kinds", "Many", "Part", "Reader", "Remainder", "Upto"]

@@ -13,10 +13,11 @@ from cper.plain import hex_in
 from cper.wire import Struct, TruncatedError
 
 if TYPE_CHECKING:
+    from cper.construct_section import ConstructSection
     from cper.framed import FramedSection
 
-    AnySection: TypeAlias = "Section | FramedSection[Any]"
-    """A section body that was read: one structure, or a frame with variable parts."""
+    AnySection: TypeAlias = "Section | FramedSection[Any] | ConstructSection"
+    """A section body that was read: one structure, a frame with variable parts, or one's own declaration."""
 
 MODULES: dict[UUID, str] = {
     UUID("9876ccad-47b4-4bdb-b65e-16f193c4f3db"): "cper.processor_generic:ProcessorGeneric",
@@ -33,8 +34,9 @@ MODULES: dict[UUID, str] = {
     UUID("036f84e1-7f37-428c-a79e-575fdfaa84ec"): "cper.dmar_iommu:DmarIommu",
     UUID("5e4706c1-5356-48c6-930b-52f2120a4458"): "cper.fru_memory_poison:FruMemoryPoison",
     UUID("91335ef6-ebfb-4478-a6a6-88b728cf75d7"): "cper.ccix_per:CcixPer",
+    UUID("80b9efb4-52b5-4de3-a777-68784b771048"): "cper.cxl_protocol:CxlProtocol",
 }
-"""Section Type GUID to ``module:class``, loaded when it is met.  Plug-ins add theirs here; ``register`` takes a class."""
+"""Section Type GUID to ``module:class``, loaded when met.  Plug-ins add theirs here; ``register`` takes a class."""
 
 
 class Section(Struct):

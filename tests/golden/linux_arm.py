@@ -6,7 +6,6 @@ and a hex dump is one item: its bytes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from cper.arm_error import ArmBusError, ArmCacheError, ArmError, ArmTlbError
@@ -26,10 +25,10 @@ OPERATION = {
     "snooping": "Snooping (processor initiated a cache snoop that resulted in an error)",
     "snooped": SNOOPED,
     "management": "Management",
-    "local_management": "Local management operation (processor initiated a TLB management operation that resulted in an "
-    "error)",
-    "external_management": "External management operation (processor raised a TLB error caused by another processor or "
-    "device broadcasting TLB operations)",
+    "local_management": "Local management operation (processor initiated a TLB management operation that "
+    "resulted in an error)",
+    "external_management": "External management operation (processor raised a TLB error caused by another processor "
+    "or device broadcasting TLB operations)",
 }
 PARTICIPATION = {
     "originated": "Local processor originated request",
@@ -46,21 +45,6 @@ CONTEXT = [
 KIND = {ArmCacheError: ("cache error", "cache level"), ArmTlbError: ("TLB error", "TLB level")}
 KIND[ArmBusError] = ("bus error", "affinity level at which the bus error occurred")
 NUMBERS = ["cache error", "TLB error", "bus error", "micro-architectural error"]
-
-
-def items(lines: list[str]) -> list[str | bytes]:
-    """A log, each hex dump as its bytes."""
-    out: list[str | bytes] = []
-    for line in lines:
-        if (found := re.match(r"([0-9a-f]{8}): (([0-9a-f]{2,8} ?)+)(  .*)?$", line)) is None:
-            out.append(line)
-            continue
-        raw = b"".join(bytes.fromhex(group)[::-1] for group in found[2].split())
-        if int(found[1], 16):
-            out[-1] += raw  # type: ignore[operator]
-        else:
-            out.append(raw)
-    return out
 
 
 def render(section: ArmProcessor, number: bool = False) -> Iterator[str | bytes]:

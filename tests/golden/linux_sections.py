@@ -47,3 +47,18 @@ def dumped(lines: list[str]) -> bytes:
     length = next(int(m[1], 16) for line in lines if (m := re.match(r"section length: 0x([0-9a-f]+)", line)))
     words = [w for line in lines if (m := re.match(r"[0-9a-f]{8}: ((?:[0-9a-f]{8} )+)", line)) for w in m[1].split()]
     return b"".join(int(w, 16).to_bytes(4, "little") for w in words)[:length]
+
+
+def items(lines: list[str]) -> list[str | bytes]:
+    """A log, each hex dump as its bytes."""
+    out: list[str | bytes] = []
+    for line in lines:
+        if (found := re.match(r"([0-9a-f]{8}): (([0-9a-f]{2,8} ?)+)(  .*)?$", line)) is None:
+            out.append(line)
+            continue
+        raw = b"".join(bytes.fromhex(group)[::-1] for group in found[2].split())
+        if int(found[1], 16):
+            out[-1] += raw  # type: ignore[operator]
+        else:
+            out.append(raw)
+    return out

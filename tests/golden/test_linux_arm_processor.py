@@ -15,8 +15,8 @@ from cper.arm_processor import (
 from cper.arm_processor_types import ArmProcessor211, ArmProcessorNumber, retyped
 from cper.section import MODULES, body_of_plain, plain_body, read_section
 from cper.wire import WireError
-from tests.golden.linux_arm import items, render
-from tests.golden.linux_sections import entries, family, printed
+from tests.golden.linux_arm import render
+from tests.golden.linux_sections import entries, family, items, printed
 
 FAMILY = "arm_processor"
 REFUSED = {
@@ -209,6 +209,7 @@ class TestTheMeaningOfType:
 
     def test_a_registry_may_name_another(self, monkeypatch):
         monkeypatch.setitem(MODULES, ArmProcessor.GUID, "cper.arm_processor_types:ArmProcessor211")
+        monkeypatch.setattr("cper.section._classes", {})
         body = ArmProcessor.of(ERRORS).encode()
         assert isinstance(read_section(ArmProcessor.GUID, body), ArmProcessor211)
         assert plain_body(ArmProcessor.GUID, body)["section"]["error_information"][0]["type"] == ["tlb"]
