@@ -35,6 +35,12 @@ MODULES: dict[UUID, str] = {
     UUID("5e4706c1-5356-48c6-930b-52f2120a4458"): "cper.fru_memory_poison:FruMemoryPoison",
     UUID("91335ef6-ebfb-4478-a6a6-88b728cf75d7"): "cper.ccix_per:CcixPer",
     UUID("80b9efb4-52b5-4de3-a777-68784b771048"): "cper.cxl_protocol:CxlProtocol",
+    UUID("fbcd0a77-c260-417f-85a9-088b1621eba6"): "cper.cxl_general_media:CxlGeneralMedia",
+    UUID("601dcbb3-9c06-4eab-b8af-4e9bfb5c9624"): "cper.cxl_dram:CxlDram",
+    UUID("fe927475-dd59-4339-a586-79bab113b774"): "cper.cxl_memory_module:CxlMemoryModule",
+    UUID("77cf9271-9c02-470b-9fe4-bc7b75f2da97"): "cper.cxl_switch:CxlPhysicalSwitch",
+    UUID("40d26425-3396-4c4d-a5da-3d47263af425"): "cper.cxl_switch:CxlVirtualSwitch",
+    UUID("8dc44363-0c96-4710-b7bf-04bb99534c3f"): "cper.cxl_switch:CxlMldPort",
 }
 """Section Type GUID to ``module:class``, loaded when met.  Plug-ins add theirs here; ``register`` takes a class."""
 

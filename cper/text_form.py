@@ -24,7 +24,7 @@ def form_of(start: bytes) -> Form:
     """In which form a file or stream comes whose first bytes these are."""
     if not _TEXT.match(start) or not start.strip():
         return "raw"
-    line = start.split(b"\n", 1)[0] if start.split(b"\n", 1)[0].strip() else start.split()[0]
+    line = start.lstrip(b"\r\n").split(b"\n", 1)[0]
     offset = _OFFSET.match(line)
     if offset and not int(offset[1], 16) and _PAIRS.match(line, offset.end()):
         return "dump"

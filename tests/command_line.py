@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,19 @@ def process(*words: str | Path, stdin: bytes = b"", code: int = 0) -> Done[bytes
     assert done.returncode == code, (done.stdout[-500:], done.stderr[-500:])
     assert b"Traceback" not in done.stderr
     return done
+
+
+def tree_paths(shown: str) -> set[str]:
+    """The paths of the fields that a tree shows, as JSON has them."""
+    paths, above, column = set(), [], 0
+    for line in shown.splitlines():
+        if line.startswith("Offset"):
+            column = line.index("Field")
+            continue
+        cell = line[column:] if column else ""
+        depth = len(cell) - len(cell.lstrip("│├└─ "))
+        name = re.match(r"(\w+(?:\[\d+\])?)(?:\[\d+:\d+\])?(?: |$)", cell[depth:])
+        if name:
+            above[depth // 3 :] = [name[1]]
+            paths.add(".".join(above))
+    return paths

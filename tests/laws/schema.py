@@ -6,7 +6,7 @@ import re
 from typing import Any
 from uuid import UUID
 
-NOTES = {"title", "description", "default", "$defs", "examples"}
+NOTES = {"$schema", "title", "description", "default", "$defs", "examples"}
 KINDS = {
     "object": dict,
     "array": list,
@@ -65,7 +65,11 @@ def _format(value, want, schema, root, path):
     if want == "uuid":
         return [] if str(UUID(value)) == value else [f"{path}: {value!r} is no UUID"]
     assert want == "binary", want
-    return [] if re.fullmatch("([0-9a-f]{2})*", value) else [f"{path}: {value!r} is not hexadecimal"]
+    return (
+        []
+        if not isinstance(value, str) or re.fullmatch("([0-9a-f]{2})*", value)
+        else [f"{path}: {value!r} is not hexadecimal"]
+    )
 
 
 def _anyOf(value, want, schema, root, path):

@@ -37,13 +37,13 @@ def console() -> Console:
 
 
 class Progress:
-    """Events done, on a terminal's stderr, while ``wanted``."""
+    """How many are done, on a terminal's stderr, while ``wanted``; ``what`` they are."""
 
-    def __init__(self, wanted: bool = True) -> None:
+    def __init__(self, wanted: bool = True, what: str = "events") -> None:
         from time import monotonic
 
         self._now, self._start, self._next, self._count = monotonic, monotonic(), 0.0, 0
-        self._on = wanted and sys.stderr.isatty()
+        self._on, self._what = wanted and sys.stderr.isatty(), what
 
     def step(self) -> None:
         """One more."""
@@ -51,7 +51,7 @@ class Progress:
         if self._on and not self._count & 1023 and self._now() > self._next:
             self._next = self._now() + 0.2
             rate = self._count / max(self._now() - self._start, 1e-9)
-            print(f"\r{self._count:,} events, {rate:,.0f}/s ", end="", file=sys.stderr, flush=True)
+            print(f"\r{self._count:,} {self._what}, {rate:,.0f}/s ", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Wipe the line."""
@@ -128,13 +128,12 @@ def slot(text: str) -> Any:
 
 def section_class(name: str) -> Any:
     """The section class of that name."""
-    from cper.section import MODULES, section_named
+    from cper.section import section_named, section_names
 
     try:
         return section_named(name)
     except KeyError:
-        known = ", ".join(place.partition(":")[2] for place in MODULES.values())
-        usage(f"--type {name!r}: expected one of {known}")
+        usage(f"--type {name!r}: expected one of {', '.join(section_names())}")
 
 
 def usage(text: str) -> NoReturn:

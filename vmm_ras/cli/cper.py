@@ -2,102 +2,204 @@
 
 from __future__ import annotations
 
+import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vmm_ras.cli.common import OPTIONS, Json, console, print_json, read_bytes, section_class, write_bytes
+from vmm_ras.cli.common import (
+    MAX_FILE,
+    OPTIONS,
+    Json,
+    console,
+    number,
+    print_json,
+    read_bytes,
+    section_class,
+    usage,
+    write_bytes,
+)
+from vmm_ras.cli.cper_decode import decode
+from vmm_ras.cli.cper_diff import diff
+from vmm_ras.cli.cper_input import Own, complain, explained, load_sections, read_items
+from vmm_ras.cli.cper_types import schema, types
 
 app = typer.Typer(help="CPER records, sections and status blocks.", **OPTIONS)
+Bare = Annotated[str | None, typer.Option("--type", metavar="SECTION", help="The file is a bare section of this type.")]
+
+
+class To(str, Enum):
+    """What to convert into."""
+
+    record = "record"
+    status_block = "status_block"
 
 
 @app.command("show")
 def show(
-    file: Annotated[Path, typer.Argument(help="A CPER record or a Generic Error Status Block; - is stdin.")],
-    type_: Annotated[
-        str | None, typer.Option("--type", metavar="SECTION", help="The file is a bare section of this type.")
-    ] = None,
+    file: Annotated[Path, typer.Argument(help="A CPER record or a status block; raw, hex, dump, Base64; - is stdin.")],
+    type_: Bare = None,
     every: Annotated[bool, typer.Option("--all", help="List fields that are not valid, too.")] = False,
+    own: Own = None,
     json_: Json = False,
 ) -> None:
-    """Show a CPER record, a status block or a bare section: its fields, and its bytes.
+    """Show CPER records, status blocks or a bare section: a tree of fields with their bytes.
+
+    What is cut off or contradicts itself is shown as far as it can be read; then exit 1.
 
     Example: vmm-ras cper show out/demo/blocks/000001-source0.bin
     """
-    from acpi.ghes import StatusBlock
+    from acpi import document
 
-    data = read_bytes(file)
-    fields: Any
-    plain: dict[str, Any]
+    load_sections(own)
     if type_ is not None:
-        section = section_class(type_).of_body(data)
-        plain, length = section.plain(), len(data)
-    elif data[:4] == b"CPER":
-        from cper.record import Record
-
-        record = Record.decode(data)
-        plain, length = {"kind": "record"} | record.plain(), record.header.record_length
-    else:
-        block = StatusBlock.decode(data)
-        plain, length = {"kind": "status_block"} | block.plain(), block.size
-    if json_:
-        print_json(plain)
+        _show_section(file, type_, every, json_)
         return
-    from vmm_ras.cli import show
-
-    if type_ is not None:
-        fields = show.section_fields(section)
-    elif data[:4] == b"CPER":
-        fields = show.record_fields(record)
+    found = read_items(file)
+    if json_:
+        documents = [document.of_item(item) for item in found]
+        print_json(documents[0] if len(documents) == 1 else documents)
     else:
-        fields = show.block_fields(block)
-    show.render(console(), data[:length], fields, every=every)
-    if length < len(data):
-        print(f"{len(data) - length} bytes behind it are not shown")
+        from vmm_ras.cli.show import reading_fields, render
+
+        for item in found:
+            if item.offset and item.kind != "padding":
+                print(f"\nat {item.offset:#x}")
+            if item.kind == "padding":
+                print(f"{len(item.data)} bytes of zeroes behind it are not shown")
+            else:
+                render(console(), item.data, reading_fields(item), every=every)
+    complain(found)
+
+
+def _show_section(file: Path, type_: str, every: bool, json_: bool) -> None:
+    from acpi import document
+    from cper.text_form import of_text
+    from vmm_ras.errors import InputError
+
+    cls = section_class(type_)
+    try:
+        body = of_text(read_bytes(file))
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None
+    found = document.of_section(cls, body)
+    if json_:
+        print_json(found)
+    else:
+        from vmm_ras.cli.show import render, section_fields
+
+        render(console(), body, section_fields(cls, body), every=every)
+    if "error" in found:
+        print(f"vmm-ras: {found['error']}".replace("\n", " "), file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command("encode")
 def encode(
-    file: Annotated[Path, typer.Argument(metavar="JSON", help="What `cper show --json` prints; - is stdin.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="JSON", help="What `cper show --json` or `cper decode` prints; - is stdin.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     type_: Annotated[
-        str | None, typer.Option("--type", metavar="SECTION", help="The JSON is a bare section of this type.")
+        str | None, typer.Option("--type", metavar="SECTION", help="The JSON is the fields of a section of this type.")
     ] = None,
+    own: Own = None,
     json_: Json = False,
 ) -> None:
-    """Encode JSON as a CPER record, a status block or a bare section.
+    """Encode JSON as CPER records, status blocks or a bare section.
 
     Example: vmm-ras cper show --json block.bin | vmm-ras cper encode - -o again.bin
     """
-    import orjson
-    from pydantic import ValidationError
-
-    from acpi.ghes import StatusBlock
-    from cper.record import Record
+    from acpi import document
+    from cper.wire import WireError
     from vmm_ras.errors import InputError
 
+    load_sections(own)
+    parts: list[bytes] = []
     try:
-        value = orjson.loads(read_bytes(file))
+        for value in _documents(file):
+            if type_ is not None and value.get("kind") != "section":
+                parts.append(section_class(type_).of_plain(value).encode())
+            else:
+                plain = {key: inner for key, inner in value.items() if key not in {"file", "offset"}}
+                parts.append(document.encode(plain, MAX_FILE))
+    except WireError:
+        raise
     except ValueError as error:
-        raise InputError(f"{file}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file}: an object expected")
-    try:
-        if type_ is not None:
-            data = section_class(type_).of_plain(value).encode()
-        elif value.get("kind") == "record" or "sections" in value:
-            data = Record.of_plain(value).encode()
-        else:
-            data = StatusBlock.of_plain(value).encode()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        note = "".join(f"{n}: " for n in getattr(error, "__notes__", ()))
-        what = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{file}: {note}{where}{': ' if where else ''}{what}") from None
+        raise InputError(explained(error, file)) from None
+    data = b"".join(parts)
     write_bytes(output, data)
     if json_:
         print_json({"file": str(output), "size": len(data)})
     else:
         print(f"{output}: {len(data)} bytes")
+
+
+def _documents(file: Path) -> list[dict[str, Any]]:
+    """One document, a list of them, or one in each line."""
+    import orjson
+
+    from vmm_ras.errors import InputError
+
+    text = read_bytes(file)
+    try:
+        value = orjson.loads(text)
+    except ValueError as error:
+        lines = [line for line in text.splitlines() if line.strip()]
+        try:
+            value = [orjson.loads(line) for line in lines]
+        except ValueError:
+            raise InputError(f"{file}: not JSON: {error}") from None
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(v, dict) for v in values):
+        raise InputError(f"{file}: an object expected")
+    return values
+
+
+@app.command("convert")
+def convert(
+    file: Annotated[Path, typer.Argument(help="Status blocks or CPER records; raw, hex, dump, Base64; - is stdin.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    to: Annotated[To | None, typer.Option(help="What to write.  [default: what the file is not]")] = None,
+    record_id: Annotated[str, typer.Option(metavar="N", help="Record id of the first record; it counts up.")] = "0",
+    json_: Json = False,
+) -> None:
+    """Convert status blocks into CPER records, and back; say what only one of them can hold.
+
+    Example: vmm-ras cper convert out/demo/blocks/000001-source0.bin -o record.cper --record-id 1
+    """
+    from acpi.conversion import block_of, record_of
+    from acpi.ghes import StatusBlock
+    from acpi.stream import Kind
+
+    next_id = number(record_id, "--record-id")
+    found = [item for item in read_items(file) if item.kind is not Kind.PADDING]
+    if any(item.fault for item in found):
+        complain(found)
+    parts, lost = [], []
+    for item in found:
+        if to is not None and item.kind == to.value:
+            parts.append(item.data)
+            continue
+        read = item.read()
+        made = record_of(read, record_id=next_id) if isinstance(read, StatusBlock) else block_of(read)  # type: ignore[arg-type]
+        next_id = next_id + 1 if next_id else 0
+        parts.append(made.value.encode())
+        lost += [{"offset": item.offset, "lost": text} for text in made.lost]
+    data = b"".join(parts)
+    write_bytes(output, data)
+    if json_:
+        print_json({"file": str(output), "size": len(data), "items": len(parts), "lost": lost})
+        return
+    for note in lost:
+        print(f"note: not carried over at {note['offset']:#x}: {note['lost']}", file=sys.stderr)
+    print(f"{output}: {len(data)} bytes")
+
+
+app.command("decode")(decode)
+app.command("diff")(diff)
+app.command("types")(types)
+app.command("schema")(schema)
+__all__ = ["app", "usage"]

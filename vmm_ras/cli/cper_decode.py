@@ -1,0 +1,140 @@
+"""`vmm-ras cper decode`: records and blocks of files, directories and streams, one line each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vmm_ras.cli.common import Json, Progress
+from vmm_ras.cli.cper_input import Own, chunks, load_sections
+
+if TYPE_CHECKING:
+    from acpi.stream import Item
+
+
+def decode(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FILE|DIR...", help="Files, directories of them, or - for standard input.")
+    ],
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON document a line.")] = False,
+    own: Own = None,
+    json_: Json = False,
+) -> None:
+    """Decode many CPER records and status blocks, one behind the other or in many files, in little memory.
+
+    An item that cannot be read as a whole is told in its line, and reading goes on; then exit 1.
+
+    Example: vmm-ras cper decode /var/lib/pstore errors.cper --jsonl
+    """
+    load_sections(own)
+    run = Run(jsonl or json_)
+    for path in paths:
+        run.read(path)
+    run.end()
+
+
+class Run:
+    """What was read so far, and how much of it was damaged."""
+
+    def __init__(self, json_: bool) -> None:
+        self._json = json_
+        self._out = sys.stdout.buffer
+        self._progress = Progress(not sys.stdout.isatty(), "records")
+        self.items = self.damaged = self.files = self.unread = 0
+
+    def read(self, path: Path) -> None:
+        """Read a file, standard input, or all files of a directory."""
+        if str(path) != "-" and path.is_dir():
+            for file in sorted(p for p in path.rglob("*") if p.is_file()):
+                self.read(file)
+            return
+        self.files += 1
+        name = "-" if str(path) == "-" else str(path)
+        try:
+            with ExitStack() as stack:
+                stream = sys.stdin.buffer if name == "-" else stack.enter_context(path.open("rb"))
+                for item in _items(chunks(stream)):
+                    self._tell(name, item)
+        except OSError as error:
+            self._fail(name, str(error.strerror))
+        except ValueError as error:  # text that is broken somewhere
+            self._fail(name, str(error))
+
+    def _tell(self, name: str, item: Item) -> None:
+        from acpi import document
+
+        if item.kind == "padding" or (item.kind == "bytes" and item.fault is None):
+            return
+        self.items += 1
+        found = document.of_item(item)
+        wrong = item.fault is not None or any(
+            "error" in part for part in found.get("sections", found.get("entries", ()))
+        )
+        self.damaged += wrong
+        if self._json:
+            self._write({"file": name, "offset": item.offset} | found)
+        else:
+            self._line(name, item, found, wrong)
+        self._progress.step()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        import orjson
+
+        self._out.write(orjson.dumps(row) + b"\n")
+
+    def _line(self, name: str, item: Item, found: dict[str, Any], wrong: bool) -> None:
+        header = found.get("header", {})
+        parts = [
+            f"{name}:{item.offset:#x}", str(item.kind), f"{len(item.data)} bytes",
+            *([str(header["severity"])] if "severity" in header else []), *_sections(found),
+            *([f"DAMAGED: {_reason(item, found)}"] if wrong else []),
+        ]  # fmt: skip
+        self._out.write("  ".join(parts).encode() + b"\n")
+
+    def _fail(self, name: str, why: str) -> None:
+        self.unread += 1
+        if self._json:
+            self._write({"file": name, "error": why})
+        else:
+            self._out.write(f"{name}  {why}\n".encode())
+
+    def end(self) -> None:
+        """Say how much it was; exit with 1 if anything could not be read."""
+        self._progress.end()
+        self._out.flush()
+        text = (
+            f"{self.items} items of {self.files} files, {self.damaged} damaged, {self.unread} files not read to the end"
+        )
+        wrong = self.damaged or self.unread
+        print(f"vmm-ras: {text}" if wrong else text, file=sys.stderr)
+        if wrong:
+            raise typer.Exit(1)
+
+
+def _items(pieces: Iterator[bytes]) -> Iterator[Item]:
+    from acpi.stream import items
+    from cper.text_form import decoded
+
+    return items(decoded(pieces))
+
+
+def _sections(found: dict[str, Any]) -> Iterator[str]:
+    from uuid import UUID
+
+    from cper.section import section_class
+
+    for part in found.get("sections", found.get("entries", ())):
+        guid = part.get("descriptor", part.get("header", {})).get("section_type", "")
+        cls = section_class(UUID(guid)) if guid else None
+        fru = part.get("descriptor", part.get("header", {})).get("fru_text")
+        yield (cls.__name__ if cls else guid) + (f" ({fru})" if fru else "")
+
+
+def _reason(item: Item, found: dict[str, Any]) -> str:
+    parts = found.get("sections", found.get("entries", ()))
+    return str(item.fault) if item.fault else next(str(part["error"]) for part in parts if "error" in part)
