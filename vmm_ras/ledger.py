@@ -121,7 +121,8 @@ class Ledger:
         now = self.now
         for r in self._by_source.pop(e.source_id, ()):
             r.acked, r.acked_at = True, now
-            self._close(r)
+            if not r.closed:  # else another source told it, or it left the window
+                self._close(r)
 
     def _decided(self, e: Decided) -> None:
         row = self.handling

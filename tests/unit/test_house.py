@@ -17,7 +17,7 @@ FILES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py")
 # cper.wire <- cper <- acpi <- core <- guests, traces <- replay <- io, lab, cli
 WIRE, CPER, ACPI, CORE, GUEST, REPLAY, DOORS = range(7)
 ROOMS = {"guests": GUEST, "traces": GUEST}
-ROOMS |= dict.fromkeys(("ledger", "replay", "explain", "scenario", "compare"), REPLAY)
+ROOMS |= dict.fromkeys(("ledger", "replay", "replay_state", "explain", "scenario", "compare"), REPLAY)
 OUTSIDE = {"io", "lab", "cli", "show", "timeline", "pytest_plugin"}
 """Of ``vmm_ras``: what talks to people, files and hosts.  Every other module directly in it is the core."""
 

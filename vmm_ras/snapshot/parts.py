@@ -139,8 +139,11 @@ KNOWN: Final = frozenset((*NEEDED, "history", "records", "lines", "id-registers"
 
 
 def plain_part(name: str, value: object, mandatory: bool = True) -> Part:
-    """A part that holds JSON."""
-    return Part(name, orjson.dumps(value), mandatory)
+    """A part that holds JSON.  Raises SnapshotError for what JSON, or a 64-bit reader, cannot hold."""
+    try:
+        return Part(name, orjson.dumps(value), mandatory)
+    except TypeError as error:
+        raise SnapshotError(f"part {name!r}: {error}") from None
 
 
 _PROFILE: Final = TypeAdapter(GuestProfile)

@@ -37,10 +37,11 @@ def pending(core: Notifier, vcpus: Sequence[Any] = (), effects: Sequence[Any] = 
             "posted": counts[POSTED],
             "acked": counts[ACKED],
         },
+        "records": len(core.inbox.records),
         "effects": [type(e).__name__ for e in effects],
     }
     untold = counts[UNREPORTED] - waiting[TOUCH]
-    out["idle"] = not (out["vcpus"] or sources or shared or untold or effects)
+    out["idle"] = not (out["vcpus"] or sources or shared or untold or effects or core.inbox.records)
     return out
 
 
@@ -85,6 +86,7 @@ def _of_vcpu(core: Notifier, vcpu: int, registers: Any) -> list[dict[str, Any]]:
             }
         )
     owed += [{"owed": "notification", "source_id": source_id} for source_id in core.wanted.get(vcpu, ())]
+    owed += [{"owed": "order", "what": order._asdict()} for order in core.inbox.orders.get(vcpu, ())]
     if vcpu in core.stopping:
         owed.append({"owed": "stop", "effect": core.stopping[vcpu]})
     sdei = core.sdei.state

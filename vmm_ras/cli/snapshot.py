@@ -1,0 +1,266 @@
+"""`vmm-ras snapshot`: what a guest is owed, in a file; a replay goes on from it in another process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vmm_ras.cli.common import OPTIONS, Json, console, print_json, read_bytes, usage, write_bytes
+from vmm_ras.cli.machine import (
+    Guest,
+    HookFile,
+    Map,
+    Pages,
+    PageSize,
+    PolicyFile,
+    Preset,
+    PresetName,
+    Sdei,
+    Style,
+    Trace,
+    Vcpus,
+    hook,
+    machine,
+)
+
+if TYPE_CHECKING:
+    from vmm_ras.notifier import Notifier
+    from vmm_ras.snapshot import Arrival, Snapshot
+
+app = typer.Typer(help="All that a guest is owed, in a file: save, look at, compare, go on from.", **OPTIONS)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot; - is stdin.")]
+MOST_SHOWN = 200
+"""Differences, and things owed, that are shown to people."""
+
+
+@app.command("save")
+def save(
+    trace: Trace,
+    after: Annotated[int, typer.Option(min=0, help="Events of the trace that are replayed before.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the snapshot goes.")],
+    policy_file: PolicyFile = None,
+    hook_file: HookFile = None,
+    guest: Guest = "linux",
+    map_: Map = None,
+    json_: Json = False,
+    preset: Preset = PresetName.default,
+    style: Annotated[Style, typer.Option(help="What the records say.")] = Style.native,
+    vcpus: Vcpus = 8,
+    page_size: Pages = PageSize.k4,
+    sdei: Sdei = True,
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad line.")] = False,
+) -> None:
+    """Replay the first events of a trace, and save the machine as it stands then, whatever is pending.
+
+    Example: vmm-ras snapshot save qemu.strace --after 3 -o vm.snap
+    """
+    run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style)
+    from vmm_ras import replay_state
+    from vmm_ras.snapshot import pending
+    from vmm_ras.traces import open_trace
+
+    with open_trace(trace, strict=strict) as entries:
+        saved = replay_state.save(run, entries, after)
+    write_bytes(out, saved.data)
+    owed = pending(run.notifier, run.guest.vcpus)
+    if saved.events < after:
+        print(f"note: the trace has {saved.events} events", file=sys.stderr)
+    if json_:
+        done = {"file": str(out), "bytes": len(saved.data), "events": saved.events, "rows": len(saved.rows)}
+        print_json({**done, "time": run.now, "pending": owed})
+    else:
+        print(f"{out}: {len(saved.data):,} bytes, after {saved.events} events, at {run.now:.6f} s")
+        _print_owed(owed)
+
+
+@app.command("show")
+def show(file: File, json_: Json = False) -> None:
+    """Show what a snapshot holds, and what its guest is still owed, by vCPU and source.
+
+    Example: vmm-ras snapshot show vm.snap
+    """
+    from vmm_ras.snapshot import pending
+
+    data = read_bytes(file)
+    snapshot, core, arrival = _read(data, file)
+    owed = pending(core, arrival.vcpus, arrival.effects)
+    plain = _plain(snapshot, core, arrival)
+    if json_:
+        print_json({"file": str(file), "bytes": len(data), **plain, "pending": owed})
+        return
+    from rich.table import Table
+
+    out = console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("part", "bytes", "CRC-32C", ""):
+        table.add_column(name, justify="right" if name == "bytes" else "left")
+    for part in plain["parts"]:
+        optional = "" if part["mandatory"] else "optional"
+        table.add_row(part["name"], f"{part['bytes']:,}", f"{part['crc32c']:08x}", optional)
+    out.print(table)
+    print()
+    slots = ", ".join(f"{gpa:#x}-{gpa + size - 1:#x}" for gpa, size in plain["memory"])
+    print(f"{core.vcpus} vCPUs, {len(core.sources)} sources, guest {core.guest.name}, memory {slots or 'none'}")
+    print(f"policy {plain['policy'][:16]}..., {len(core.rules)} rules; clock {snapshot.now:.6f} s")
+    lost = sum(size for _, size in arrival.holes)
+    print(f"{len(arrival.holes)} holes, {lost:,} bytes, to be made again at the destination")
+    _print_owed(owed)
+
+
+@app.command("verify")
+def verify(file: File, json_: Json = False) -> None:
+    """Check every byte of a snapshot, and that a machine can be made of it.  Exit code 1 if not.
+
+    Example: vmm-ras snapshot verify vm.snap
+    """
+    data = read_bytes(file)
+    snapshot, _, _ = _read(data, file)
+    if json_:
+        print_json({"file": str(file), "bytes": len(data), "parts": len(snapshot.sizes), "fine": True})
+    else:
+        print(f"{file}: fine: {len(snapshot.sizes)} parts, {len(data):,} bytes")
+
+
+@app.command("diff")
+def diff(
+    one: File,
+    two: Annotated[Path, typer.Argument(metavar="OTHER", help="Another snapshot.")],
+    json_: Json = False,
+    fail_on: Annotated[str, typer.Option(metavar="LIST", help="Exit 4 if they differ: differ.")] = "",
+) -> None:
+    """Show in what two snapshots differ, value by value.
+
+    Example: vmm-ras snapshot diff before.snap after.snap
+    """
+    if fail_on not in {"", "differ"}:
+        usage(f"--fail-on {fail_on!r}: expected differ")
+    from vmm_ras.snapshot.difference import differences
+
+    found = differences(*(_read(read_bytes(file), file)[0] for file in (one, two)))
+    if json_:
+        print_json([{"path": path, "one": a, "two": b} for path, a, b in found])
+    else:
+        for path, a, b in found[:MOST_SHOWN]:
+            print(f"{path}: {_word(a)} -> {_word(b)}")
+        if len(found) > MOST_SHOWN:
+            print(f"... and {len(found) - MOST_SHOWN:,} more (--json)")
+        if not found:
+            print("no difference")
+    if found and fail_on:
+        raise typer.Exit(4)
+
+
+@app.command("restore")
+def restore(
+    file: File,
+    trace: Trace,
+    hook_file: HookFile = None,
+    json_: Json = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the summary only.")] = False,
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad line.")] = False,
+) -> None:
+    """Go on with a replay where a snapshot of it was saved: the rest of TRACE, in a machine made of the file alone.
+
+    The rows are those that come after the saved ones; the summary is that of the whole trace.
+
+    Example: vmm-ras snapshot restore vm.snap qemu.strace
+    """
+    from vmm_ras import replay_state
+    from vmm_ras.cli.replay import rows_as_json, rows_as_text
+    from vmm_ras.errors import SnapshotError
+    from vmm_ras.traces import open_trace
+
+    try:
+        run, position = replay_state.resume(read_bytes(file), hook(hook_file))
+    except SnapshotError as error:
+        raise SnapshotError(f"{file}: {error}") from None
+    with open_trace(trace, strict=strict) as entries:
+        rest = replay_state.rest(entries, position)
+        if json_:
+            rows_as_json(run, rest)
+        else:
+            rows_as_text(run, rest, quiet)
+        for note in entries.notes:
+            print(f"note: {note}", file=sys.stderr)
+
+
+def _read(data: bytes, file: Path) -> tuple[Snapshot, Notifier, Arrival]:
+    """A snapshot, wholly checked; its policy's hook, which is code, is not asked for."""
+    from vmm_ras import replay_state
+    from vmm_ras.deciding import Hook
+    from vmm_ras.errors import SnapshotError
+    from vmm_ras.guests import state
+    from vmm_ras.snapshot import read_snapshot, rebuild
+
+    try:
+        snapshot = read_snapshot(data, replay_state.PARTS)
+        digest = snapshot.parts["policy"].hook
+        stand_in = None if digest is None else Hook(lambda lost, view: None, digest)
+        if "replay" in snapshot.parts:
+            replay_state.resume(snapshot, stand_in)
+        elif "model" in snapshot.parts:
+            state.resume(snapshot, stand_in)
+        return snapshot, *rebuild(snapshot, stand_in)
+    except SnapshotError as error:
+        raise SnapshotError(f"{file}: {error}") from None
+
+
+def _plain(snapshot: Snapshot, core: Notifier, arrival: Arrival) -> dict[str, Any]:
+    parts = [
+        {"name": name, "bytes": size, "crc32c": crc, "mandatory": mandatory}
+        for name, (size, crc, mandatory) in snapshot.sizes.items()
+    ]
+    return {
+        "version": 1,
+        "parts": parts,
+        "vcpus": core.vcpus,
+        "memory": [[slot.gpa, slot.size] for slot in core.memory.slots],
+        "sources": [s.placed.source_id for s in core.sources.values()],
+        "guest": core.guest.name,
+        "policy": snapshot.parts["policy"].digest,
+        "hook": snapshot.parts["policy"].hook,
+        "time": snapshot.now,
+        "holes": [list(hole) for hole in arrival.holes],
+        "lines": arrival.lines,
+    }
+
+
+def _print_owed(owed: dict[str, Any]) -> None:
+    """What is owed, a line each."""
+    lines = [
+        f"vCPU {entry['vcpu']}: {' '.join(_shown(key, value) for key, value in thing.items() if value is not None)}"
+        for entry in owed["vcpus"]
+        for thing in entry["owed"]
+    ]
+    for source in owed["sources"]:
+        at = "" if source["overdue_at"] is None else f", overdue at {source['overdue_at']:.6f} s"
+        what = f"{len(source['pages'])} entries" if source["pages"] else "a record"
+        lines.append(f"source {source['source_id']} ({source['way']}): {what} not acknowledged{at}")
+    lines += [f"SDEI: event {number:#x} waits for a PE" for number in owed["sdei"]]
+    lines += [f"rule {rule}: {count:,} pages not told yet" for rule, count in owed["pages"]["by_rule"].items()]
+    if owed["pages"]["on_touch"]:
+        lines.append(f"{owed['pages']['on_touch']:,} pages are told when they are touched")
+    if owed["records"]:
+        lines.append(f"{owed['records']} records wait for a source")
+    lines += [f"effect {name}: not carried out yet" for name in owed["effects"]]
+    for line in lines[:MOST_SHOWN]:
+        print(line)
+    if len(lines) > MOST_SHOWN:
+        print(f"... and {len(lines) - MOST_SHOWN:,} more (--json)")
+    if owed["idle"]:
+        print("nothing is owed")
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "owed":
+        return str(value)
+    return f"{key} {value:#x}" if key in {"gpa", "syndrome", "event"} else f"{key} {value}"
+
+
+def _word(value: Any) -> str:
+    text = f"{value:#x}" if isinstance(value, int) and not isinstance(value, bool) and value > 9 else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,206 @@
+"""A replay that is saved between two events of its trace, and goes on in another process with the same later rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields
+from itertools import count
+from typing import Annotated, Any, Final, NamedTuple, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from vmm_ras.deciding import Hook
+from vmm_ras.effects import InjectSea
+from vmm_ras.errors import InputError, SnapshotError
+from vmm_ras.events import GuestAbort, HostSignal, MemoryFault
+from vmm_ras.guests import state
+from vmm_ras.ledger import WINDOW, Ledger, crc32c
+from vmm_ras.replay import Replay
+from vmm_ras.rows import Row, Summary
+from vmm_ras.snapshot import Snapshot, read_snapshot
+from vmm_ras.snapshot.parts import plain_part
+
+PARTS: Final = (*state.PARTS, "replay")
+"""Names of the parts that are read here."""
+_EVENTS: Final = frozenset({HostSignal, GuestAbort, MemoryFault})
+_STRICT = ConfigDict(extra="forbid", strict=True, val_json_bytes="hex")
+_Id = Annotated[int, Field(ge=0)]
+_Time = Annotated[float, Field(allow_inf_nan=False)]
+Entry = tuple[int, float | None, Any]
+
+_ROW = create_model(
+    "_Row",
+    __config__=_STRICT,
+    **{f.name: (get_type_hints(Row)[f.name], ... if f.default is MISSING else f.default) for f in fields(Row)},
+)
+_SUMMARY = TypeAdapter(Summary)
+
+
+class _Replay(BaseModel):
+    model_config = _STRICT
+
+    entries: _Id
+    """How many entries of the trace were taken."""
+    digest: _Id
+    """CRC-32C of these."""
+    now: _Time
+    seq: _Id
+    mapped: bool
+    origin: _Time | None
+    next_gpa: _Id
+    next_vcpu: _Id
+    firmware: tuple[_Id, _Id]
+    rows: Annotated[list[_ROW], Field(max_length=WINDOW + 1)]  # type: ignore[valid-type]
+    by_source: list[tuple[int, list[_Id]]]
+    """Source to the rows, by their place in ``rows``, that its block is about."""
+    published: list[tuple[int, bytes]]
+    bare: tuple[_Id, int | None, _Id, _Id, _Id | None] | None
+    hook_reasons: list[str]
+    notices: list[str]
+    summary: dict[str, Any]
+
+
+class Position(NamedTuple):
+    """How far a trace was read."""
+
+    entries: int = 0
+    digest: int = 0
+    """CRC-32C of what was read."""
+
+    def after(self, entry: Entry) -> Position:
+        """One entry further."""
+        return Position(self.entries + 1, crc32c(repr(tuple(entry)).encode(), self.digest))
+
+
+class _ReachedError(Exception):
+    """So many events were handled."""
+
+
+class Saved(NamedTuple):
+    """What a replay was saved as."""
+
+    data: bytes
+    events: int
+    """Events that were handled."""
+    rows: list[Row]
+    """Those that came out by then."""
+
+
+def save(replay: Replay, entries: Iterable[Entry], after: int) -> Saved:
+    """Replay ``after`` events of a trace, fewer if it has no more, and take the machine's snapshot there."""
+    position = Position()
+
+    def some() -> Iterator[Entry]:
+        nonlocal position
+        for entry in entries:
+            position = position.after(entry)
+            yield entry
+            if replay.seq >= after:
+                break
+        raise _ReachedError
+
+    rows: list[Row] = []
+    try:
+        if after:
+            rows.extend(replay.run(some()))
+    except _ReachedError:
+        pass
+    return Saved(snapshot_of(replay, position), replay.seq, rows)
+
+
+def snapshot_of(replay: Replay, position: Position) -> bytes:
+    """The snapshot of a replay that stands between two entries of its trace."""
+    return state.save(
+        replay.notifier, replay.guest, replay.now, sources=replay.guest.os.sources,
+        more=[plain_part("replay", _take(replay, position), mandatory=False)],
+    )  # fmt: skip
+
+
+def _take(replay: Replay, position: Position) -> dict[str, Any]:
+    ledger, place = replay.ledger, count()
+    where = {id(row): next(place) for row in ledger.rows}
+    summary = {f.name: getattr(ledger.summary, f.name) for f in fields(Summary)}
+    return {
+        **position._asdict(),
+        "now": replay.now,
+        "seq": replay.seq,
+        "mapped": replay.mapped,
+        "origin": replay._origin,
+        "next_gpa": replay._next_gpa,
+        "next_vcpu": replay._next_vcpu,
+        "firmware": replay._firmware,
+        "rows": [{k: v.hex() if isinstance(v, bytes) else v for k, v in vars(row).items()} for row in ledger.rows],
+        "by_source": [
+            (source_id, [where[id(row)] for row in rows if id(row) in where])
+            for source_id, rows in ledger._by_source.items()
+        ],
+        "published": [(source_id, block.hex()) for source_id, block in ledger._published.items()],
+        "bare": ledger._bare,
+        "hook_reasons": sorted(ledger._hook_reasons),
+        "notices": ledger.notices,
+        "summary": summary | {"kinds": [(*kind, n) for kind, n in ledger.summary.kinds.items()]},
+    }
+
+
+def resume(data: bytes | Snapshot, hook: Hook | None = None) -> tuple[Replay, Position]:
+    """The replay that a snapshot holds, and how far its trace was read.  Raises SnapshotError."""
+    snapshot = read_snapshot(data, PARTS) if isinstance(data, bytes) else data
+    if "replay" not in snapshot.parts:
+        raise SnapshotError("snapshot: part 'replay' is missing: it was not taken from a replay")
+    try:
+        r = _Replay.model_validate_json(snapshot.parts["replay"])
+        kinds = {tuple(kind[:-1]): kind[-1] for kind in r.summary.get("kinds", ())}
+        summary = _SUMMARY.validate_python(r.summary | {"kinds": kinds})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(step)[:40] for step in first["loc"])
+        raise SnapshotError(f"snapshot: part 'replay': {where}: {first['msg']}".partition("\n")[0]) from None
+    except (TypeError, AttributeError):
+        raise SnapshotError("snapshot: part 'replay': summary.kinds: expected lists") from None
+    if any(place >= len(r.rows) for _, places in r.by_source for place in places):
+        raise SnapshotError(f"snapshot: part 'replay': by_source: there are {len(r.rows)} rows")
+    core, guest, _ = state.resume(snapshot, hook)
+    replay = Replay.__new__(Replay)  # its machine is made already
+    replay.notifier, replay.guest, replay.page_shift = core, guest, core.page_shift
+    replay.now, replay.seq, replay.mapped, replay.watch = r.now, r.seq, r.mapped, None
+    replay._origin, replay._next_gpa, replay._next_vcpu = r.origin, r.next_gpa, r.next_vcpu
+    replay._firmware = r.firmware
+    replay.ledger = _ledger(replay, r, summary)
+    replay.summary, replay.notices = replay.ledger.summary, replay.ledger.notices
+    return replay, Position(r.entries, r.digest)
+
+
+def _ledger(replay: Replay, r: _Replay, summary: Summary) -> Ledger:
+    ledger = Ledger(replay.guest, replay.page_shift)
+    ledger.now, ledger.summary, ledger.notices = r.now, summary, r.notices
+    for plain in r.rows:
+        values = plain.model_dump()
+        row = Row(**{f.name: values[f.name] for f in fields(Row) if f.init})
+        for f in fields(Row):
+            setattr(row, f.name, values[f.name])
+        if row.closed:
+            ledger.rows.append(row)
+        else:
+            ledger.begin(row)
+    ledger.handling = None
+    ledger._by_source = {source_id: [ledger.rows[place] for place in places] for source_id, places in r.by_source}
+    ledger._published = dict(r.published)
+    ledger._bare = None if r.bare is None else InjectSea(*r.bare)
+    ledger._hook_reasons = set(r.hook_reasons)
+    return ledger
+
+
+def rest(entries: Iterable[Entry], position: Position) -> Iterator[Entry]:
+    """What comes behind the position.  Raises InputError if that is not the trace that was read before."""
+    found, rest = Position(), iter(entries)
+    while found.entries < position.entries:
+        entry = next(rest, None)
+        if entry is None:
+            break
+        found = found.after(entry)
+    if found != position:
+        raise InputError(
+            f"the snapshot was taken behind {position.entries} entries of another trace "
+            f"(their CRC-32C is {position.digest:08x}, here {found.digest:08x})"
+        )
+    return rest
