@@ -6,6 +6,7 @@ that of ``ghes_proc`` and ``ghes_notify_*`` in Linux (read, act, clear the block
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from vmm_ras.guests.printed import PrintedBlocks
 from vmm_ras.guests.processor import cache_errors
 from vmm_ras.guests.vcpu import Vcpu
 from vmm_ras.profiles import SECTION_TYPES, GuestProfile
+from vmm_ras.sdei_state import EventDescription
 
 VBAR = 0xFFFF_8000_0801_0000
 SDEI_ENTRY = 0xFFFF_8000_0802_0000
@@ -65,6 +67,10 @@ class GuestOs:
     ) -> None:
         self.memory, self.vcpus, self.profile, self.page_shift = memory, vcpus, profile, page_shift
         self.uses_sdei = sdei
+        self.sdei_events: tuple[EventDescription, ...] = ()
+        """Events that its client registers besides those of its sources."""
+        self.sdei_handled: Counter[int] = Counter()
+        """How often each of them was handled."""
         self.sources: tuple[PlacedSource, ...] = ()
         self.by_type: dict[NotificationType, list[PlacedSource]] = {}
         self.actions: list[Action] = []
@@ -119,6 +125,10 @@ class GuestOs:
                 if source.notification == NotificationType.SDEI and source.vector:
                     handler = source.vector, SDEI_ENTRY, index, sdei_table.RM_ANY, 0
                     calls += [(sdei_table.EVENT_REGISTER, handler), (sdei_table.EVENT_ENABLE, (source.vector,))]
+        for event in self.sdei_events:
+            if first or not event.shared:
+                handler = event.number, SDEI_ENTRY, len(self.sources), sdei_table.RM_ANY, 0
+                calls += [(sdei_table.EVENT_REGISTER, handler), (sdei_table.EVENT_ENABLE, (event.number,))]
         return iter([*calls, (sdei_table.PE_UNMASK, ())])
 
     def unregister_sdei(self) -> Program:
@@ -189,6 +199,8 @@ class GuestOs:
         event, argument, pstate = vcpu.x[0], vcpu.x[1], vcpu.x[3]
         if argument < len(self.sources) and self.sources[argument].vector == event:
             self.read_source(self.sources[argument], now)
+        else:
+            self.sdei_handled[event] += 1
         if pstate & 0xF == 0:  # as Linux: where EL0 was interrupted, make it look like an interrupt
             return iter([(sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,))])
         return iter([(sdei_table.EVENT_COMPLETE, (0,))])
