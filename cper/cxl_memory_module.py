@@ -101,7 +101,7 @@ class MemoryModuleEvent(Struct, size=112):
     """The count of corrected persistent errors has passed its threshold."""
     life_used: U8 = 0
     """Percent."""
-    device_temperature: Annotated[int, Cell("h"), Field(ge=-(1 << 15), lt=1 << 15, strict=True)] = 0
+    device_temperature: Annotated[int, Cell("h"), Field(ge=-(1 << 15), le=(1 << 15) - 1, strict=True)] = 0
     """Degrees Celsius."""
     dirty_shutdown_count: U32 = 0
     corrected_volatile_error_count: U32 = 0

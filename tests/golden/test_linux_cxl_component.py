@@ -267,5 +267,5 @@ def test_a_temperature_has_a_sign():
     event = MemoryModuleEvent(header=CxlEventHeader(), device_temperature=-40)
     assert MemoryModuleEvent.decode(event.encode()).device_temperature == -40
     assert event.plain()["device_temperature"] == -40
-    with pytest.raises(ValueError, match="less than 32768"):
+    with pytest.raises(ValueError, match="less than or equal to 32767"):
         MemoryModuleEvent(header=CxlEventHeader(), device_temperature=1 << 15)
