@@ -99,8 +99,8 @@ def walk(seed: int, steps: int, progress: bool = False) -> Counter[str]:
     return done
 
 
-def report(seed: int, steps: int, seconds: float, done: Counter[str]) -> str:
-    """What was walked, as a page of the documentation."""
+def report(seed: int, steps: int, seconds: float, done: Counter[str], moves: int, moved: Counter[str]) -> str:
+    """What was walked, and moved, as a page of the documentation."""
     lines = [
         "# What a random walk showed", "",
         f"`make prove` walked {steps:,} actions over {-(-steps // LIFE):,} virtual machines (seed {seed}, "
@@ -114,6 +114,14 @@ def report(seed: int, steps: int, seconds: float, done: Counter[str]) -> str:
         "| what | times |", "|---|---:|",
     ]  # fmt: skip
     lines += [f"| {name} | {count:,} |" for name, count in sorted(done.items(), key=lambda i: (", " in i[0], i[0]))]
+    lines += [
+        "", "## Moved at a random point", "",
+        f"{moves:,} further VMs were saved at a random point of such a life, and made again of nothing but the bytes "
+        "of the snapshot (docs/snapshot.md).  From then on both did the same, effect by effect, and in the end "
+        "remembered the same.", "",
+        "| what | times |", "|---|---:|",
+    ]  # fmt: skip
+    lines += [f"| {name} | {count:,} |" for name, count in sorted(moved.items(), key=lambda i: ("," in i[0], i[0]))]
     return "\n".join(lines) + "\n"
 
 
@@ -123,21 +131,31 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--vm", type=int, help="walk this VM only")
+    parser.add_argument("--moves", type=int, default=10_000, help="VMs that are moved at a random point")
+    parser.add_argument("--move", type=int, metavar="VM", help="move this VM only")
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
+    from tests import moving
+
     start = time.monotonic()
     try:
         if options.vm is not None:
             live(options.seed, options.vm, LIFE, Counter())
             return 0
+        if options.move is not None:
+            moving.live(options.seed, options.move, Counter())
+            return 0
         done = walk(options.seed, options.steps, progress=True)
+        seconds = time.monotonic() - start
+        print(f"\r{options.steps:,} steps in {seconds:.0f} s: nothing was lost", flush=True)
+        moved = moving.move(options.seed, options.moves, progress=True)
     except Exception:
         traceback.print_exc()
         return 1
-    seconds = time.monotonic() - start
-    print(f"\r{options.steps:,} steps in {seconds:.0f} s: nothing was lost")
+    took = time.monotonic() - start - seconds
+    print(f"\r{options.moves:,} VMs moved in {took:.0f} s: each went on as if it had not been")
     if options.report:
-        options.report.write_text(report(options.seed, options.steps, seconds, done))
+        options.report.write_text(report(options.seed, options.steps, seconds, done, options.moves, moved))
     return 0
 
 

@@ -135,7 +135,7 @@ def _take(replay: Replay, position: Position) -> dict[str, Any]:
             for source_id, rows in ledger._by_source.items()
         ],
         "published": [(source_id, block.hex()) for source_id, block in ledger._published.items()],
-        "bare": ledger._bare,
+        "bare": None if ledger._bare is None else tuple(ledger._bare),
         "hook_reasons": sorted(ledger._hook_reasons),
         "notices": ledger.notices,
         "summary": summary | {"kinds": [(*kind, n) for kind, n in ledger.summary.kinds.items()]},

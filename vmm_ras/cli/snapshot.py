@@ -238,7 +238,8 @@ def _print_owed(owed: dict[str, Any]) -> None:
     ]
     for source in owed["sources"]:
         at = "" if source["overdue_at"] is None else f", overdue at {source['overdue_at']:.6f} s"
-        what = f"{len(source['pages'])} entries" if source["pages"] else "a record"
+        entries = len(source["pages"])
+        what = f"{entries} {'entry' if entries == 1 else 'entries'}" if entries else "a record"
         lines.append(f"source {source['source_id']} ({source['way']}): {what} not acknowledged{at}")
     lines += [f"SDEI: event {number:#x} waits for a PE" for number in owed["sdei"]]
     lines += [f"rule {rule}: {count:,} pages not told yet" for rule, count in owed["pages"]["by_rule"].items()]
