@@ -60,4 +60,17 @@ PRESETS: dict[str, Preset] = {
         QEMU_WORDS,
         1,
     ),
+    "conformance": Preset(
+        "As ``all``, and a second source for SEA and for polling.",
+        (
+            _SEA,
+            _SDEI,
+            _POLLED,
+            SourceDescription(3, NotificationType.SEI, max_sections=26),
+            SourceDescription(4, NotificationType.GSIV, vector=DEFAULT_GSIV, max_sections=26),
+            SourceDescription(5, NotificationType.GPIO_SIGNAL, max_sections=26),
+            SourceDescription(6, NotificationType.SEA, max_sections=26),
+            SourceDescription(7, NotificationType.POLLED, poll_interval_ms=1000, block_length=0x2000, max_sections=26),
+        ),
+    ),
 }

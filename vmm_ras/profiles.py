@@ -59,6 +59,8 @@ class GuestProfile:
     printed_seconds: float
     serror_survived: frozenset[str]
     """Types (AET) of an SError without a record that the guest goes on after."""
+    sea_unrecovered: bool
+    """Whether a process gets a SIGBUS (SI_KERNEL) where an SEA's record leads to no memory failure."""
     memory_failure_outside_ram: bool
     """Whether an address that is not RAM is reported as a memory failure (and ignored), or refused before."""
     arm_error_types: str
@@ -86,6 +88,7 @@ _LINUX_72 = GuestProfile(
     printed_blocks=2,
     printed_seconds=5.0,
     serror_survived=frozenset({"ueo", "ce"}),
+    sea_unrecovered=True,
     memory_failure_outside_ram=True,
     arm_error_types="mask",
     sections=_ALL_SECTIONS,
@@ -102,6 +105,8 @@ _LINUX_72 = GuestProfile(
         "ghes_print_estatus(): 2 in 5 s, two classes",
         "printed_seconds": "Linux 7.2, ghes_print_estatus(): 5 s; seen when the blocks of fixtures/linux were told",
         "serror_survived": f"{_THREE}: ISS 0x811 and 0x1811 are survived; 0x11, 0x411, 0xc11, 0 and 0x1000000 panic",
+        "sea_unrecovered": "seen on 6.1.176, 6.12.95 and 7.2.12: 'synchronous unrecoverable error (SIGBUS)', and the "
+        "process gets a SIGBUS with code 128 (SI_KERNEL); not looked at on 6.12.43",
         "memory_failure_outside_ram": "seen on 7.2.12 (fixtures/linux, mem-recoverable-outside): 'Memory failure: "
         "0x7fff12345: recovery action for non struct page pfn: Ignored'; nothing is said of a threshold",
         "arm_error_types": "seen on 6.1.176, 6.12.95 and 7.2.12 (arm-recov-cache-ram): type 0x02 is a cache error, and "
@@ -143,7 +148,7 @@ _LINUX_61 = replace(
 
 _PLAINEST = (
     "claims_sea_at_el1", "walks_all_sea_sources", "cache_slots", "cache_seconds", "cache_swallows", "printed_blocks",
-    "printed_seconds", "memory_failure_outside_ram",
+    "printed_seconds", "sea_unrecovered", "memory_failure_outside_ram",
 )  # fmt: skip
 _GENERIC = GuestProfile(
     name="generic",
@@ -157,6 +162,7 @@ _GENERIC = GuestProfile(
     printed_blocks=0,
     printed_seconds=0.0,
     serror_survived=frozenset({"ueo", "ce"}),
+    sea_unrecovered=False,
     memory_failure_outside_ram=False,
     arm_error_types="mask",
     sections=_ALL_SECTIONS,

@@ -9,7 +9,7 @@ from acpi.image import Image
 from vmm_ras.deciding import Hook
 from vmm_ras.effects import Effect
 from vmm_ras.errors import InputError
-from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault, Proceed
+from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault, Proceed, Told
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.guests.os import Action
 from vmm_ras.ledger import WINDOW, Ledger
@@ -115,7 +115,7 @@ class Replay:
             yield ledger.emit()
 
     def play(self, item: Any, line: int = 0) -> None:
-        """One item of a trace, or the orchestrator's Proceed, now."""
+        """One item of a trace, or what an orchestrator, a person or a test asks for, now."""
         if item.__class__ is HostSignal:
             self._signal(line, item)
         elif item.__class__ is Proceed:
@@ -175,6 +175,8 @@ class Replay:
     def _entry(self, line: int, item: Any) -> None:
         if item.__class__ is GuestAbort or item.__class__ is MemoryFault:
             self._other(line, item)
+        elif isinstance(item, Told):
+            self._drive(self.notifier.receive(item, self.now))
         else:
             self._action(line, item)
 

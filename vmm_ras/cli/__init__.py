@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from vmm_ras.cli import acpi, cper, hest, policy, qemu_migration, snapshot, trace
+from vmm_ras.cli import acpi, cper, hest, policy, qemu_migration, scenario, snapshot, trace
 from vmm_ras.cli.common import OPTIONS
 from vmm_ras.cli.compare import compare
 from vmm_ras.cli.replay import replay
@@ -24,6 +24,7 @@ app.add_typer(cper.app, name="cper")
 app.add_typer(hest.app, name="hest")
 app.add_typer(policy.app, name="policy")
 app.add_typer(qemu_migration.app, name="qemu-migration")
+app.add_typer(scenario.app, name="scenario")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(trace.app, name="trace")
 

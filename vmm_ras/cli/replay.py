@@ -56,6 +56,11 @@ def replay(
     for word in wanted:
         if word not in {"lost", "unseen", "panic"}:
             usage(f"--fail-on {word!r}: expected lost, unseen or panic")
+    from vmm_ras.cli.scenario import is_scenario
+
+    if is_scenario(trace):
+        _scenario(trace, policy_file, guest, json_, quiet, wanted)
+        return
     run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style)
     from vmm_ras.traces import open_trace
 
@@ -63,19 +68,45 @@ def replay(
     run.ledger.blocks = blocks
     with open_trace(trace, strict=strict) as entries:
         if json_:
-            _replay_json(run, entries)
+            rows_as_json(run, entries)
         else:
-            _replay_text(run, entries, quiet)
+            rows_as_text(run, entries, quiet)
         for note in entries.notes:
             print(f"note: {note}", file=sys.stderr)
     if blocks is not None:
         blocks.close()
+    _fail_on(run, wanted)
+
+
+def _fail_on(run: Replay, wanted: list[str]) -> None:
     failures = run.summary.failures
     if any(failures[word] for word in wanted):
         raise typer.Exit(4)
 
 
-def _replay_json(run: Replay, entries: Any) -> None:
+def _scenario(file: str, policy_file: str | None, guest: str, json_: bool, quiet: bool, wanted: list[str]) -> None:
+    """Replay what happens in a scenario, on the machine that it describes; what it expects is `scenario run`'s."""
+    from vmm_ras.cli.machine import policy
+    from vmm_ras.cli.scenario import load
+    from vmm_ras.scenario import ModelRunner
+    from vmm_ras.scenario.bound import entries, policy_text
+
+    scenario = load(Path(file))
+    head = scenario.head
+    runner = ModelRunner(
+        preset=head.preset, guest=guest, policy=policy(policy_file) if policy_file else policy_text(head),
+        vcpus=head.vcpus, ram="512M",
+    )  # fmt: skip
+    said = entries(scenario, runner.place, runner.sources)
+    if json_:
+        rows_as_json(runner.replay, said)
+    else:
+        rows_as_text(runner.replay, said, quiet)
+    _fail_on(runner.replay, wanted)
+
+
+def rows_as_json(run: Replay, entries: Any) -> None:
+    """Replay, and print a JSON line for each row; notices and summary go to standard error."""
     import orjson
 
     write, dumps = sys.stdout.buffer.write, orjson.dumps
@@ -89,7 +120,8 @@ def _replay_json(run: Replay, entries: Any) -> None:
     print(dumps(run.summary.plain()).decode(), file=sys.stderr)
 
 
-def _replay_text(run: Replay, entries: Any, quiet: bool) -> None:
+def rows_as_text(run: Replay, entries: Any, quiet: bool) -> None:
+    """Replay, and print a line for each row, unless ``quiet``, and the summary."""
     from vmm_ras.cli import timeline
 
     out = console()

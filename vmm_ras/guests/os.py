@@ -248,7 +248,7 @@ class GuestOs:
         return actions
 
     def read_source(self, source: PlacedSource, now: float) -> bool:
-        """Read the source's block, act on it, clear and acknowledge it; whether it held anything.
+        """Read the source's block, act on it, clear and acknowledge it; whether it held anything that can be read.
 
         Nothing that lies in guest memory makes this raise.
         """
@@ -283,9 +283,9 @@ class GuestOs:
             if late:
                 if late != NEVER:
                     self.late.append((now + late, source))
-                return True
+                return outcome != "malformed"
         self._acknowledge(source)
-        return True
+        return outcome != "malformed"
 
     def _acknowledge(self, source: PlacedSource) -> None:
         if source.ack is None:

@@ -31,7 +31,7 @@ class Qemu(Machine):
 
     def __init__(
         self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], *, gpa: int, memory: int, vcpus: int, gic: int,
-        store: RecordStore,
+        store: RecordStore | None = None, append: str = "nokaslr",
     ) -> None:  # fmt: skip
         self._fds: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -40,14 +40,15 @@ class Qemu(Machine):
         self._complaints = os.memfd_create("qemu-complaints")
         self.ram = SharedRam(gpa, memory)
         try:
-            self._start(lab, initrd, files, vcpus, gic, store)
+            self._start(lab, initrd, files, vcpus, gic, store, append)
         except BaseException:
             self.close()
             raise
 
     def _start(
-        self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], vcpus: int, gic: int, store: RecordStore
-    ) -> None:
+        self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], vcpus: int, gic: int, store: RecordStore | None,
+        append: str,
+    ) -> None:  # fmt: skip
         ends = {name: socket.socketpair() for name in ("console", "monitor", "debugger", "qtest")}
         command = [
             *lab.prefix, str(lab.qemu),
@@ -56,16 +57,21 @@ class Qemu(Machine):
             "-m", f"size={self.ram.size >> 20}M", "-cpu", CPU, "-smp", str(vcpus),
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S", "-bios", str(lab.edk2),
             "-kernel", str(lab.kernel.image), "-initrd", self._memory_file("initrd", initrd),
-            "-append", "console=ttyAMA0 rdinit=/init nokaslr",
+            "-append", f"console=ttyAMA0 rdinit=/init {append}",
         ]  # fmt: skip
         for name, (_, theirs) in ends.items():
             command += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]
         command += ["-serial", "chardev:console", "-mon", "chardev=monitor,mode=control", "-gdb", "chardev:debugger"]
         command += ["-object", "qtest,id=lines,chardev=qtest,log=/dev/null"]
-        command += ["-device", "vmcoreinfo", *store.options(self._path(store.fd))]
+        command += ["-device", "vmcoreinfo", *([] if store is None else store.options(self._path(store.fd)))]
         for name, data in files.items():
             command += ["-fw_cfg", f"name={name},file={self._memory_file(name, data)}"]
-        inherited = [self.ram.fd, store.fd, *self._fds, *(theirs.fileno() for _, theirs in ends.values())]
+        inherited = [
+            self.ram.fd,
+            *([] if store is None else [store.fd]),
+            *self._fds,
+            *(theirs.fileno() for _, theirs in ends.values()),
+        ]
         try:
             self._process = subprocess.Popen(
                 command, pass_fds=inherited, env=lab.environment, stdin=subprocess.DEVNULL,

@@ -26,7 +26,17 @@ from vmm_ras.effects import (
     Undelivered,
     WriteGuest,
 )
-from vmm_ras.events import Code, GuestAbort, HostSignal, MemoryFault, Proceed
+from vmm_ras.events import (
+    Code,
+    GuestAbort,
+    HostSignal,
+    MemoryFault,
+    Proceed,
+    TellRecord,
+    TellSdei,
+    TellSea,
+    TellSerror,
+)
 from vmm_ras.guests.os import Action
 from vmm_ras.memory import MemorySlot
 from vmm_ras.rows import OUTCOMES, size_of
@@ -115,6 +125,15 @@ def _said(what: Any, place: Place) -> tuple[str, str] | None:
             return "host", f"memory fault: {place.page(gpa)}, {size:#x} bytes"
         case Proceed(rule):
             return "host", f"the orchestrator lets rule {rule} proceed"
+        case TellRecord(block, source_id, _):
+            where = "the first free source" if source_id is None else f"source {source_id}"
+            return "host", f"a record of {len(block)} bytes is told through {where}"
+        case TellSea(vcpu, esr, _):
+            return "host", f"vCPU {vcpu} is told an SEA without a record, ESR {esr:#x}"
+        case TellSerror(vcpu, vsesr):
+            return "host", f"vCPU {vcpu} is told an SError, syndrome {vsesr:#x}"
+        case TellSdei(number, _):
+            return "host", f"SDEI event {number} is signalled"
         case Wait(value):
             return "time", f"{seconds(value)} pass"
         case AckDelay(ms, source_id):
@@ -139,10 +158,8 @@ def _asked(what: Any, place: Place) -> str:
         case Posted(_, source_id, delivery, vcpu, _, pages, block, rule):
             on = "" if vcpu is None else f", vCPU {vcpu}"
             more = f" and {len(pages) - 1} more" if len(pages) > 1 else ""
-            return (
-                f"block of {len(block)} bytes for source {source_id} ({delivery}{on}) by rule {rule}: "
-                f"{place.page(pages[0][0])}{more}"
-            )
+            about = f": {place.page(pages[0][0])}{more}" if pages else ""
+            return f"block of {len(block)} bytes for source {source_id} ({delivery}{on}) by rule {rule}{about}"
         case InjectSea(_, source_id, vcpu, esr, _):
             return f"SEA for vCPU {vcpu}, ESR {esr:#x}{', without a record' if source_id is None else ''}"
         case InjectSerror(_, _, vcpu, vsesr):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vmm_ras.arm64 import PSTATE_M
 from vmm_ras.effects import (
@@ -12,6 +13,7 @@ from vmm_ras.effects import (
     Effect,
     Escalate,
     InjectSea,
+    InjectSerror,
     PollAck,
     Posted,
     RaiseLine,
@@ -32,6 +34,7 @@ from vmm_ras.notifier import Notifier
 from vmm_ras.sdei import is_sdei
 
 FIRST_SPI = 32
+_NOBODY = -1
 MAX_STOPS = 200
 """Tries of stopping a vCPU in the kernel."""
 
@@ -60,25 +63,73 @@ class QemuGuest:
     def trap(self, pc: int, text: int, va: int, seconds: float = 20) -> int:
         """Stop the guest before the instruction at ``pc`` (guest physical ``text``) that reads ``va``; its vCPU.
 
-        Raises Failure where nobody comes there, or somebody who reads another page.
+        Others who come to the same instruction go on.  Raises Failure where nobody comes there for that page.
         """
-        debugger = self.qemu.debugger
-        debugger.interrupt()
+        return self._trap(pc, text, seconds, lambda: va in self._registers(), f"with {va:#x} in a register")
+
+    def trap_in_kernel(self, pc: int, va: int, seconds: float = 20) -> int:
+        """Stop the guest at a system call's first instruction at ``pc``, made by whoever holds ``va``; its vCPU.
+
+        Linux' calls take the user's registers by reference, in X0.  Raises Failure.
+        """
+
+        def ours() -> bool:
+            saved = self.qemu.debugger.read_memory(self.qemu.debugger.read("x0"), 8 * 31)
+            return va in struct.unpack("<31Q", saved)
+
+        return self._trap(pc, 0, seconds, ours, f"for a process that holds {va:#x}")
+
+    def _trap(self, pc: int, text: int, seconds: float, ours: Callable[[], bool], who: str) -> int:
+        debugger, deadline = self.qemu.debugger, Deadline(seconds, f"nobody comes to {pc:#x} {who}")
+        self.stand_still()
         debugger.add_breakpoint(pc)
-        debugger.resume()
-        vcpu = debugger.wait(seconds, f"nobody comes to {pc:#x}")
-        debugger.remove_breakpoint(pc)
+        try:
+            while True:
+                deadline.check()
+                debugger.resume()
+                vcpu = debugger.wait(deadline.left, deadline.what)
+                at = debugger.read("pc")
+                if at in self.sites:
+                    self._answer(vcpu, resume=False)
+                elif at != pc:
+                    raise Failure(f"vCPU {vcpu} stopped at {at:#x}, not at {pc:#x}")
+                elif ours():
+                    break
+                else:
+                    debugger.remove_breakpoint(pc)
+                    debugger.step()
+                    debugger.add_breakpoint(pc)
+        finally:
+            debugger.remove_breakpoint(pc)
         self._running = False
-        if debugger.read("pc") != pc:
-            raise Failure(f"vCPU {vcpu} stopped at {debugger.read('pc'):#x}, not at {pc:#x}")
-        if va not in (debugger.read(f"x{number}") for number in range(31)):
-            raise Failure(f"vCPU {vcpu} stopped at {pc:#x}, but no register holds {va:#x}")
         self._trapped[vcpu] = text
         return vcpu
+
+    def stand_still(self) -> None:
+        """Stop every vCPU, wherever it is; a call that one of them stands at is answered first."""
+        debugger = self.qemu.debugger
+        vcpu = debugger.interrupt()
+        while debugger.read("pc") in self.sites:
+            self._answer(vcpu, resume=True)
+            vcpu = debugger.interrupt()
+
+    def let_go(self) -> None:
+        """Let every vCPU that was stopped go on: what was to happen there did not."""
+        self._trapped.clear()
+        if not self._running:
+            self._running = True
+            self.qemu.debugger.resume()
+
+    def _registers(self) -> list[int]:
+        return [self.qemu.debugger.read(f"x{number}") for number in range(31)]
 
     def receive(self, event: Event) -> list[Effect]:
         """Give the core an event, and carry out whatever follows from it at once."""
         return self._drive(self.notifier.receive(event, time.monotonic()))
+
+    def expire(self) -> list[Effect]:
+        """Let the core do what is due."""
+        return self._drive(self.notifier.expire(time.monotonic()))
 
     def watch_calls(self, on: bool) -> None:
         """Stop wherever SDEI is called, or no longer.  The guest must stand still."""
@@ -93,19 +144,24 @@ class QemuGuest:
             if vcpu is not None:
                 self._answer(vcpu)
 
-    def _answer(self, vcpu: int) -> None:
+    def _answer(self, vcpu: int, resume: bool = True) -> None:
+        """The vCPU stands at a call: answer it; ``resume``: and let all go on."""
         debugger = self.qemu.debugger
         pc = debugger.read("pc")
         if pc not in self.sites:
             raise Failure(f"vCPU {vcpu} stopped at {pc:#x}, where no call is")
         if not is_sdei(debugger.read("x0")):
             debugger.step()
-            debugger.resume()
+            if resume:
+                debugger.resume()
             return
         self._running, self._trapped[vcpu] = False, 0
+        if not resume:
+            self._trapped[_NOBODY] = 0  # so that no Release lets the guest go
         state = inject.state(debugger)._replace(pc=pc + 4)
         self.calls += 1
         self.receive(GuestCall(vcpu, state.x[0], state.x[1:6], state))
+        self._trapped.pop(_NOBODY, None)
 
     def settle(self, posts: int, seconds: float) -> list[Posted]:
         """Run until that many blocks were posted and all of them acknowledged, and no handler runs; the blocks.
@@ -125,7 +181,7 @@ class QemuGuest:
             due = self.notifier.next_deadline()
             now = time.monotonic()
             self.pump(min(0.05, max(0.001, (due or now) - now)))
-            self._drive(self.notifier.expire(time.monotonic()))
+            self.expire()
 
     def _handling(self) -> bool:
         core = self.notifier
@@ -185,6 +241,8 @@ class QemuGuest:
         elif isinstance(e, InjectSea):
             text = self._select(e.vcpu)
             inject.take_sea(self.qemu.debugger, text, e.esr, e.far)
+        elif isinstance(e, InjectSerror):
+            inject.take_serror(self.qemu.debugger, self._select(e.vcpu), e.vsesr)
         elif isinstance(e, Release):
             self._trapped.pop(e.vcpu, None)
             if not self._trapped and not self._running:

@@ -1,4 +1,4 @@
-"""A synchronous external abort, or an SDEI event, for a vCPU of QEMU's emulation, through the debugger stub.
+"""A synchronous external abort, an SError, or an SDEI event, for a vCPU of QEMU's emulation, through the debugger stub.
 
 The stub cannot write system registers, so the CPU does it itself.  The instruction at the pc becomes an undefined one
 and is stepped: the CPU takes a real exception to EL1, and ELR, SPSR, PSTATE and the vector are its own work.  Then one
@@ -34,12 +34,28 @@ def state(debugger: Debugger) -> VcpuState:
 
 
 def take_sea(debugger: Debugger, text: int, esr: int, far: int | None) -> None:
-    """Let the selected vCPU take an SEA at its pc, whose guest physical address is ``text``.
+    """Let the selected vCPU take an SEA at its pc, whose guest physical address is ``text`` (0: the kernel's own).
 
     Raises GuestError where the vCPU went somewhere else, Failure where it did not move.
     """
+    _take(debugger, text, esr, far)
+
+
+def take_serror(debugger: Debugger, text: int, vsesr: int) -> None:
+    """Let the selected vCPU take an SError at its pc, as :func:`take_sea`; ``vsesr``: IDS and ISS.
+
+    Raises GuestError, where PSTATE.A masks it too.
+    """
+    if debugger.read("cpsr") & arm64.PSTATE_A:
+        raise GuestError("PSTATE.A is set: the SError would stay pending, and nothing here can keep it")
+    vector = _take(debugger, text, arm64.EC_SERROR << arm64.ESR_EC_SHIFT | arm64.ESR_IL | vsesr, None)
+    debugger.write("pc", vector + arm64.VECTOR_SERROR)
+
+
+def _take(debugger: Debugger, text: int, esr: int, far: int | None) -> int:
+    """Take a synchronous exception with this syndrome; the vector."""
     pc, pstate, vbar = debugger.read("pc"), debugger.read("cpsr"), debugger.read("VBAR_EL1")
-    _step_undefined(debugger, text)
+    _step_undefined(debugger, text, pc)
     vector = vbar + arm64.vector_block(pstate & arm64.PSTATE_M)
     at = debugger.read("pc")
     if at != vector:
@@ -47,17 +63,19 @@ def take_sea(debugger: Debugger, text: int, esr: int, far: int | None) -> None:
     _write_syndrome(debugger, vbar + _UNUSED_VECTOR, esr, far)
     if debugger.read("pc") != vector or debugger.read("ESR_EL1") != esr:
         raise GuestError("the syndrome was not written")
+    return vector
 
 
-def _step_undefined(debugger: Debugger, text: int) -> None:
+def _step_undefined(debugger: Debugger, text: int, pc: int) -> None:
     # physically: PSTATE.PAN hides user pages from the stub once the exception is taken
-    debugger.physical(True)
-    old = debugger.read_memory(text, 4)
-    debugger.write_memory(text, UNDEFINED)
+    debugger.physical(bool(text))
+    at = text or pc
+    old = debugger.read_memory(at, 4)
+    debugger.write_memory(at, UNDEFINED)
     try:
         debugger.step()
     finally:
-        debugger.write_memory(text, old)
+        debugger.write_memory(at, old)
         debugger.physical(False)
 
 

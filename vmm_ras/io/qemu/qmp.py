@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import Any
 
 from vmm_ras.io.qemu.errors import Failure
 from vmm_ras.io.qemu.wait import Channel
+
+MAX_LOG = 1000
+"""Lines of the monitor that are kept."""
 
 
 class Monitor:
@@ -14,6 +18,8 @@ class Monitor:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self.log: deque[str] = deque(maxlen=MAX_LOG)
+        """What was asked and answered, the newest lines."""
         greeting = json.loads(channel.line(20))
         version = greeting["QMP"]["version"]
         numbers = version["qemu"]
@@ -27,8 +33,11 @@ class Monitor:
         """What a command returns; events that come in between are dropped."""
         request = {"execute": command} | ({"arguments": arguments} if arguments else {})
         self._channel.send(json.dumps(request).encode() + b"\n")
+        self.log.append(f"> {json.dumps(request)}")
         while True:
-            answer = json.loads(self._channel.line())
+            line = self._channel.line()
+            self.log.append(f"< {line.decode(errors='replace')}")
+            answer = json.loads(line)
             if "error" in answer:
                 raise Failure(f"monitor: {command}: {answer['error'].get('desc', 'refused')}")
             if "return" in answer:

@@ -3,6 +3,8 @@
  *
  *   h  handle SIGBUS: say code, address, lsb and pc, then end; without it the signal kills
  *   e  ask for early signals (PR_MCE_KILL_EARLY), BUS_MCEERR_AO as soon as the page is lost, and leave the page alone
+ *   i  leave the page alone
+ *   0 to 7  run on this CPU only
  *
  * It says where everything lies: pid, virtual and physical address of the page, pc and physical address of the one
  * instruction that reads it.  No C library: whoever reads guest memory or steps through it meets nothing else.
@@ -11,7 +13,7 @@ typedef unsigned long u64;
 typedef unsigned int u32;
 
 enum { SYS_openat = 56, SYS_close = 57, SYS_write = 64, SYS_pread64 = 67, SYS_exit_group = 94, SYS_nanosleep = 101,
-       SYS_rt_sigaction = 134, SYS_prctl = 167, SYS_getpid = 172, SYS_mmap = 222 };
+       SYS_sched_setaffinity = 122, SYS_rt_sigaction = 134, SYS_prctl = 167, SYS_getpid = 172, SYS_mmap = 222 };
 enum { SIGBUS = 7, SA_SIGINFO = 4, PROT_RW = 3, MAP_PRIVATE_ANONYMOUS_POPULATE = 0x8022, AT_FDCWD = -100,
        PR_MCE_KILL = 33, PR_MCE_KILL_SET = 1, PR_MCE_KILL_EARLY = 1 };
 
@@ -99,6 +101,13 @@ __attribute__((used)) static void start(u64 *stack)
 
 		if (*flag == 'h')
 			call(SYS_rt_sigaction, SIGBUS, (long)&action, 0, 8, 0, 0);
+		if (*flag == 'i')
+			idle = 1;
+		if (*flag >= '0' && *flag <= '7') {
+			u64 cpus = 1UL << (*flag - '0');
+
+			call(SYS_sched_setaffinity, 0, sizeof(cpus), (long)&cpus, 0, 0, 0);
+		}
 		if (*flag == 'e') {
 			idle = 1;
 			call(SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0, 0);

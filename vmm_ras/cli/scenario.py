@@ -1,0 +1,143 @@
+"""`vmm-ras scenario`: play scenario files on the model, or on a real Linux."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vmm_ras.cli.common import OPTIONS, Json, console, print_json, read_bytes, usage
+
+if TYPE_CHECKING:
+    from vmm_ras.scenario.play import Result
+    from vmm_ras.traces.script import Script
+
+SUFFIX = ".scenario.jsonl"
+"""Of the files that a folder is searched for."""
+
+app = typer.Typer(help="Scenario files: what happens to a guest, and what must become of it.", **OPTIONS)
+
+
+@app.callback()
+def group() -> None:
+    """Scenario files: what happens to a guest, and what must become of it."""
+
+
+class Where(str, Enum):
+    """Where a scenario can be played."""
+
+    model = "model"
+    qemu = "qemu"
+    kvm = "kvm"
+
+
+@app.command("run")
+def run(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE|DIR...", help=f"Scenarios; a DIR: all its *{SUFFIX}.")],
+    on: Annotated[Where, typer.Option(help="model; qemu: Linux in an unmodified QEMU; kvm.")] = Where.model,
+    guest: Annotated[str, typer.Option(metavar="PROFILE", help="Guest of the model.")] = "linux",
+    kernel: Annotated[str, typer.Option(metavar="SERIES", help="Linux for qemu: 6.1, 6.12 or 7.2.")] = "6.12",
+    evidence: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="qemu: where a failure leaves its logs and blocks.")
+    ] = None,
+    json_: Json = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print what failed only.")] = False,
+) -> None:
+    """Play scenarios, and say what was expected and is not so; of each that fails, the timeline.
+
+    On qemu the model plays each too, as the kernel's profile, and both must end alike.  Exit codes: 0 all passed,
+    1 a file cannot be read, 2 usage, 3 the host lacks something, 4 an expectation does not hold.
+
+    Example: vmm-ras scenario run fixtures/scenarios/sea --guest linux-6.1
+    """
+    from vmm_ras.profiles import PROFILES
+
+    if guest not in PROFILES:
+        usage(f"--guest {guest!r}: expected one of {', '.join(PROFILES)}")
+    if on is Where.kvm:
+        from vmm_ras.errors import HostError
+
+        raise HostError("--on kvm: no guest on KVM plays scenarios yet; use --on qemu")
+    scenarios = [load(path) for path in found(files)]
+    if not scenarios:
+        usage(f"no *{SUFFIX} in {', '.join(map(str, files))}")
+    failed, shown = 0, []
+    for result in _model(scenarios, guest) if on is Where.model else _qemu(scenarios, kernel, evidence):
+        failed += bool(result.failed)
+        shown.append(result.plain())
+        if not json_:
+            _say(result, quiet)
+    if json_:
+        print_json({"on": on.value, "scenarios": shown, "failed": failed})
+    else:
+        print(f"{len(shown) - failed} of {len(shown)} scenarios passed")
+    if failed:
+        raise typer.Exit(4)
+
+
+def _model(scenarios: list[Script], guest: str) -> Iterator[Result]:
+    from vmm_ras.scenario.model_stage import ModelStage
+    from vmm_ras.scenario.play import play
+
+    return (play(scenario, ModelStage(guest)) for scenario in scenarios)
+
+
+def _qemu(scenarios: list[Script], kernel: str, evidence: Path | None) -> Iterator[Result]:
+    from vmm_ras.lab import conformance
+    from vmm_ras.lab.guest_packages import SERIES, GuestPackages
+
+    if kernel not in SERIES:
+        usage(f"--kernel {kernel!r}: expected one of {', '.join(SERIES)}")
+    lab = GuestPackages(say=lambda line: print(line, file=sys.stderr)).prepare(kernel)
+    real = [s for s in scenarios if not s.head.model_only]
+    for scenario in scenarios:
+        if scenario.head.model_only:
+            print(f"{scenario.name}: not on a real guest: {scenario.head.model_only}", file=sys.stderr)
+    return (row.result for row in conformance.run(lab, real, evidence))
+
+
+def _say(result: Result, quiet: bool) -> None:
+    from rich.text import Text
+
+    out = console()
+    if result.failed or not quiet:
+        word, style = ("failed", "bold red") if result.failed else ("passed", "green")
+        line = Text(f"{word}  ", style=style).append(f"{result.scenario.name}: {result.scenario.head.about}", "")
+        out.print(line, soft_wrap=True)
+    if result.failed:
+        for text in result.failed:
+            out.print(Text(f"        {text}", style="red"), soft_wrap=True)
+        out.print(Text(result.timeline, style="dim"), soft_wrap=True)
+
+
+def is_scenario(file: str) -> bool:
+    """Whether a file begins as a scenario does, rather than as a trace."""
+    from vmm_ras.traces import script
+
+    if file == "-":
+        return False
+    try:
+        with Path(file).open("rb") as stream:
+            return script.recognises(stream.readline(1 << 16))
+    except OSError:
+        return False  # who reads it says so
+
+
+def load(path: Path) -> Script:
+    """Read a scenario.  Raises InputError."""
+    from vmm_ras.traces import script
+
+    return script.read(read_bytes(path), str(path))
+
+
+def found(files: list[Path]) -> Iterator[Path]:
+    """The files, and those in folders, in order."""
+    for file in files:
+        if file.is_dir():
+            yield from sorted(file.rglob(f"*{SUFFIX}"))
+        else:
+            yield file

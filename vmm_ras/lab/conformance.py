@@ -1,0 +1,152 @@
+"""Scenario files on the model and on a real Linux, side by side: whoever of them ends otherwise is told apart.
+
+Scenarios share a boot as long as the guest lives; those in which it panics, by the model's word, come last, with a boot
+of their own each.  A scenario that fails leaves a folder: what the console printed, what the monitor was asked, the
+blocks, and the report.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vmm_ras.effects import Posted
+from vmm_ras.io.qemu.calls import sites
+from vmm_ras.lab import initrd
+from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.guest_firmware import MEMORY, files_of
+from vmm_ras.lab.packages import Lab
+from vmm_ras.lab.qemu import Qemu
+from vmm_ras.lab.script_stage import VCPUS, QemuStage, firmware
+from vmm_ras.profiles import PROFILES
+from vmm_ras.scenario.model_stage import ModelStage
+from vmm_ras.scenario.play import Result, Seen, play
+from vmm_ras.traces.script import Script
+
+APPEND = "nokaslr loglevel=1"
+KERNEL_BASE = {"6.1": 0xFFFF_8000_0800_0000}
+LATER_BASE = 0xFFFF_8000_8000_0000
+"""Virtual address of the first byte of a kernel's image without KASLR: of 6.1, and of later ones."""
+
+
+class Row(NamedTuple):
+    """One scenario on one kernel."""
+
+    result: Result
+    """``failed`` holds what of the expectations was not so, on the model and on the kernel, and where they differ."""
+    model: Seen
+    seconds: float
+    evidence: Path | None = None
+
+
+class Boot:
+    """One guest, booted when it is first needed."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.built = lab, firmware()
+        self.qemu: Qemu | None = None
+        self.stage: QemuStage | None = None
+        self.version = self.release = ""
+        self.boots = 0
+
+    def up(self) -> QemuStage:
+        """The stage of a guest that runs.  Raises LabError."""
+        if self.stage is None:
+            lab, series = self.lab, self.lab.kernel.series
+            self.qemu = Qemu(
+                lab, initrd.build(lab), files_of(self.built), gpa=self.built.description.machine.memory[0].gpa,
+                memory=MEMORY, vcpus=VCPUS, gic=3, append=APPEND,
+            )  # fmt: skip
+            calls = sites(lab.kernel.image.read_bytes(), KERNEL_BASE.get(series, LATER_BASE))
+            stage = QemuStage(self.qemu, f"linux-{series}", calls, self.built)
+            self.release = stage.boot()
+            self.version, self.stage = f"{self.qemu.monitor.version} ({self.qemu.monitor.package})", stage
+            self.boots += 1
+        return self.stage
+
+    def down(self) -> None:
+        """End it; the next scenario gets another."""
+        if self.qemu is not None:
+            self.qemu.close()
+        self.qemu = self.stage = None
+
+
+def run(lab: Lab, scenarios: Sequence[Script], evidence: Path | None = None, boot: Boot | None = None) -> Iterator[Row]:
+    """Play them all.  Raises LabError where the guest does not even boot, InputError for what no real guest does."""
+    guest = f"linux-{lab.kernel.series}"
+    assert guest in PROFILES
+    played = [(scenario, play(scenario, ModelStage(guest))) for scenario in scenarios]
+    played.sort(key=lambda pair: not pair[1].seen.alive)  # a stable sort: who lives comes first
+    boot = boot or Boot(lab)
+    try:
+        for scenario, model in played:
+            yield _one(boot, scenario, model, evidence)
+    finally:
+        boot.down()
+
+
+def _one(boot: Boot, scenario: Script, model: Result, evidence: Path | None) -> Row:
+    stage, start = boot.up(), time.monotonic()
+    stage.predicted = model.seen
+    failed = [f"model: {text}" for text in model.failed]
+    try:
+        real = play(scenario, stage)
+        failed += [f"kernel: {text}" for text in real.failed]
+        failed += [f"kernel: {text} as on the model" for text in real.seen.differences(model.seen)]
+        seen, timeline, alive = real.seen, real.timeline, real.seen.alive
+    except Failure as error:
+        failed.append(f"kernel: {error}")
+        seen, timeline, alive = Seen({}, {}, False), f"{error.detail}", False
+    result = Result(scenario, stage.guest, tuple(failed), seen, timeline)
+    folder = None
+    if failed and evidence is not None:
+        folder = evidence / boot.lab.kernel.series / _short(scenario.name)
+        _keep(folder, boot, stage, result, model)
+    if not alive or failed:
+        boot.down()
+    return Row(result, model.seen, time.monotonic() - start, folder)
+
+
+def _keep(folder: Path, boot: Boot, stage: QemuStage, result: Result, model: Result) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    assert boot.qemu is not None
+    (folder / "serial.log").write_text(stage.console.text)
+    (folder / "kernel.log").write_text(stage.log)
+    (folder / "qmp.log").write_text("\n".join(boot.qemu.monitor.log))
+    for number, posted in enumerate(e for e in stage.adapter.seen if isinstance(e, Posted)):
+        (folder / f"block-{number}-source{posted.source_id}.bin").write_bytes(posted.block)
+    report = [f"# {result.scenario.name} on {boot.release}", "", *result.failed]
+    report += ["", "## Kernel", "", result.timeline, "", "## Model", "", model.timeline]
+    (folder / "report.md").write_text("\n".join(report) + "\n")
+
+
+def _short(name: str) -> str:
+    path = Path(name)
+    return f"{path.parent.name}-{path.name.partition('.')[0]}"
+
+
+def key(name: str) -> str:
+    """A scenario's name in tables: its folder and file."""
+    path = Path(name)
+    return f"{path.parent.name}/{path.name.partition('.')[0]}"
+
+
+def observed(lab: Lab, boot: Boot, rows: Sequence[Row]) -> str:
+    """What a kernel did, as JSON, a line per scenario."""
+    about = {
+        "kernel": lab.kernel.version, "release": boot.release, "qemu": boot.version, "boots": boot.boots,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "seconds": round(sum(row.seconds for row in rows)),
+    }  # fmt: skip
+    lines = {
+        key(row.result.scenario.name): {"failed": list(row.result.failed), "seen": row.result.seen.plain()}
+        for row in rows
+    }
+    body = ",\n".join(f"  {json.dumps(name)}: {json.dumps(lines[name])}" for name in sorted(lines))
+    return f'{{\n "about": {json.dumps(about)},\n "scenarios": {{\n{body}\n }}\n}}\n'
+
+
+__all__ = ["Boot", "Row", "key", "observed", "run"]
