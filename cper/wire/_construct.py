@@ -15,7 +15,7 @@ from cper.wire._errors import WireError
 if TYPE_CHECKING:
     from cper.wire._struct import Struct
 
-_INTEGERS = {"B": c.Int8ul, "H": c.Int16ul, "I": c.Int32ul, "Q": c.Int64ul}
+_INTEGERS = {"B": c.Int8ul, "H": c.Int16ul, "h": c.Int16sl, "I": c.Int32ul, "Q": c.Int64ul}
 
 
 class Wire(c.Construct):  # type: ignore[misc]
