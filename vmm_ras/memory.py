@@ -61,7 +61,8 @@ HELD, TOUCH = MAX_QUEUES - 1, MAX_QUEUES - 2
 """Queues that no asynchronous way tells: of pages whose vCPU is held, and of pages that are told when touched."""
 MAX_RULES = MAX_QUEUES - 2
 _IN_CHUNK = (1 << 18) - 1
-_CHUNK_SHIFT = 18  # pages per chunk: 1 GiB of 4 KiB pages in 256 KiB, allocated when the first of them is lost
+_CHUNK_SHIFT = 18  # pages per chunk: 1 GiB of 4 KiB pages in 256 KiB, allocated when some of them are lost
+_CHUNK = 1 << _CHUNK_SHIFT
 
 
 _RUN = re.compile(rb"([^\0])\1*", re.DOTALL)
@@ -95,6 +96,8 @@ class PoisonMap:
 
     def __init__(self) -> None:
         self._chunks: dict[int, bytearray] = {}
+        self._uniform: dict[int, int] = {}
+        """Other chunks, all of whose pages have this one value: a range takes no memory for being large."""
         self.counts = [0, 0, 0, 0]
         """Pages by state; healthy ones are not counted."""
         self.waiting = [0] * MAX_QUEUES
@@ -104,13 +107,21 @@ class PoisonMap:
     def state(self, page: int) -> int:
         """HEALTHY, UNREPORTED, POSTED or ACKED."""
         chunk = self._chunks.get(page >> _CHUNK_SHIFT)
-        return HEALTHY if chunk is None else chunk[page & _IN_CHUNK] & 3
+        return (self._uniform.get(page >> _CHUNK_SHIFT, 0) if chunk is None else chunk[page & _IN_CHUNK]) & 3
+
+    def _chunk(self, index: int) -> bytearray:
+        """A chunk whose pages may differ."""
+        chunk = self._chunks.get(index)
+        if chunk is None:
+            value = self._uniform.pop(index, 0)
+            chunk = self._chunks[index] = bytearray((value,)) * _CHUNK if value else bytearray(_CHUNK)
+        return chunk
 
     def set(self, page: int, state: int, queue: int = 0) -> int:
         """Put a page into ``state`` (and, when unreported, ``queue``); the state it had."""
         chunk, at, counts = self._chunks.get(page >> _CHUNK_SHIFT), page & _IN_CHUNK, self.counts
         if chunk is None:
-            chunk = self._chunks[page >> _CHUNK_SHIFT] = bytearray(1 << _CHUNK_SHIFT)
+            chunk = self._chunk(page >> _CHUNK_SHIFT)
         value = chunk[at]
         old = value & 3
         if old:
@@ -134,26 +145,35 @@ class PoisonMap:
             if end - page == 1:
                 self.set(page, state)
                 return
-            chunk = self._chunks.setdefault(page >> _CHUNK_SHIFT, bytearray())
-            if not chunk:
-                chunk += bytes(1 << _CHUNK_SHIFT)
-            at = page & _IN_CHUNK
-            stop = min(at + end - page, 1 << _CHUNK_SHIFT)
-            for value, pages in Counter(chunk[at:stop]).items():
+            index, at = page >> _CHUNK_SHIFT, page & _IN_CHUNK
+            stop = min(at + end - page, _CHUNK)
+            whole = stop - at == _CHUNK
+            if whole and index not in self._chunks:
+                known = Counter({self._uniform.pop(index, 0): _CHUNK})
+            else:
+                chunk = self._chunk(index)
+                known = Counter(chunk[at:stop])
+                chunk[at:stop] = bytes((state,)) * (stop - at)
+            for value, pages in known.items():
                 if value & 3:
                     self.counts[value & 3] -= pages
                 if value & 3 == UNREPORTED:
                     self.waiting[value >> 2] -= pages
-            chunk[at:stop] = bytes((state,)) * (stop - at)
             if state:
                 self.counts[state] += stop - at
+            if whole:
+                self._chunks.pop(index, None)
+                if state:
+                    self._uniform[index] = state
             page += stop - at
 
     def acknowledge(self, pages: Iterable[tuple[int, int]], shift: int) -> None:
         """The guest was told of these (gpa, size): posted pages are acked; what became of others meanwhile stays."""
         counts = self.counts
         for gpa, size in pages:
-            chunk, at = self._chunks[gpa >> shift + _CHUNK_SHIFT], gpa >> shift & _IN_CHUNK
+            chunk, at = self._chunks.get(gpa >> shift + _CHUNK_SHIFT), gpa >> shift & _IN_CHUNK
+            if chunk is None:
+                chunk = self._chunk(gpa >> shift + _CHUNK_SHIFT)
             if size >> shift > 1:  # one entry for a large page, named by an address inside it
                 first = (gpa & -size) >> shift
                 for page in range(first, first + (size >> shift)):
@@ -168,20 +188,24 @@ class PoisonMap:
         """Make the healthy pages of a range unreported; how many they were.  Other pages keep what is known of them."""
         if count == 1:
             chunk = self._chunks.get(first >> _CHUNK_SHIFT)
-            if chunk is not None and chunk[first & _IN_CHUNK]:
+            if first >> _CHUNK_SHIFT in self._uniform if chunk is None else chunk[first & _IN_CHUNK]:
                 return 0
             self.set(first, UNREPORTED, queue)
             return 1
         added, page, end = 0, first, first + count
         while page < end:
-            chunk = self._chunks.setdefault(page >> _CHUNK_SHIFT, bytearray())
-            if not chunk:
-                chunk += bytes(1 << _CHUNK_SHIFT)
-            at = page & _IN_CHUNK
-            stop = min(at + end - page, 1 << _CHUNK_SHIFT)
-            part = chunk[at:stop]
-            added += part.count(0)
-            chunk[at:stop] = part.replace(b"\0", bytes([queue << 2 | UNREPORTED]))
+            index, at = page >> _CHUNK_SHIFT, page & _IN_CHUNK
+            stop = min(at + end - page, _CHUNK)
+            if index in self._uniform:
+                pass  # all are lost already
+            elif stop - at == _CHUNK and index not in self._chunks:
+                self._uniform[index] = queue << 2 | UNREPORTED
+                added += _CHUNK
+            else:
+                chunk = self._chunk(index)
+                part = chunk[at:stop]
+                added += part.count(0)
+                chunk[at:stop] = part.replace(b"\0", bytes([queue << 2 | UNREPORTED]))
             page += stop - at
         if added:
             if not self.waiting[queue] or first < self._lowest[queue]:
@@ -201,17 +225,21 @@ class PoisonMap:
             return found
         page = self._lowest[queue]
         value = queue << 2 | UNREPORTED
-        if wanted == 1 and first <= page < end and self._chunks[page >> _CHUNK_SHIFT][page & _IN_CHUNK] == value:
-            return [page]
+        if wanted == 1 and first <= page < end:
+            lowest = self._chunks.get(page >> _CHUNK_SHIFT)
+            if lowest is not None and lowest[page & _IN_CHUNK] == value:
+                return [page]
         page = max(page, first)
-        for index in sorted(i for i in self._chunks if page >> _CHUNK_SHIFT <= i <= end - 1 >> _CHUNK_SHIFT):
-            chunk, base = self._chunks[index], index << _CHUNK_SHIFT
-            at = chunk.find(value, max(page - base, 0), min(end - base, 1 << _CHUNK_SHIFT))
+        for index in self._indexes(page >> _CHUNK_SHIFT, end - 1 >> _CHUNK_SHIFT):
+            if self._uniform.get(index, value) != value:
+                continue
+            chunk, base = self._chunk(index), index << _CHUNK_SHIFT
+            at = chunk.find(value, max(page - base, 0), min(end - base, _CHUNK))
             while at >= 0:
                 found.append(base + at)
                 if len(found) == wanted:
                     break
-                at = chunk.find(value, at + 1, min(end - base, 1 << _CHUNK_SHIFT))
+                at = chunk.find(value, at + 1, min(end - base, _CHUNK))
             if len(found) == wanted:
                 break
         if found and first == 0:
@@ -222,23 +250,36 @@ class PoisonMap:
         """Up to ``limit`` blocks (first page, count) of a queue's unreported pages, powers of two and aligned."""
         found: list[tuple[int, int]] = []
         value = bytes((queue << 2 | UNREPORTED,))
-        for index in sorted(self._chunks):
-            base = index << _CHUNK_SHIFT
-            for run in re.finditer(re.escape(value) + b"+", self._chunks[index]):
-                for block in aligned(base + run.start(), run.end() - run.start()):
+        pattern = re.compile(re.escape(value) + b"+")
+        for index in self._indexes():
+            base, chunk = index << _CHUNK_SHIFT, self._chunks.get(index)
+            if chunk is None:
+                spans = [(0, _CHUNK)] if self._uniform[index] == value[0] else []
+            else:
+                spans = [run.span() for run in pattern.finditer(chunk)]
+            for low, high in spans:
+                for block in aligned(base + low, high - low):
                     found.append(block)
                     if len(found) >= limit:
                         return found
         return found
 
+    def _indexes(self, first: int = 0, last: int = 1 << 64) -> list[int]:
+        """The chunks in which a page may be lost, ascending."""
+        return sorted(i for known in (self._chunks, self._uniform) for i in known if first <= i <= last)
+
     def runs(self) -> Iterator[tuple[int, int, int, int]]:
         """Every lost range as (first page, count, state, queue), ascending: what a snapshot holds."""
         last: tuple[int, int, int, int] | None = None
-        for index in sorted(self._chunks):
-            base, chunk = index << _CHUNK_SHIFT, self._chunks[index]
-            for found in nonzero(_RUN, chunk):
-                value = found.group()[0]
-                run = (base + found.start(), found.end() - found.start(), value & 3, value >> 2)
+        for index in self._indexes():
+            base, chunk = index << _CHUNK_SHIFT, self._chunks.get(index)
+            spans: Iterable[tuple[int, int, int]]
+            if chunk is None:
+                spans = [(0, _CHUNK, self._uniform[index])]
+            else:
+                spans = ((*found.span(), found.group()[0]) for found in nonzero(_RUN, chunk))
+            for low, high, value in spans:
+                run = (base + low, high - low, value & 3, value >> 2)
                 if last is not None and last[0] + last[1] == run[0] and last[2:] == run[2:]:
                     last = (last[0], last[1] + run[1], run[2], run[3])
                     continue

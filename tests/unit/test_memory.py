@@ -100,3 +100,68 @@ def test_memory_follows_guest_ram_not_events() -> None:
     tracemalloc.stop()
 
     assert size < (1 << 18) + 100_000, "a byte per page"
+
+
+CHUNK = 1 << 18
+RANGES = st.tuples(
+    st.sampled_from(("add", "mark", "set", "acknowledge", "take", "blocks")),
+    st.sampled_from((0, 1, 5, CHUNK - 1, CHUNK, CHUNK + 7, 2 * CHUNK, 3 * CHUNK - 2)),
+    st.sampled_from((1, 2, 9, CHUNK - 1, CHUNK, CHUNK + 3, 2 * CHUNK, 3 * CHUNK)),
+    st.integers(1, 3),
+)
+
+
+@given(st.lists(RANGES, max_size=12))
+def test_whole_chunks_are_as_any_others(steps: list) -> None:
+    poison, model = PoisonMap(), bytearray(7 * CHUNK)
+    for what, first, count, number in steps:
+        span = slice(first, first + count)
+        if what == "add":
+            added = poison.add(first, count, number)
+            assert added == model[span].count(0)
+            model[span] = model[span].replace(b"\0", bytes((number << 2 | UNREPORTED,)))
+        elif what == "mark":
+            state = (HEALTHY, POSTED, ACKED)[number - 1]
+            poison.mark(first, count, state)
+            model[span] = bytes((state,)) * count
+        elif what == "set":
+            assert poison.set(first, number, 1) == model[first] & 3
+            model[first] = 1 << 2 | UNREPORTED if number == UNREPORTED else number
+        elif what == "acknowledge" and poison.state(first):
+            poison.acknowledge([(first << 12, 4096)], 12)
+            model[first] = ACKED if model[first] == POSTED else model[first]
+        elif what == "take":
+            value, found = bytes((number << 2 | UNREPORTED,)), []
+            at = model.find(value)
+            while at >= 0 and len(found) < 3:
+                found.append(at)
+                at = model.find(value, at + 1)
+            assert poison.take(number, 3) == found
+            inside = model.find(value, first, first + count)
+            assert poison.take(number, 1, first, first + count) == ([inside] if inside >= 0 else [])
+        elif what == "blocks":
+            for at, size in poison.take_blocks(number, 4):
+                assert model[at : at + size] == bytes((number << 2 | UNREPORTED,)) * size
+    assert [poison.counts[s] for s in (1, 2, 3)] == [sum(model.count(q << 2 | s) for q in range(4)) for s in (1, 2, 3)]
+    assert poison.waiting[1:4] == [model.count(q << 2 | UNREPORTED) for q in (1, 2, 3)]
+    again = bytearray(7 * CHUNK)
+    for first, count, state, queue in poison.runs():
+        again[first : first + count] = bytes((queue << 2 | state,)) * count
+    assert again == model
+    for page in (0, 1, CHUNK - 1, CHUNK, CHUNK + 9, 3 * CHUNK, 6 * CHUNK):
+        assert poison.state(page) == model[page] & 3
+
+
+def test_a_range_takes_no_memory_for_being_large() -> None:
+    import tracemalloc
+
+    poison = PoisonMap()
+    tracemalloc.start()
+    poison.add(0, 1 << 28, 1)
+    poison.mark(1 << 20, 1 << 27, POSTED)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert size < 1 << 18
+    assert poison.counts[1:] == [(1 << 28) - (1 << 27), 1 << 27, 0]
+    assert len(list(poison.runs())) == 3
