@@ -10,7 +10,9 @@ import typer
 from vmm_ras.cli import acpi, cper, hest, policy, qemu_migration, scenario, snapshot, trace
 from vmm_ras.cli.common import OPTIONS
 from vmm_ras.cli.compare import compare
+from vmm_ras.cli.inject import inject
 from vmm_ras.cli.replay import replay
+from vmm_ras.cli.serve import serve
 
 app = typer.Typer(
     help="Firmware-first memory errors for virtual machines: replay SIGBUS traces, build and read ACPI and CPER.",
@@ -19,6 +21,8 @@ app = typer.Typer(
 )
 app.command()(replay)
 app.command()(compare)
+app.command()(serve)
+app.command()(inject)
 app.add_typer(acpi.app, name="acpi")
 app.add_typer(cper.app, name="cper")
 app.add_typer(hest.app, name="hest")

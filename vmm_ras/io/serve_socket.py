@@ -1,4 +1,4 @@
-"""The socket that the service listens on: its owner's alone, taken over when its service is gone, and taken away again."""
+"""The socket that the service listens on: its owner's alone, taken over when its service is gone, taken away again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -79,7 +80,7 @@ def tcp_listener(port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _directory(path: Path):  # type: ignore[no-untyped-def]
+def _directory(path: Path) -> Iterator[None]:
     """Hold the directory, so that of two services that take over a socket one comes second."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

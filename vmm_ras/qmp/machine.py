@@ -22,11 +22,26 @@ class Machine(Protocol):
     monotonic clock, has come.
     """
 
-    name: str
-    vcpus: int
-    notifier: Notifier
-    lock: AbstractContextManager[object]
-    """Held around the core, by whoever looks at it."""
+    @property
+    def name(self) -> str:
+        """What clients call it."""
+        ...
+
+    @property
+    def vcpus(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def notifier(self) -> Notifier:
+        """The core."""
+        ...
+
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """Held around the core, by whoever looks at it."""
+        ...
+
     watch: Watch | None
     """Called, in any thread, with effects once they were carried out."""
 
