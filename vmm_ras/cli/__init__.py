@@ -12,6 +12,7 @@ from vmm_ras.cli.common import OPTIONS
 from vmm_ras.cli.compare import compare
 from vmm_ras.cli.inject import inject
 from vmm_ras.cli.replay import replay
+from vmm_ras.cli.run import run
 from vmm_ras.cli.serve import serve
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     **OPTIONS,
 )
 app.command()(replay)
+app.command()(run)
 app.command()(compare)
 app.command()(serve)
 app.command()(inject)

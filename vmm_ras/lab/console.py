@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import threading
 import time
@@ -10,14 +11,15 @@ from vmm_ras.io.qemu.wait import Channel
 from vmm_ras.lab.errors import Failure
 
 MAX_OUTPUT = 16 << 20
-"""Bytes kept; a guest that prints more is out of its mind."""
+"""Characters kept; a guest that prints more is out of its mind."""
 
 
 class Console:
     """What the guest printed so far, and a shell to type into."""
 
     def __init__(self, channel: Channel) -> None:
-        self._channel, self._output, self._closed = channel, bytearray(), ""
+        self._channel, self._text, self._closed = channel, "", ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._news = threading.Condition()
         self._commands = 0
         self._stop = threading.Event()
@@ -35,30 +37,30 @@ class Console:
                 return
             if data:
                 with self._news:
-                    self._output += data
-                    if len(self._output) > MAX_OUTPUT:
-                        del self._output[: -MAX_OUTPUT // 2]
+                    self._text += self._decoder.decode(data).replace("\r", "")
+                    if len(self._text) > MAX_OUTPUT:
+                        self._text = self._text[-MAX_OUTPUT // 2 :]
                     self._news.notify_all()
 
     @property
     def text(self) -> str:
         """Everything that was printed."""
         with self._news:
-            return bytes(self._output).decode("utf-8", "replace").replace("\r", "")
+            return self._text
 
     def expect(self, pattern: str, seconds: float, start: int = 0) -> re.Match[str]:
         """The first match behind offset ``start`` of the text.  Raises Failure with the last lines printed."""
         end = time.monotonic() + seconds
+        wanted = re.compile(pattern, re.MULTILINE)
         while True:
             with self._news:
-                text = bytes(self._output).decode("utf-8", "replace").replace("\r", "")
-                found = re.compile(pattern, re.MULTILINE).search(text, start)
+                found = wanted.search(self._text, start)
                 if found is not None:
                     return found
                 left = end - time.monotonic()
                 if left <= 0 or self._closed:
                     why = self._closed or f"not printed within {seconds:.0f} s"
-                    raise Failure(f"guest: {pattern!r}: {why}", text[-3000:])
+                    raise Failure(f"guest: {pattern!r}: {why}", self._text[-3000:])
                 self._news.wait(min(left, 0.5))
 
     def line(self, beginning: str, seconds: float, start: int = 0) -> str:

@@ -14,8 +14,8 @@ UPGRADES = "kernel/firmware/acpi"
 """Where Linux looks for tables (``Documentation/admin-guide/acpi/initrd_table_override.rst``)."""
 
 
-def build(lab: Lab) -> bytes:
-    """The archive, compressed."""
+def build(lab: Lab, programs: Mapping[str, bytes] | None = None) -> bytes:
+    """The archive, compressed; ``programs``: more of them, by name."""
     nodes = [cpio.directory(name) for name in FOLDERS]
     nodes += [
         cpio.console(),
@@ -23,6 +23,7 @@ def build(lab: Lab) -> bytes:
         cpio.program("bin/victim", lab.victim.read_bytes()),
         cpio.program("init", (Path(__file__).with_name("guest") / "init").read_bytes()),
     ]
+    nodes += [cpio.program(f"bin/{name}", data) for name, data in (programs or {}).items()]
     return gzip.compress(cpio.archive(nodes), 1, mtime=0)
 
 

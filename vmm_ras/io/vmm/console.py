@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 ESCAPE, QUIT = 0x01, ord("x")
 """Ctrl-A, x: the end of the guest.  Ctrl-A twice is one Ctrl-A."""
-GATHER_SECONDS = 0.005
+GATHER_SECONDS = 0.02
 """How long output gathers: a guest writes byte by byte."""
 MAX_TYPED = 4096
 """Bytes that wait for the guest to read them; whoever types more waits too."""

@@ -1,0 +1,87 @@
+"""What happens to a live guest, as a line for people and as JSON-able values."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from vmm_ras.effects import (
+    Acked,
+    Decided,
+    Dropped,
+    Effect,
+    Escalate,
+    HookFailed,
+    InjectSea,
+    InjectSerror,
+    OwnMemory,
+    Posted,
+    Report,
+    TakenBack,
+    Undelivered,
+)
+from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault, Replaced
+
+_KINDS: dict[type, str] = {
+    HostSignal: "host-signal", GuestAbort: "guest-abort", MemoryFault: "memory-fault", Replaced: "replaced",
+    Decided: "decided", Posted: "posted", InjectSea: "sea", InjectSerror: "serror", Acked: "acked",
+    TakenBack: "taken-back", Undelivered: "undelivered", OwnMemory: "own-memory", Escalate: "escalate",
+    Report: "report", HookFailed: "hook-failed", Dropped: "dropped",
+}  # fmt: skip
+"""What is told, and its name."""
+
+
+def plain(item: Event | Effect) -> dict[str, Any] | None:
+    """Its name as ``kind``, and its members; None for what is of the core's inner life."""
+    kind = _KINDS.get(type(item))
+    if kind is None:
+        return None
+    return {"kind": kind} | {key.replace("_", "-"): _value(value) for key, value in item._asdict().items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, tuple):
+        return [_value(v) for v in value]
+    return value
+
+
+def line(item: Event | Effect, names: tuple[str, ...], threads: dict[int, str]) -> str | None:
+    """For people; ``names`` are those of the vCPUs, ``threads`` names by thread id."""
+    match item:
+        case HostSignal(code, hva, lsb, tid):
+            return f"SIGBUS {code.name} at host address {hva:#x}, {1 << lsb} bytes, in {threads.get(tid, 'a thread')}"
+        case GuestAbort(vcpu, esr, _, gpa):
+            place = "" if gpa is None else f" at guest address {gpa:#x}"
+            return f"{names[vcpu]}: the host relays an abort{place}, ESR {esr:#x}"
+        case MemoryFault(gpa, size):
+            return f"memory is lost at guest address {gpa:#x}, {size} bytes"
+        case Replaced(gpa, size):
+            return f"guest address {gpa:#x}, {size} bytes: good memory again"
+        case Decided(_, code, gpa, _, rule, what):
+            return f"{code.name} at guest address {gpa:#x}: rule {rule}: {what}"
+        case Posted(_, source, way, _, _, pages, block):
+            told = ", ".join(f"{gpa:#x}" for gpa, _ in pages[:4]) + (", ..." if len(pages) > 4 else "")
+            return f"source {source}: a record of {len(block)} bytes ({told}), told by {way.upper()}"
+        case InjectSea(_, source, vcpu, esr):
+            return f"{names[vcpu]}: SEA, ESR {esr:#x}" + ("" if source is not None else ", without a record")
+        case InjectSerror(_, _, vcpu, vsesr):
+            return f"{names[vcpu]}: SError, syndrome {vsesr:#x}"
+        case Acked(_, source):
+            return f"source {source}: the guest acknowledged"
+        case TakenBack(_, source, _, reason):
+            return f"source {source}: the record was taken back: {reason}"
+        case Undelivered(_, rule, reason):
+            return f"rule {rule}: nothing can be told now: {reason}" if rule else reason
+        case OwnMemory(_, code, hva):
+            return f"{code.name} at host address {hva:#x}: the VMM's own memory is lost"
+        case Escalate(_, _, action, reason):
+            return f"policy asks for {action}: {reason}"
+        case Report(_, code, gpa, _, rule):
+            return f"report of rule {rule}: {code.name} at guest address {gpa:#x}"
+        case HookFailed(_, reason) | Dropped(_, _, reason):
+            return reason
+    return None
