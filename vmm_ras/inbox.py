@@ -78,18 +78,19 @@ def record(core: Notifier, event: TellRecord, now: float) -> list[Effect]:
 
 def kick(core: Notifier, now: float, out: list[Effect]) -> None:
     """Publish the records whose source is free; those of one source keep their order."""
+    if all(not s.free and not s.state.broken for s in core.sources.values()):
+        return
     inbox, queue = core.inbox, _queue(core, out)
     left: deque[TellRecord] = deque()
     for event in inbox.records:
         sources = _sources(core, event, queue)
-        if all(s.state.broken for s in sources):
-            inbox.drop(core, "record", "; ".join(s.state.broken for s in sources) or "no source", out)
-            continue
         source = next((s for s in sources if _takes(core, s, event, queue, now)), None)
-        if source is None:
-            left.append(event)
-        else:
+        if source is not None:
             _post(core, source, event, queue, now, out)
+        elif all(s.state.broken for s in sources):
+            inbox.drop(core, "record", "; ".join(s.state.broken for s in sources) or "no source", out)
+        else:
+            left.append(event)
     inbox.records = left
 
 
