@@ -44,6 +44,10 @@ fuzz: $(STAMP)  ## the property tests with the long profile, mutation tests incl
 prove: $(STAMP)  ## a random walk of a million host events, guest actions and acks; writes docs/prove.md (about 15 minutes)
 	$(BIN)/python -m tests.prove --report docs/prove.md
 
+.PHONY: oracle
+oracle: $(STAMP)  ## random CPER records read by libcper's Python module and by us, compared; writes docs/libcper.md (needs PyPI)
+	@$(BIN)/python -m tests.oracle --report
+
 bench: $(STAMP)  ## per-structure times beside construct, and a replay of a million events beside its floor loop
 	$(BIN)/python -m tests.bench.run
 
@@ -53,6 +57,12 @@ lab-smoke: $(STAMP)  ## boot Debian's kernels with our tables under emulation an
 
 lab: $(STAMP)  ## the same, and write the reports of docs/lab
 	@$(BIN)/python -m vmm_ras.lab smoke --report docs/lab
+	@$(BIN)/python -m vmm_ras.lab conformance --only '^(channel/.*-early|sea/(el|bare)|several/two|malformed/.*-data|sdei/)'
+
+.PHONY: conformance
+conformance: $(STAMP)  ## every scenario on Debian's kernels in QEMU and on the model; writes docs/conformance.md (about 20 minutes)
+	@$(BIN)/python -m vmm_ras.lab conformance --observed fixtures/conformance
+	@$(BIN)/python -m tests.conformance_tables
 
 clean:  ## remove the virtual environment and what runs left behind
 	rm -rf $(VENV) out build .pytest_cache .mypy_cache .ruff_cache .hypothesis

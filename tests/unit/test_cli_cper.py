@@ -342,7 +342,7 @@ def test_types_and_schemas_are_listed():
     assert [r["guid"] for r in rows] == [str(g) for g in MODULES]
     memory = next(r for r in rows if r["name"] == "PlatformMemory")
     assert (memory["sizes"], memory["clause"]) == ("73, 80", "UEFI 2.10, N.2.5, Table N.31")
-    assert all(r["clause"] for r in rows)
+    assert sum("N.2" in r["clause"] for r in rows) >= 20
     assert "PlatformMemory" in cli("cper", "types").stdout.decode()
     assert json.loads(cli("cper", "schema", "memory").stdout)["title"] == "PlatformMemory"
     assert json.loads(cli("cper", "schema").stdout)["anyOf"]

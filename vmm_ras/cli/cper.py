@@ -23,7 +23,16 @@ from vmm_ras.cli.common import (
 )
 from vmm_ras.cli.cper_decode import decode
 from vmm_ras.cli.cper_diff import diff
-from vmm_ras.cli.cper_input import Own, complain, explained, load_sections, read_items
+from vmm_ras.cli.cper_input import (
+    Format,
+    JsonFormat,
+    Own,
+    complain,
+    explained,
+    libcper_document,
+    load_sections,
+    read_items,
+)
 from vmm_ras.cli.cper_types import schema, types
 
 app = typer.Typer(help="CPER records, sections and status blocks.", **OPTIONS)
@@ -42,6 +51,7 @@ def show(
     file: Annotated[Path, typer.Argument(help="A CPER record or a status block; raw, hex, dump, Base64; - is stdin.")],
     type_: Bare = None,
     every: Annotated[bool, typer.Option("--all", help="List fields that are not valid, too.")] = False,
+    format_: JsonFormat = Format.own,
     own: Own = None,
     json_: Json = False,
 ) -> None:
@@ -58,7 +68,10 @@ def show(
         _show_section(file, type_, every, json_)
         return
     found = read_items(file)
-    if json_:
+    if format_ is Format.libcper:
+        documents = [libcper_document(item) for item in found if item.kind != "padding"]
+        print_json(documents[0] if len(documents) == 1 else documents)
+    elif json_:
         documents = [document.of_item(item) for item in found]
         print_json(documents[0] if len(documents) == 1 else documents)
     else:
@@ -105,6 +118,7 @@ def encode(
     type_: Annotated[
         str | None, typer.Option("--type", metavar="SECTION", help="The JSON is the fields of a section of this type.")
     ] = None,
+    format_: JsonFormat = Format.own,
     own: Own = None,
     json_: Json = False,
 ) -> None:
@@ -120,7 +134,11 @@ def encode(
     parts: list[bytes] = []
     try:
         for value in _documents(file):
-            if type_ is not None and value.get("kind") != "section":
+            if format_ is Format.libcper:
+                from cper.libcper.record import to_record
+
+                parts.append(to_record(value).encode())
+            elif type_ is not None and value.get("kind") != "section":
                 parts.append(section_class(type_).of_plain(value).encode())
             else:
                 plain = {key: inner for key, inner in value.items() if key not in {"file", "offset"}}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vmm_ras.cli.common import Json, Progress
-from vmm_ras.cli.cper_input import Own, chunks, load_sections
+from vmm_ras.cli.cper_input import Format, JsonFormat, Own, chunks, libcper_document, load_sections
 
 if TYPE_CHECKING:
     from acpi.stream import Item
@@ -22,6 +22,7 @@ def decode(
         list[Path], typer.Argument(metavar="FILE|DIR...", help="Files, directories of them, or - for standard input.")
     ],
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON document a line.")] = False,
+    format_: JsonFormat = Format.own,
     own: Own = None,
     json_: Json = False,
 ) -> None:
@@ -32,7 +33,7 @@ def decode(
     Example: vmm-ras cper decode /var/lib/pstore errors.cper --jsonl
     """
     load_sections(own)
-    run = Run(jsonl or json_)
+    run = Run(jsonl or json_ or format_ is Format.libcper, format_)
     for path in paths:
         run.read(path)
     run.end()
@@ -41,8 +42,8 @@ def decode(
 class Run:
     """What was read so far, and how much of it was damaged."""
 
-    def __init__(self, json_: bool) -> None:
-        self._json = json_
+    def __init__(self, json_: bool, format_: Format) -> None:
+        self._json, self._format = json_, format_
         self._out = sys.stdout.buffer
         self._progress = Progress(not sys.stdout.isatty(), "records")
         self.items = self.damaged = self.files = self.unread = 0
@@ -76,7 +77,9 @@ class Run:
             "error" in part for part in found.get("sections", found.get("entries", ()))
         )
         self.damaged += wrong
-        if self._json:
+        if self._format is Format.libcper and item.fault is None:
+            self._write({"file": name, "offset": item.offset} | libcper_document(item))
+        elif self._json:
             self._write({"file": name, "offset": item.offset} | found)
         else:
             self._line(name, item, found, wrong)

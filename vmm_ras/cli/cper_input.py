@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -22,6 +23,37 @@ Own = Annotated[
     list[Path] | None,
     typer.Option("--section", metavar="FILE.py", help="Python file with section types of your own; may be repeated."),
 ]
+
+
+class Format(str, Enum):
+    """Shapes of JSON."""
+
+    own = "own"
+    libcper = "libcper"
+
+
+JsonFormat = Annotated[
+    Format, typer.Option("--format", help="Shape of the JSON: our own, or libcper's (whole records only).")
+]
+
+
+def libcper_document(item: Item) -> dict[str, Any]:
+    """An item in libcper's shape, a status block as a record; what is lost is told.  Raises ValueError."""
+    from acpi.conversion import record_of
+    from acpi.ghes import StatusBlock
+    from cper.libcper.record import of_record
+    from cper.record import Record
+
+    if item.fault is not None:
+        raise item.fault
+    read = item.read()
+    if isinstance(read, StatusBlock):
+        made = record_of(read)
+        for note in made.lost:
+            print(f"note: not carried over at {item.offset:#x}: {note}", file=sys.stderr)
+        read = made.value
+    assert isinstance(read, Record)
+    return of_record(read)
 
 
 def load_sections(files: Iterable[Path] | None) -> None:
