@@ -11,6 +11,7 @@ from vmm_ras.policy import load_policy
 
 RAM, HVA = 0x4000_0000, 1 << 40
 POLICY = 'version = 1\n[[rule]]\nname = "all"\nwhen = { code = "AR" }\ndeliver = ["sea"]\nsea = { dfsc = 0x15 }\n'
+POLICY += '[[rule]]\nname = "found"\nwhen = { code = "AO" }\ndeliver = ["polled"]\n'
 
 
 def injected(policy: str | None, known: bool, el: int = 0) -> InjectSea:

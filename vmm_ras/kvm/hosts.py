@@ -58,10 +58,10 @@ _EVIDENCE = {
     "el2": "Linux: the headers of 7.2 have capability 240, those of 6.12 do not",
     "hugetlb_address_exact": "seen: si_addr is the base of the huge page on 6.1, the 4 KiB page on 6.12 and 7.2",
 }
-_NOT_SEEN_61 = {
-    "zero_clears_serror": f"not looked at on 6.1; {_SOURCE} has no path that clears HCR_EL2.VSE",
-    "second_serror_replaces": f"not looked at on 6.1; {_SOURCE} writes VSESR_EL2 unconditionally",
-    "init_clears_serror": "not looked at on 6.1: taken to be as on 6.12, the worse case for who resets a guest",
+_SEEN_61 = {
+    "zero_clears_serror": "seen by the lab: a pending SError survives SET(serror_pending=0)",
+    "second_serror_replaces": "seen by the lab: GET shows the second syndrome",
+    "init_clears_serror": "seen by the lab: KVM_ARM_VCPU_INIT of a vCPU that ran leaves none pending",
 }
 
 HOSTS: dict[str, HostProfile] = {
@@ -75,13 +75,13 @@ HOSTS: dict[str, HostProfile] = {
             sea_despite_refusal=False,
             zero_clears_serror=False,
             second_serror_replaces=True,
-            init_clears_serror=False,
+            init_clears_serror=True,
             smccc_filter=False,
             sea_exit=False,
             implementation_ids_writable=False,
             el2=False,
             hugetlb_address_exact=False,
-            evidence=_EVIDENCE | _NOT_SEEN_61,
+            evidence=_EVIDENCE | _SEEN_61,
         ),
         HostProfile(
             name="linux-6.12",

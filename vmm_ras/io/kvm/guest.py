@@ -64,6 +64,8 @@ class KvmGuest:
         self.lock = threading.RLock()
         self.started = threading.Event()
         self.ending = False
+        self.signals = self.found_again = 0
+        """SIGBUS of memory that nobody used; pages found without one."""
         self.vcpus = [VcpuThread(self, vcpu) for vcpu in vm.vcpus]
         self._service = threading.Thread(target=self._serve, name="memory-errors", daemon=True)
         self._served = threading.Event()
@@ -194,6 +196,7 @@ class KvmGuest:
         if not infos:
             return
         tid = threading.get_native_id()
+        self.signals += len(infos)
         for info in infos:
             found = sigbus.host_signal(info, tid, time.time())
             if found is not None:
@@ -201,6 +204,7 @@ class KvmGuest:
         ram, shift = self.ram, self.ram.granule.bit_length() - 1
         for gpa in sigbus.lost_pages(ram):
             if self.core.poison.state(gpa >> self.core.page_shift) == HEALTHY:
+                self.found_again += 1
                 self.receive(HostSignal(Code.AO, ram.hva + gpa - ram.gpa, shift, tid, time.time()))
 
     # -- what a vCPU's thread asks for -------------------------------------------------------

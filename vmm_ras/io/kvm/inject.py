@@ -8,6 +8,7 @@ from __future__ import annotations
 from vmm_ras import arm64
 from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import GuestError, InputError
+from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm.vcpu import Vcpu
 from vmm_ras.kvm.events import VcpuEvents
 from vmm_ras.kvm.one_reg import CORE, SYSREGS
@@ -16,6 +17,12 @@ PC, PSTATE, ELR, SPSR = CORE["PC"], CORE["PSTATE"], CORE["ELR_EL1"], CORE["SPSR_
 ESR, FAR, VBAR, SCTLR = SYSREGS["ESR_EL1"], SYSREGS["FAR_EL1"], SYSREGS["VBAR_EL1"], SYSREGS["SCTLR_EL1"]
 _IDS = tuple(SYSREGS[f"ID_AA64{name}_EL1"] for name in ("PFR0", "PFR1", "MMFR1", "MMFR2"))
 _X = tuple(CORE[f"X{n}"] for n in range(31))
+_VECTORS = 2048
+_STORE = 0xF900_0000
+"""str x0, [x0]"""
+_TRIES = 16
+_NOWHERE = 8
+"""An address at which a machine has no memory: an access comes out of KVM_RUN."""
 _FETCH = (arm64.EC_DABT_SAME - arm64.EC_IABT_SAME) << arm64.ESR_EC_SHIFT
 
 
@@ -63,6 +70,27 @@ def pend_serror(vcpu: Vcpu, vsesr: int) -> bool:
         if vcpu.get(PC) != entry or vcpu.get(ESR) >> arm64.ESR_EC_SHIFT != arm64.EC_SERROR:
             raise GuestError(f"vCPU {vcpu.index}: the SError is neither pending nor taken")
     return True
+
+
+def drain_serror(vcpu: Vcpu, ram: GuestRam, scratch: int) -> None:
+    """After a reset of the vCPU (``Vcpu.init``): let it take an SError that the reset has left pending, and reset it.
+
+    ``scratch``: 2 KiB aligned guest RAM that may be overwritten.  Raises GuestError where it stays, and KvmError.
+    """
+    if vcpu.events().serror is None:
+        return
+    ram.write(scratch, _STORE.to_bytes(4, "little") * (_VECTORS // 4))
+    for reg, value in ((VBAR, scratch), (PC, scratch), (PSTATE, arm64.EL1H | arm64.PSTATE_DAIF & ~arm64.PSTATE_A),
+                       (_X[0], _NOWHERE)):  # fmt: skip
+        vcpu.set(reg, value)
+    for _ in range(_TRIES):
+        if vcpu.events().serror is None:
+            break
+        vcpu.run()
+        vcpu.settle()
+    vcpu.init()
+    if vcpu.events().serror is not None:
+        raise GuestError(f"vCPU {vcpu.index}: an SError stays pending over the reset")
 
 
 def set_registers(vcpu: Vcpu, wanted: SetRegisters) -> None:

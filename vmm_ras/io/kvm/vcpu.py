@@ -31,10 +31,13 @@ _ALL_SIGNALS = frozenset(range(1, 65))
 class Vcpu:
     """A vCPU that was initialized.  Every method raises KvmError, and belongs into one thread."""
 
-    def __init__(self, fd: int, run_size: int, index: int, target: int, *, powered: bool = True) -> None:
+    def __init__(
+        self, fd: int, run_size: int, index: int, target: int, *, powered: bool = True, features: int = 0
+    ) -> None:
+        """``features``: bits of optional ones, beside PSCI."""
         self.fd, self.index = fd, index
-        self._init = VcpuInit(target=target, features=(
-            1 << ioctls.ARM_VCPU_PSCI_0_2 | (not powered) << ioctls.ARM_VCPU_POWER_OFF, *(0,) * 6))  # fmt: skip
+        features |= 1 << ioctls.ARM_VCPU_PSCI_0_2 | (not powered) << ioctls.ARM_VCPU_POWER_OFF
+        self._init = VcpuInit(target=target, features=(features, *(0,) * 6))
         self._value = Value(_VALUE_SIZE)
         self.run_page = mmap.mmap(fd, run_size)
         """struct kvm_run."""
@@ -46,6 +49,10 @@ class Vcpu:
     def init(self) -> None:
         """KVM_ARM_VCPU_INIT: registers as after a reset.  A pending SError may survive it."""
         put(self.fd, ioctls.ARM_VCPU_INIT, self._init)
+
+    def finalize(self, feature: int) -> None:
+        """KVM_ARM_VCPU_FINALIZE: this feature is as it will be."""
+        call(self.fd, ioctls.ARM_VCPU_FINALIZE, feature.to_bytes(4, "little"))
 
     # -- running -----------------------------------------------------------------------
 

@@ -53,11 +53,21 @@ class Vm:
             userspace_addr=slot.hva))  # fmt: skip
         self.slots.append(slot)
 
-    def add_vcpu(self, *, powered: bool = True) -> Vcpu:
-        """One more vCPU, of the host's kind, with PSCI; one that is not ``powered`` waits for CPU_ON."""
+    def add_vcpu(self, *, powered: bool = True, features: int = 0) -> Vcpu:
+        """One more vCPU, of the host's kind, with PSCI; one that is not ``powered`` waits for CPU_ON.
+
+        ``features``: bits of further ones (KVM_ARM_VCPU_*).
+        """
         index = len(self.vcpus)
         target = VcpuInit.decode(fetch(self.fd, ioctls.ARM_PREFERRED_TARGET, VcpuInit.SIZE)).target
-        vcpu = Vcpu(call(self.fd, ioctls.CREATE_VCPU, index), self.kvm.run_size, index, target, powered=powered)
+        vcpu = Vcpu(
+            call(self.fd, ioctls.CREATE_VCPU, index),
+            self.kvm.run_size,
+            index,
+            target,
+            powered=powered,
+            features=features,
+        )
         self.vcpus.append(vcpu)
         return vcpu
 
