@@ -14,7 +14,7 @@ from uuid import UUID
 
 import construct as c
 
-from cper.parts import Beginning, Head, Kinds, Many, Part, Reader, Remainder, Upto
+from cper.parts import Beginning, Frames, Gap, Head, Kinds, Many, One, Part, Reader, Remainder, Upto
 from cper.plain import hex_in, members, object_in, objects_in
 from cper.wire import Struct
 
@@ -85,33 +85,43 @@ H = TypeVar("H", bound=Struct)
 
 
 @dataclass(frozen=True)
-class FramedSection(Framed, Generic[H]):
-    """Base of a section with variable parts.  Subclass it with ``guid=`` and ``FRAME``."""
+class Frame(Framed, Generic[H]):
+    """Parts that a declaration cuts out of bytes, the first of them a head.  Subclass it with ``FRAME``."""
 
-    GUID: ClassVar[UUID]
-    """Section Type."""
     HEAD: ClassVar[type[Struct]]
     """The smallest head."""
     SIZE: ClassVar[int]
-    """Bytes of the smallest body."""
+    """Bytes of what is always there."""
     FRAME: ClassVar[c.Construct]
-    """The body as a construct declaration, to be embedded in declarations of one's own."""
-    _PARTS: ClassVar[tuple[tuple[str, Part], ...]]
+    """The construct declaration, to be embedded in declarations of one's own."""
+    PARTS: ClassVar[tuple[tuple[str, Part], ...]]
+    """Its parts by name."""
 
     head: H
     """The fixed part."""
 
-    def __init_subclass__(cls, *, guid: str | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if guid is not None:
-            cls.GUID = UUID(guid)
         if "FRAME" in vars(cls):
-            cls._PARTS = tuple((named.name, named.subcon) for named in cls.FRAME.subcons)
-            for name, part in cls._PARTS:
+            cls.PARTS = tuple((named.name, named.subcon) for named in cls.FRAME.subcons)
+            for name, part in cls.PARTS:
                 part.structure, part.field = cls.__name__, name
-            cls.KINDS = {name: part.reader for name, part in cls._PARTS if part.reader is not None}
-            cls.HEAD = cls._PARTS[0][1].kind
-            cls.SIZE = cls.HEAD.SIZE
+            cls.KINDS = {name: part.reader for name, part in cls.PARTS if part.reader is not None}
+            cls.HEAD = cls.PARTS[0][1].kind
+            cls.SIZE = sum(part.kind.SIZE for _, part in cls.PARTS if isinstance(part, Head | One))
+
+    @classmethod
+    def cut(cls, body: bytes, plain: bool) -> Any:
+        """The frame that ``body`` is, or what JSON holds of it.  Raises TruncatedError, DecodeError."""
+        head, at = cls.PARTS[0][1]._cut(body, 0, {}, plain)
+        out, values = {"head": head}, head if plain else vars(head)
+        for name, part in cls.PARTS[1:]:
+            value, at = part._cut(body, at, values, plain)
+            if not plain or not isinstance(value, bytes):
+                out[name] = value
+            elif value:
+                out[name] = value.hex()
+        return out if plain else cls(**out)
 
     @classmethod
     def of_body(cls, body: bytes) -> Self:
@@ -122,15 +132,21 @@ class FramedSection(Framed, Generic[H]):
     @classmethod
     def plain_of_body(cls, body: bytes) -> dict[str, Any]:
         """``of_body(body).plain()`` without the objects."""
-        head, at = cls._PARTS[0][1]._cut(body, 0, {}, True)
-        out = {"head": head}
-        for name, part in cls._PARTS[1:]:
-            value, at = part._cut(body, at, head, True)
-            if not isinstance(value, bytes):
-                out[name] = value
-            elif value:
-                out[name] = value.hex()
-        return out
+        plain: dict[str, Any] = cls.cut(body, True)
+        return plain
+
+
+@dataclass(frozen=True)
+class FramedSection(Frame[H]):
+    """Base of a section with variable parts.  Subclass it with ``guid=`` and ``FRAME``."""
+
+    GUID: ClassVar[UUID]
+    """Section Type."""
+
+    def __init_subclass__(cls, *, guid: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if guid is not None:
+            cls.GUID = UUID(guid)
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -144,4 +160,19 @@ class FramedSection(Framed, Generic[H]):
         return given
 
 
-__all__ = ["Beginning", "Framed", "FramedSection", "Head", "Kinds", "Many", "Part", "Reader", "Remainder", "Upto"]
+__all__ = [
+    "Beginning",
+    "Frame",
+    "Framed",
+    "FramedSection",
+    "Frames",
+    "Gap",
+    "Head",
+    "Kinds",
+    "Many",
+    "One",
+    "Part",
+    "Reader",
+    "Remainder",
+    "Upto",
+]

@@ -7,11 +7,14 @@ Every count and every length is held against the bytes that are left before anyt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import construct as c
 
 from cper.wire import DecodeError, Struct, TruncatedError, WireError
+
+if TYPE_CHECKING:
+    from cper.framed import Frame
 
 
 class Reader(Protocol):
@@ -154,6 +157,72 @@ class Many(Part):
         return found if plain else tuple(found), end
 
 
+class One(Part):
+    """A structure that is always there; ``Kinds`` choose which."""
+
+    def __init__(self, kind: type[Struct] | Kinds) -> None:
+        super().__init__()
+        self.kind = kind.other if isinstance(kind, Kinds) else kind
+        self.choose = kind.of_body if isinstance(kind, Kinds) else None
+        self.reader: Reader = kind
+
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
+        kind = self.kind if self.choose is None else self.choose(body, at)
+        try:
+            return kind.plain_of(body, at) if plain else kind.decode(body, at), at + kind.SIZE
+        except WireError as error:
+            raise error.within(self.structure, self.field) from None
+
+
+class Frames(Part):
+    """A list of frames, each as long as its own head says: as many as ``counter`` of the head says.
+
+    ``within`` is the field of the head that says where the frame ends.
+    """
+
+    def __init__(self, kind: type[Frame[Any]], counter: str, within: str = "") -> None:
+        super().__init__()
+        self.kind, self.counter, self.within, self.reader = kind, counter, within, kind
+        length = kind.HEAD.at(kind.PARTS[0][1].length)
+        self.start, self.stop = length.offset, length.offset + length.size
+
+    def count(self, head: Mapping[str, Any]) -> int:
+        """How many."""
+        number: int = head[self.counter]
+        return number
+
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
+        end, found = head[self.within] if self.within else len(body), []
+        for index in range(self.count(head)):  # the first that is not there ends it
+            size = int.from_bytes(body[at + self.start : at + self.stop], "little")
+            stop = min(at + max(size, self.kind.HEAD.SIZE), end)
+            try:
+                found.append(self.kind.cut(body[at:stop], plain))
+            except WireError as error:
+                raise error.within(self.structure, f"{self.field}[{index}]", at) from None
+            at = stop
+        return found if plain else tuple(found), at
+
+
+class Gap(Part):
+    """The bytes up to an offset that ``field`` of the head tells, where ``when`` of the head is not 0; else none."""
+
+    def __init__(self, head: type[Struct], offset: str, when: str) -> None:
+        super().__init__()
+        self.offset, self.when, self.place = offset, when, head.at(offset).offset
+
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[bytes, int]:
+        if not head[self.when]:
+            return b"", at
+        to, path = head[self.offset], f"head.{self.offset}"
+        if to < at:
+            reason = f"{to} lies in what precedes it, which ends at {at}"
+            raise DecodeError(reason, structure=self.structure, path=path, offset=self.place)
+        if to > len(body):
+            raise self.truncated(f"{to} bytes needed, {len(body)} given", path, self.place)
+        return body[at:to], to
+
+
 class Upto(Part):
     """The bytes up to where the frame ends: what ``within`` of the head says, or the body's end."""
 
@@ -170,7 +239,8 @@ class Beginning(Part):
     """A structure at the beginning of an area, where that is long enough; ``whole``: where it is just as long.
 
     The area is as long as ``length`` of the head says, or reaches up to where the frame ends, which ``within`` of the
-    head says.  ``valid``: a bool of the head, without which the area is bytes.  A :class:`Remainder` must follow.
+    head says, or the body's end.  ``valid``: a bool of the head, without which it is bytes.  What it leaves of the
+    area must follow: a :class:`Remainder`, or :class:`Upto` that end.
     """
 
     def __init__(
@@ -188,7 +258,7 @@ class Beginning(Part):
         return fits and (not self.valid or bool(head[self.valid]))
 
     def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
-        size = head[self.length] if self.length else head[self.within] - at
+        size = head[self.length] if self.length else (head[self.within] if self.within else len(body)) - at
         if size > len(body) - at:
             raise self.truncated(f"{size} bytes needed, {len(body) - at} given", f"head.{self.length}", self.place)
         if not self.there(size, head):
@@ -217,4 +287,4 @@ class Remainder(Part):
         return body[at:end], end
 
 
-__all__ = ["Beginning", "Head", "Kinds", "Many", "Part", "Reader", "Remainder", "Upto"]
+__all__ = ["Beginning", "Frames", "Gap", "Head", "Kinds", "Many", "One", "Part", "Reader", "Remainder", "Upto"]

@@ -41,6 +41,21 @@ MODULES: dict[UUID, str] = {
     UUID("77cf9271-9c02-470b-9fe4-bc7b75f2da97"): "cper.cxl_switch:CxlPhysicalSwitch",
     UUID("40d26425-3396-4c4d-a5da-3d47263af425"): "cper.cxl_switch:CxlVirtualSwitch",
     UUID("8dc44363-0c96-4710-b7bf-04bb99534c3f"): "cper.cxl_switch:CxlMldPort",
+    UUID("bf32d4d5-b427-4025-8495-8a9e5d4030e4"): "cper.arm_ras:ArmRas",
+    UUID("6d5244f2-2712-11ec-bea7-cb3fdb95c786"): "cper.nvidia:Nvidia",
+    UUID("9068e568-6ca0-11f0-aeaf-159343591eac"): "cper.nvidia_event:NvidiaEvent",
+    UUID("e8ed898d-df16-43cc-8ecc-54f060ef157f"): "cper.ampere:Ampere",
+    UUID("2826cc9f-448c-4c2b-86b6-a95394b7ef33"): "cper.ampere:AmpereBmc",
+    UUID("1f8161e1-55d6-41e6-bd10-7afd1dc5f7c5"): "cper.hisilicon:HisiliconOemType1",
+    UUID("45534ea6-ce23-4115-8535-e07ab3aef91d"): "cper.hisilicon:HisiliconOemType2",
+    UUID("b2889fc9-e7d7-4f9d-a867-af42e98be772"): "cper.hisilicon:HisiliconPcieLocal",
+    UUID("c8b328a8-9917-4af6-9a13-2e08ab2e7586"): "cper.hisilicon:HisiliconCommon",
+    UUID("a6980811-16ea-4e4d-b936-fb00a23ff29c"): "cper.yitian:Yitian",
+    UUID("82d78ba3-fa14-407a-ba0e-f3ba8170013c"): "cper.jaguarmicro:JaguarMicroPor",
+    UUID("f9723053-2558-49b1-b58a-1c1a82492a62"): "cper.jaguarmicro:JaguarMicroSmmu",
+    UUID("2d31de54-3037-4f24-a283-f69ca1ec0b9a"): "cper.jaguarmicro:JaguarMicroHacSram",
+    UUID("dac80d69-0a72-4eba-8114-148ee344af06"): "cper.jaguarmicro:JaguarMicroCmn",
+    UUID("746f06fe-405e-451f-8d09-02e802ed984a"): "cper.jaguarmicro:JaguarMicroGic",
 }
 """Section Type GUID to ``module:class``, loaded when met.  Plug-ins add theirs here; ``register`` takes a class."""
 
