@@ -28,9 +28,13 @@ from cper.record import Record
 from tests.command_line import cli
 from tests.service import Service, read_all, service
 from vmm_ras.errors import HostError, InputError
+from vmm_ras.events import Code, HostSignal
 from vmm_ras.io import serve as serving
 from vmm_ras.io.qmp_client import QmpClient
+from vmm_ras.io.serve_model import ModelMachine
 from vmm_ras.io.serve_socket import UnixListener
+from vmm_ras.io.serve_thread import serving as serving_thread
+from vmm_ras.qmp.arguments import VmAdd
 from vmm_ras.qmp.commands import COMMANDS, MAX_VMS
 
 GPA = 0x4000_0000
@@ -355,6 +359,9 @@ def test_too_many_clients_are_told_so(one: Service) -> None:
     finally:
         for raw in held:
             raw.close()
+    until = time.monotonic() + 10
+    while one.server._clients and time.monotonic() < until:
+        time.sleep(0.01)
     with one.client() as client:
         client.ask("query-status")
 
@@ -379,6 +386,28 @@ def test_a_fault_of_ours_is_told_and_logged_and_the_service_goes_on(one: Service
         assert client.ask("query-status")["running"]
     assert one.logged == ["vmm-ras: inject-sea: ZeroDivisionError: on purpose"]
     one.logged.clear()
+
+
+def test_a_vm_that_somebody_else_runs_is_served_from_a_thread(tmp_path: Path) -> None:
+    with service("vm0") as s:
+        theirs = s.machine("vm0")
+        other = ModelMachine.of(VmAdd(name="theirs"))
+        with serving_thread(tmp_path / "s", other), QmpClient(tmp_path / "s") as client:
+            decided = client.ask("inject-memory-error", gpa=GPA)
+            with pytest.raises(InputError, match="no VM can be added"):
+                client.ask("vm-add", name="x")
+            with pytest.raises(InputError, match="no VM can be removed"):
+                client.ask("vm-del", name="theirs")
+            heard: list[Any] = []
+            with QmpClient(tmp_path / "s", heard=heard.append) as listener:
+                other.submit(HostSignal(Code.AO, 0x7F00_0000_5000, 12, 1))  # in this thread, not the service's
+                until = time.monotonic() + 10
+                while not heard and time.monotonic() < until:
+                    listener.ask("query-status")
+    assert decided["outcome"] == "tell"
+    assert heard[0]["data"]["gpa"] == GPA + 0x5000
+    assert theirs.outcomes == {}
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- the socket

@@ -33,6 +33,10 @@ def run(
     huge: Annotated[bool, typer.Option("--huge", help="RAM of the host's 2 MiB pages.")] = False,
     reboot: Annotated[bool, typer.Option(help="Boot again when the guest asks for it.")] = True,
     name: Annotated[str, typer.Option(help="What the VM is called.")] = "guest",
+    socket: Annotated[
+        Path | None,
+        typer.Option("--socket", metavar="PATH", help="QMP socket, for `vmm-ras inject`; see docs/serve.md."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing of errors on stderr.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON lines: errors, console lines, the end.")] = False,
 ) -> None:
@@ -68,6 +72,10 @@ def run(
         )
         machine = stack.enter_context(VirtualMachine(configuration, console, journal.heard))
         journal.machine = machine
+        if socket is not None:
+            from vmm_ras.io.serve_thread import serving
+
+            stack.enter_context(serving(socket, machine))
         end_on_signals(machine)
         ending = machine.run(lambda ending: reboot and ending.how == "reset")
     journal.ended(ending)

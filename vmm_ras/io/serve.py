@@ -120,13 +120,15 @@ class Server:
         selector.register(self._wake, selectors.EVENT_READ)
         try:
             while not self._stopping:
-                for key, mask in selector.select(self._timeout()):
+                ready = selector.select(self._timeout())
+                for key, mask in ready:
                     client = self._clients.get(key.fileobj)  # type: ignore[call-overload]
                     if client is not None:
                         self._serve(client, mask)
                     elif key.fileobj == self._wake:
                         os.eventfd_read(self._wake)
-                    elif key.fileobj in self.listeners:
+                for key, _ in ready:
+                    if key.fileobj in self.listeners:  # those who hung up have made room by now
                         self._accept(key.fileobj)  # type: ignore[arg-type]
                 busy, self._busy = self._busy, {}
                 for client in busy.values():

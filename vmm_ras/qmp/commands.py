@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from vmm_ras import arm64
 from vmm_ras.effects import Decided, Dropped, Effect, OwnMemory, Posted, Queued
-from vmm_ras.errors import InputError, RasError
+from vmm_ras.errors import HostError, InputError, RasError
 from vmm_ras.events import Code, HostSignal, Proceed, Replaced, TellRecord, TellSdei, TellSea, TellSerror
 from vmm_ras.qmp import arguments as a
 from vmm_ras.qmp import qom
@@ -301,13 +301,14 @@ def _memory_replaced(all_: Commands, given: a.MemoryReplaced) -> Any:
 @_command("query-vms")
 def _query_vms(all_: Commands, _: a.Arguments) -> Any:
     """The VMs."""
-    return [
-        {
-            "name": m.name, "vcpus": m.vcpus, "guest": m.notifier.guest.name,
-            "status": getattr(m, "status", "running"),
-        }
-        for m in all_.machines.values()
-    ]  # fmt: skip
+    found = []
+    for m in all_.machines.values():
+        known = {"name": m.name, "vcpus": m.vcpus, "status": getattr(m, "status", "running")}
+        try:
+            found.append(known | {"guest": m.notifier.guest.name})
+        except HostError:  # it does not run, and has no core
+            found.append(known)
+    return found
 
 
 @_command("vm-add", a.VmAdd)
