@@ -19,7 +19,7 @@ few = settings(max_examples=max(20, settings.default.max_examples // 2))
 
 
 def seeds(guid):
-    """Bodies of this type that kernels were given."""
+    """Bodies of this type that kernels or libcper were given."""
     found = []
     for path in sorted((LINUX / "sections").glob("*.json")):
         blocks_ = (StatusBlock.decode(bytes.fromhex(v["block"])) for v in json.loads(path.read_text()).values())
@@ -27,7 +27,8 @@ def seeds(guid):
     for name in blocks():
         if name.startswith("mem-"):
             found += [e.body for e in StatusBlock.decode(raw(name)).entries if e.header.section_type == guid]
-    return found
+    libcper = json.loads((LINUX.parent / "libcper" / "arm_ras_nvidia.json").read_text()).values()
+    return found + [bytes.fromhex(v["body"]) for v in libcper if v["section_type"] == str(guid)]
 
 
 def bodies(guid):
