@@ -150,7 +150,7 @@ def _put(
     core.guest = guest
     core.plain_esr.clear()
     return Arrival(
-        holes(core),
+        _merged(((first, count) for first, count, _, _ in value["poison"]), core),
         tuple(effects),
         tuple(vcpus),
         None if lines is None else lines.model_dump(),
@@ -161,15 +161,24 @@ def _put(
 
 def holes(core: Notifier) -> tuple[tuple[int, int], ...]:
     """(gpa, size) of all guest memory that is lost: told or not, or consumed by a vCPU that is still to be stopped."""
+    return _merged(((first, count) for first, count, _, _ in core.poison.runs()), core)
+
+
+def _merged(runs: Iterable[tuple[int, int]], core: Notifier) -> tuple[tuple[int, int], ...]:
+    """Runs of lost pages, and what vCPUs consumed, as holes."""
     shift = core.page_shift
-    ranges = [(first << shift, first + count << shift) for first, count, _, _ in core.poison.runs()]
+    ranges = [(first << shift, first + count << shift) for first, count in runs]
     for abort in core.aborts.values():
         if abort.first >= 0:
             ranges.append((abort.start << shift, abort.start + abort.pages << shift))
+    if not ranges:
+        return ()
     out: list[tuple[int, int]] = []
+    first, end = min(ranges)
     for low, high in sorted(ranges):
-        if out and low <= out[-1][1]:
-            out[-1] = out[-1][0], max(out[-1][1], high)
-        else:
-            out.append((low, high))
-    return tuple((low, high - low) for low, high in out)
+        if low > end:
+            out.append((first, end - first))
+            first, end = low, high
+        elif high > end:
+            end = high
+    return (*out, (first, end - first))

@@ -207,16 +207,16 @@ def take(core: Notifier, placed: Iterable[PlacedSource], now: float) -> list[Par
 
 def read(part: Part) -> Any:
     """What a part holds; ``core`` and its like as plain values, the others as their models.  Raises SnapshotError."""
-    try:
-        value = orjson.loads(part.body)
-    except ValueError as error:
-        raise SnapshotError(f"snapshot: part {part.name!r}: {error}") from None
     model = _MODELS.get(part.name)
     if model is not None:
         try:
             return model.model_validate_json(part.body)
         except ValidationError as error:
             raise SnapshotError(f"snapshot: part {part.name!r}: {_first(error)}") from None
+    try:
+        value = orjson.loads(part.body)
+    except ValueError as error:
+        raise SnapshotError(f"snapshot: part {part.name!r}: {error}") from None
     if part.name == "effects":
         return value
     if not isinstance(value, dict):
