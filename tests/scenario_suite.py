@@ -161,14 +161,15 @@ def sea() -> Iterator[tuple[str, list[Line]]]:
             SETTLE, expect(page="a", signal=signal, offlined=False), ALIVE,
         ]  # fmt: skip
     yield "bare-fsc-0x14", [
-        head("an SEA on a table walk without a record"), page("a", "reader"), bare("a", "0x92000014"), SETTLE,
-        expect(page="a", signal="BUS_OBJERR", offlined=False),
+        head("an SEA on a table walk without a record: the process is killed"), page("a", "reader"), bare("a", "0x92000014"), SETTLE,
+        expect(page="a", signal="killed", offlined=False),
     ]  # fmt: skip
-    yield "second-source", [
-        head("the record lies in the second SEA source: every SEA reads them all", "walks_all_sea_sources"),
-        page("a", "reader", vcpu=1), record("sea:1", block(memory("a")), page="a"), SETTLE, taken("sea:1"),
-        expect(page="a", offlined=True, signal="BUS_MCEERR_AR"),
-    ]  # fmt: skip
+    for source, vcpu in (("sea:1", 0), ("sea", 1)):
+        yield f"source-{source.replace(':', '-')}-vcpu{vcpu}", [
+            head(f"the record lies in source {source}, and vCPU {vcpu} takes the SEA: every SEA reads them all", "walks_all_sea_sources"),
+            page("a", "reader", vcpu=vcpu), record(source, block(memory("a")), page="a"), SETTLE, taken(source),
+            expect(page="a", offlined=True, signal="BUS_MCEERR_AR"),
+        ]  # fmt: skip
     yield "other-page-nobody", [
         head("an SEA's record names a page of nobody: it is taken out, and the process goes on", "sea_unrecovered"),
         page("a", "reader", vcpu=1), page("b", "nobody"), record("sea", block(memory("b")), page="a"), SETTLE,
@@ -343,7 +344,7 @@ def malformed() -> Iterator[tuple[str, list[Line]]]:
     yield "sea-data-length", [
         head("an SEA whose record cannot be read"), page("a", "reader", vcpu=1),
         record("sea", block(memory("a")), patch={"0xc": "97000000"}, page="a"), SETTLE, taken("sea"),
-        expect(page="a", offlined=False), ALIVE,
+        expect(page="a", offlined=False, signal="BUS_OBJERR"), ALIVE,
     ]  # fmt: skip
     yield "gsiv-empty", [
         head("a block without entries"), page("a", "early"),

@@ -1,7 +1,7 @@
 """pytest plugin: firmware-first policies as unit tests (``docs/testing-policies.md``).
 
-Fixtures: ``machine`` (a VM to which things happen), ``guest`` (what its guest does), ``policy`` (override it) and
-``trace`` (replay a recorded trace).  ``@pytest.mark.machine(...)`` describes the machine.  Nothing else of vmm-ras is
+Fixtures: ``machine`` (a VM to which things happen), ``guest`` (what its guest does), ``policy`` (override it),
+``trace`` (replay a recorded trace) and ``scenario`` (play a scenario file); a file ``*.scenario.jsonl`` is a test.  ``@pytest.mark.machine(...)`` describes the machine.  Nothing else of vmm-ras is
 imported before a test asks for it.
 """
 
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from vmm_ras.policy import Policy
     from vmm_ras.rows import Row, Summary
     from vmm_ras.scenario import Guest, Machine, ModelRunner, Verdict
+    from vmm_ras.scenario.play import Result
 
 MARK = (
     "machine(preset, guest, policy, page_size, vcpus, ram, sdei, style): the VM of the test: error sources, guest "
@@ -31,6 +32,7 @@ _OPTIONS = {
     "page_size": "guest page size, likewise: 4K, 16K or 64K",
     "vcpus": "number of vCPUs, likewise",
 }
+SCENARIO = ".scenario.jsonl"
 _LONGEST = 400
 """Lines of a timeline that a report shows."""
 _TOLD = pytest.StashKey[list["Callable[[], str]"]]()
@@ -47,6 +49,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line("markers", MARK)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
+    """A scenario file (``*.scenario.jsonl``) is a test."""
+    if not file_path.name.endswith(SCENARIO):
+        return None
+    return ScenarioFile.from_parent(parent, path=file_path)
+
+
+class ScenarioFile(pytest.File):
+    """A scenario file."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """One test: the scenario on the model, its guest being that of ``--ras-guest``."""
+        yield ScenarioItem.from_parent(self, name=self.path.name.removesuffix(SCENARIO))
+
+
+class ScenarioItem(pytest.Item):
+    """What is expected must be so."""
+
+    def runtest(self) -> None:
+        """Play it."""
+        played = _played(self.path, self.config.getoption("ras_guest") or "linux")
+        self.stash.setdefault(_TOLD, []).append(lambda: played.timeline)
+        if played.failed:
+            _fail("\n".join(f"{self.path.name}:{text}" for text in played.failed))
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where it is."""
+        return self.path, 0, f"scenario {self.name}"
 
 
 # -- fixtures --------------------------------------------------------------------------------------
@@ -91,6 +123,36 @@ def trace(request: pytest.FixtureRequest, policy: Policy | str | Path | None) ->
         return replayed
 
     return play
+
+
+@pytest.fixture
+def scenario(request: pytest.FixtureRequest) -> Callable[[str | Path], Result]:
+    """Play a scenario file on the model guest that marker and options name: ``scenario("sea.scenario.jsonl").failed``.
+
+    A relative path counts from the test's file, then from pytest's root folder.
+    """
+
+    def play(file: str | Path) -> Result:
+        played = _played(_path(request, file), _described(request).get("guest") or "linux")
+        _shown(request, lambda: played.timeline)
+        return played
+
+    return play
+
+
+def _played(path: Path, guest: str) -> Result:
+    from vmm_ras.errors import RasError
+    from vmm_ras.profiles import PROFILES
+    from vmm_ras.scenario.model_stage import ModelStage
+    from vmm_ras.scenario.play import play
+    from vmm_ras.traces import script
+
+    if guest not in PROFILES:
+        _fail(f"guest {guest!r}: expected one of {', '.join(PROFILES)}")
+    try:
+        return play(script.read(path.read_bytes(), str(path)), ModelStage(guest))
+    except (RasError, OSError) as error:
+        _fail(str(error))
 
 
 class Replayed:

@@ -44,7 +44,7 @@ class Stub:
         if self.levels:
             self.vcpus[0]["cpsr"] = self.levels.pop(0)
 
-    def resume(self):
+    def resume(self, vcpu=None):
         assert not self.running
         self.running = True
 

@@ -87,7 +87,7 @@ def _model(scenarios: list[Script], guest: str) -> Iterator[Result]:
 
 
 def _qemu(scenarios: list[Script], kernel: str, evidence: Path | None) -> Iterator[Result]:
-    from vmm_ras.lab import conformance
+    from vmm_ras.lab.conformance import run as conform
     from vmm_ras.lab.guest_packages import SERIES, GuestPackages
 
     if kernel not in SERIES:
@@ -97,7 +97,7 @@ def _qemu(scenarios: list[Script], kernel: str, evidence: Path | None) -> Iterat
     for scenario in scenarios:
         if scenario.head.model_only:
             print(f"{scenario.name}: not on a real guest: {scenario.head.model_only}", file=sys.stderr)
-    return (row.result for row in conformance.run(lab, real, evidence))
+    return (row.result for row in conform(lab, real, evidence))
 
 
 def _say(result: Result, quiet: bool) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from vmm_ras.profiles import GuestProfile
 
 KILLED, NONE = "killed", "none"
+_WALKS = frozenset({*range(0x13, 0x18), *range(0x1B, 0x20)})
+"""Fault status codes of an abort on a translation table walk: the process is killed."""
 
 
 @dataclass
@@ -28,9 +30,9 @@ class Process:
         if self.signal == NONE:
             self.signal = code if self.handles else KILLED
 
-    def aborted(self, outcome: str, lost: bool, profile: GuestProfile) -> None:
+    def aborted(self, outcome: str, lost: bool, esr: int, profile: GuestProfile) -> None:
         """It took an abort, and the guest did ``outcome`` about it; ``lost``: its own page is out of use now."""
-        if outcome == "oops":
+        if outcome == "oops" or (outcome == "objerr" and esr & 0x3F in _WALKS):
             self.signal = KILLED
         elif outcome == "objerr":
             self._gets("BUS_OBJERR")

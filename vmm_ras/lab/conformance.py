@@ -1,17 +1,18 @@
 """Scenario files on the model and on a real Linux, side by side: whoever of them ends otherwise is told apart.
 
-Scenarios share a boot as long as the guest lives; those in which it panics, by the model's word, come last, with a boot
-of their own each.  A scenario that fails leaves a folder: what the console printed, what the monitor was asked, the
-blocks, and the report.
+Scenarios share a boot as long as the guest lives.  Those in which it panics, by the model's word, come last, with a
+boot of their own each.  A scenario that fails leaves a folder: what the console printed, what the monitor was asked,
+the blocks, and the report.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vmm_ras.effects import Posted
 from vmm_ras.io.qemu.calls import sites
@@ -24,6 +25,7 @@ from vmm_ras.lab.script_stage import VCPUS, QemuStage, firmware
 from vmm_ras.profiles import PROFILES
 from vmm_ras.scenario.model_stage import ModelStage
 from vmm_ras.scenario.play import Result, Seen, play
+from vmm_ras.traces import script
 from vmm_ras.traces.script import Script
 
 APPEND = "nokaslr loglevel=1"
@@ -43,7 +45,7 @@ class Row(NamedTuple):
 
 
 class Boot:
-    """One guest, booted when it is first needed."""
+    """One guest, booted when it is first needed, and again where it died."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.built = lab, firmware()
@@ -99,7 +101,7 @@ def _one(boot: Boot, scenario: Script, model: Result, evidence: Path | None) -> 
         seen, timeline, alive = real.seen, real.timeline, real.seen.alive
     except Failure as error:
         failed.append(f"kernel: {error}")
-        seen, timeline, alive = Seen({}, {}, False), f"{error.detail}", False
+        seen, timeline, alive = Seen({}, {}, False), f"{stage.words()}\n{error.detail}", False
     result = Result(scenario, stage.guest, tuple(failed), seen, timeline)
     folder = None
     if failed and evidence is not None:
@@ -134,14 +136,17 @@ def key(name: str) -> str:
     return f"{path.parent.name}/{path.name.partition('.')[0]}"
 
 
-def observed(lab: Lab, boot: Boot, rows: Sequence[Row]) -> str:
-    """What a kernel did, as JSON, a line per scenario."""
+def observed(lab: Lab, boot: Boot, rows: Sequence[Row], before: dict[str, Any] | None = None) -> str:
+    """What a kernel did, as JSON, a line per scenario; ``before``: what it did in those that were not played now."""
     about = {
         "kernel": lab.kernel.version, "release": boot.release, "qemu": boot.version, "boots": boot.boots,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "seconds": round(sum(row.seconds for row in rows)),
     }  # fmt: skip
-    lines = {
+    if before:
+        about |= {name: before["about"][name] + about[name] for name in ("boots", "seconds")}
+    lines = dict(before["scenarios"]) if before else {}
+    lines |= {
         key(row.result.scenario.name): {"failed": list(row.result.failed), "seen": row.result.seen.plain()}
         for row in rows
     }
@@ -149,4 +154,33 @@ def observed(lab: Lab, boot: Boot, rows: Sequence[Row]) -> str:
     return f'{{\n "about": {json.dumps(about)},\n "scenarios": {{\n{body}\n }}\n}}\n'
 
 
-__all__ = ["Boot", "Row", "key", "observed", "run"]
+def series_of(
+    lab: Lab, folder: Path, only: str, out: Path | None, evidence: Path, verbose: bool, say: Callable[[str], object]
+) -> bool:
+    """Play the scenarios of a folder on one kernel; whether all ended as on the model.  Raises LabError, InputError."""
+    paths = sorted(folder.rglob("*.scenario.jsonl")) if folder.is_dir() else [folder]
+    found = [script.read(path.read_bytes(), str(path)) for path in paths if re.search(only, key(str(path)))]
+    boot, start, rows = Boot(lab), time.monotonic(), list[Row]()
+    for row in run(lab, [s for s in found if not s.head.model_only], evidence, boot):
+        rows.append(row)
+        name = key(row.result.scenario.name)
+        for text in row.result.failed:
+            say(f"conformance: Linux {lab.kernel.series}: {name}: {text}")
+        if row.evidence is not None:
+            say(f"conformance: Linux {lab.kernel.series}: {name}: see {row.evidence}")
+        elif verbose:
+            say(f"conformance: Linux {lab.kernel.series}: {name}: passed in {row.seconds:.1f} s")
+    bad = sum(bool(row.result.failed) for row in rows)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"linux-{lab.kernel.series}.json"
+        before = json.loads(path.read_text()) if only and path.exists() else {}
+        path.write_text(observed(lab, boot, rows, before))
+    say(
+        f"conformance: Linux {lab.kernel.version}: {len(rows) - bad} of {len(rows)} scenarios end as on the model, "
+        f"{boot.boots} boots, {time.monotonic() - start:.0f} s"
+    )
+    return not bad
+
+
+__all__ = ["Boot", "Row", "key", "observed", "run", "series_of"]

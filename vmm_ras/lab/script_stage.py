@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from acpi.firmware import Firmware, build
@@ -42,7 +43,7 @@ FREE, APART = 0x0A00_0000, 0x1_0000
 HWPOISON = 1 << 19
 """KPF_HWPOISON (``include/uapi/linux/kernel-page-flags.h``)."""
 SYSTEM_CALL = "__arm64_sys_nanosleep"
-SECONDS = 20.0
+SECONDS = 40.0
 GRACE, PATIENCE = 0.25, 4.0
 """Seconds that the guest has to do what nobody predicts, and what the model predicts."""
 _FLAGS = {"reader": "h", "early": "he", "idle": "hi", "unhandled": ""}
@@ -54,8 +55,6 @@ def firmware() -> Firmware:
     """Tables with the error sources of ``PRESET``."""
     base = with_sources(describe("minimal-vmm", memory=MEMORY, vcpus=VCPUS), *PRESETS[PRESET].sources)
     machine = virt_machine(MEMORY, VCPUS, gic=3, event_device=EventDevice(GPIO_GSIV))
-    from dataclasses import replace
-
     return build(replace(base, machine=machine, sdei=True))
 
 
@@ -95,7 +94,7 @@ class QemuStage:
             raise Failure("the log does not say where the RSDP is", self.log[-3000:])
         tables = find_tables(self.ram.read, int(found.group(1), 16))
         self.sources = find_sources(self.ram.read, tables["HEST"][1])
-        symbol = self.run(f"grep -w {SYSTEM_CALL} /proc/kallsyms")
+        symbol = self.run(f"grep -m 1 -w {SYSTEM_CALL} /proc/kallsyms")
         self._system_call = int(symbol.split()[0], 16)
         return release
 
@@ -202,11 +201,14 @@ class QemuStage:
 
     def timeline(self) -> str:
         """What happened, in words, and the kernel's own."""
-        self._note()
-        words = list(journal.lines(self.journal, self.place))
         if not self._panic():
             self._dmesg()
-        return "\n".join([*words, *self.log[self._start_log :].splitlines()[-60:]])
+        return "\n".join([self.words(), *self.log[self._start_log :].splitlines()[-60:]])
+
+    def words(self) -> str:
+        """What happened, without asking the guest."""
+        self._note()
+        return "\n".join(journal.lines(self.journal, self.place))
 
     # -- the guest ------------------------------------------------------------------------------
 

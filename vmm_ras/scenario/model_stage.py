@@ -42,7 +42,7 @@ class ModelStage:
             if page.owned
         }  # fmt: skip
         self._runs: dict[int, str] = {}
-        self._at, self._vcpu = 0, 0
+        self._at, self._vcpu, self._esr = 0, 0, 0
         self._failures = 0
         self._reported: set[str] = set()
 
@@ -74,7 +74,7 @@ class ModelStage:
         journal = self.runner.journal
         for _, what in journal[self._at :]:
             if isinstance(what, InjectSea):
-                self._vcpu = what.vcpu
+                self._vcpu, self._esr = what.vcpu, what.esr
             elif isinstance(what, Action):
                 self._act(what)
         self._at = len(journal)
@@ -85,7 +85,7 @@ class ModelStage:
         if by_abort and self._vcpu in self._runs:
             name = self._runs[self._vcpu]
             lost = action.outcome == "offlined" and self.runner.offlined(self.gpas[name])
-            self.processes[name].aborted(action.outcome, lost, self._profile)
+            self.processes[name].aborted(action.outcome, lost, self._esr, self._profile)
         self._report(action)
         if action.outcome == "offlined":
             for process in self.processes.values():

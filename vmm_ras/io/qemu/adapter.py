@@ -79,6 +79,23 @@ class QemuGuest:
 
         return self._trap(pc, 0, seconds, ours, f"for a process that holds {va:#x}")
 
+    def trap_user(self, vcpu: int, physical: Callable[[int, int], int], seconds: float = 20) -> int:
+        """Stop the guest while the vCPU runs a program, whichever that is; its pc.
+
+        ``physical``: (virtual address, vCPU) to the guest physical one.  Raises Failure.
+        """
+        debugger, deadline = self.qemu.debugger, Deadline(seconds, f"vCPU {vcpu} runs no program")
+        while True:
+            self.stand_still()
+            debugger.select(vcpu)
+            if not debugger.read("cpsr") & PSTATE_M:
+                pc = debugger.read("pc")
+                self._running, self._trapped[vcpu] = False, physical(pc, vcpu)
+                return pc
+            debugger.resume()
+            deadline.check()
+            time.sleep(0.003)
+
     def _trap(self, pc: int, text: int, seconds: float, ours: Callable[[], bool], who: str) -> int:
         debugger, deadline = self.qemu.debugger, Deadline(seconds, f"nobody comes to {pc:#x} {who}")
         self.stand_still()
@@ -227,7 +244,7 @@ class QemuGuest:
         elif isinstance(e, PollAck):
             return AckRead(e.id, e.source_id, int.from_bytes(ram.read(e.gpa, e.size), "little"))
         elif isinstance(e, Stop):
-            if self._running:
+            if e.vcpu not in self._trapped:
                 self._interrupt(e.vcpu)
             self._select(e.vcpu)
             return Stopped(e.vcpu, inject.state(self.qemu.debugger))
@@ -255,16 +272,22 @@ class QemuGuest:
         return None
 
     def _interrupt(self, vcpu: int) -> None:
-        """Stop the guest while the vCPU is in the kernel: the debugger cannot take it there.  Raises GuestError."""
-        debugger = self.qemu.debugger
+        """Stop the vCPU while it is in the kernel: the debugger cannot take it there.  Raises GuestError.
+
+        Where others stand still for what they are told, only this one runs until then.
+        """
+        debugger, only = self.qemu.debugger, None if self._running else vcpu
         for _ in range(MAX_STOPS):
-            debugger.interrupt()
+            if self._running:
+                debugger.interrupt()
             debugger.select(vcpu)
             if debugger.read("cpsr") & PSTATE_M:
                 self._running, self._trapped[vcpu] = False, 0
                 return
-            debugger.resume()
+            debugger.resume(only)
             time.sleep(0.005)
+            if only is not None:
+                debugger.interrupt()
         raise GuestError(f"vCPU {vcpu} was never seen in the kernel")
 
     def _select(self, vcpu: int) -> int:

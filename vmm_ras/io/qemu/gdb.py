@@ -115,14 +115,19 @@ class Debugger:
 
     # -- running -----------------------------------------------------------------------
 
-    def resume(self) -> None:
-        """Let all vCPUs run."""
-        self._channel.send(frame(b"vCont;c"))
+    def resume(self, vcpu: int | None = None) -> None:
+        """Let all vCPUs run, or only this one."""
+        self._channel.send(frame(b"vCont;c" if vcpu is None else b"vCont;c:p1.%x" % (vcpu + 1)))
 
     def interrupt(self) -> int:
         """Stop all vCPUs; the one that the stub names."""
         self._channel.send(b"\x03")
         return self.wait(10, "a stop")
+
+    def detach(self) -> None:
+        """Stop all vCPUs, forget every breakpoint, and let the guest go on without us."""
+        self.interrupt()
+        self.ask("D;1")
 
     def wait(self, seconds: float, what: str) -> int:
         """The vCPU that stopped."""

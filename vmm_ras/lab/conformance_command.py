@@ -1,0 +1,49 @@
+"""``python -m vmm_ras.lab conformance``.  Exit codes: 0 all ended alike, 1 not, 2 usage, 3 the host lacks something."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def conformance(
+    kernel: Annotated[
+        list[str] | None, typer.Option(metavar="SERIES", help="6.1, 6.12 or 7.2; repeatable.  Default: all.")
+    ] = None,
+    scenarios: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Scenario files.")] = Path("fixtures/scenarios"),
+    only: Annotated[str, typer.Option(metavar="REGEX", help="Of their names: those that hold this.")] = "",
+    observed: Annotated[Path | None, typer.Option(metavar="DIR", help="Write what each kernel did here.")] = None,
+    evidence: Annotated[Path, typer.Option(metavar="DIR", help="Where a failure leaves its logs and blocks.")] = Path(
+        "out/conformance"
+    ),
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print every scenario.")] = False,
+) -> None:
+    """Play scenario files on Debian's kernels and on the model, and demand that both end alike."""
+    from vmm_ras.errors import RasError
+    from vmm_ras.lab.conformance import series_of
+    from vmm_ras.lab.errors import LabError, Unavailable
+    from vmm_ras.lab.guest_packages import SERIES, GuestPackages
+    from vmm_ras.lab.qemu import end_on_signals
+
+    end_on_signals()
+    code = 0
+    try:
+        packages = GuestPackages(say=lambda line: typer.echo(f"conformance: {line}"))
+        for series in kernel or SERIES:
+            if not series_of(packages.prepare(series), scenarios, only, observed, evidence, verbose, typer.echo):
+                code = 1
+    except RasError as error:
+        code = 3 if isinstance(error, Unavailable) else 1
+        typer.echo(f"conformance: {'not possible here' if code != 1 else 'FAILED'}: {error}", err=True)
+        if verbose and isinstance(error, LabError):
+            typer.echo(error.detail, err=True)
+    except OSError as error:
+        code = 3
+        typer.echo(f"conformance: not possible here: {error}", err=True)
+    except KeyboardInterrupt:
+        code = 130
+        typer.echo("conformance: interrupted", err=True)
+    sys.exit(code)
