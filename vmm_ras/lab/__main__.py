@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from vmm_ras.lab.linux_kvm_command import linux_kvm
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Real Linux guests under QEMU's emulation.  Exit codes: 0 passed, 1 failed, 3 the host lacks something.",
@@ -64,6 +66,8 @@ def smoke(
         typer.echo("smoke: interrupted", err=True)
     sys.exit(code)
 
+
+app.command()(linux_kvm)
 
 if __name__ == "__main__":
     app()

@@ -81,7 +81,7 @@ def _play(
         kind, _, text = line.partition(" ")
         if kind == "MOMENT":
             values = json.loads(text)
-            said(values.pop("what"), values)
+            said(values.pop("moment"), values)
         elif kind in {"REPORT", "FAILED"}:
             found[kind] = json.loads(text)
 
