@@ -77,12 +77,16 @@ def record(core: Notifier, event: TellRecord, now: float) -> list[Effect]:
 
 
 def kick(core: Notifier, now: float, out: list[Effect]) -> None:
-    """Publish the records whose source is free; those of one source keep their order."""
-    if all(not s.free and not s.state.broken for s in core.sources.values()):
+    """Publish the records whose source is free; those that were given the same one keep their order."""
+    if len(core.busy) == len(core.sources):
         return
     inbox, queue = core.inbox, _queue(core, out)
     left: deque[TellRecord] = deque()
+    waits: set[int | None] = set()
     for event in inbox.records:
+        if event.source_id in waits:
+            left.append(event)
+            continue
         sources = _sources(core, event, queue)
         source = next((s for s in sources if _takes(core, s, event, queue, now)), None)
         if source is not None:
@@ -91,6 +95,7 @@ def kick(core: Notifier, now: float, out: list[Effect]) -> None:
             inbox.drop(core, "record", "; ".join(s.state.broken for s in sources) or "no source", out)
         else:
             left.append(event)
+            waits.add(event.source_id)
     inbox.records = left
 
 
@@ -125,6 +130,8 @@ def _post(core: Notifier, source: ErrorSource, event: TellRecord, queue: int, no
     core.busy[source.placed.source_id] = source
     core.inbox.told += 1
     found.notify(core, source, out)
+    if source.way in {"gsiv", "gpio"}:
+        out.append(source.look(core.next_id()))
     vcpu = source.state.vcpu
     out.append(Posted(core.next_id(), source.placed.source_id, source.way, vcpu, None, (), event.block, rule.name))
 
