@@ -19,7 +19,7 @@ from typing import Any, Literal
 from acpi.image import PlacedSource
 from cper.common import Severity
 from vmm_ras import answers, consumed, found, inbox
-from vmm_ras.arm64 import PSTATE_A
+from vmm_ras.arm64 import PSTATE_A, U64
 from vmm_ras.consumed import Abort
 from vmm_ras.deciding import Decider, Hook, Lost, View, never
 from vmm_ras.delivery import bind, check_syndrome
@@ -33,6 +33,7 @@ from vmm_ras.effects import (
     Stop,
     Undelivered,
 )
+from vmm_ras.errata import Pool
 from vmm_ras.events import (
     AckRead,
     Code,
@@ -135,6 +136,8 @@ class Notifier:
             self.history = History(max(rates, default=0) if hook is None else HOOK_EVENTS)
         self._asks_open = hook is not None or bool(inputs & {"open", "closed"})
         self._promotes = hook is not None or any(r.action == "consumed" for r in self.rules)
+        self.pool: Pool | None = None
+        """CPUs that the guest may run on: what its calls DISCOVER_IMPL_VER and DISCOVER_IMPL_CPUS are answered by."""
         self.plain_esr: dict[tuple[int, int], int] = {}
         self._cache: dict[tuple[Code, int | None, int], int] = {}
         self.inbox = inbox.Inbox()
@@ -425,11 +428,17 @@ class Notifier:
         self.done = event.effect
         return []
 
-    # -- SDEI calls ------------------------------------------------------------------
+    # -- calls of the guest ------------------------------------------------------------------
 
     def _call(self, event: GuestCall, now: float) -> list[Effect]:
         vcpu, function, args, state = event
         out: list[Effect] = []
+        known = None if self.pool is None else self.pool.answer(function, args)
+        if known is not None:
+            x = tuple(value & U64 for value in known)
+            out.append(SetRegisters(self.next_id(), None, vcpu, x, state.pc, state.pstate))
+            self.leave(vcpu, state._replace(x=x + state.x[len(x) :]), False, out)
+            return out
         result = self.sdei.call(vcpu, function, args, state)
         r = result.registers
         if r is not None:

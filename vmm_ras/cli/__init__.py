@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from vmm_ras.cli import acpi, cper, hest, lab, policy, qemu_migration, scenario, snapshot, trace
+from vmm_ras.cli import acpi, compat, cper, hest, host, lab, policy, qemu_migration, scenario, snapshot, trace
 from vmm_ras.cli.common import OPTIONS
 from vmm_ras.cli.compare import compare
 from vmm_ras.cli.inject import inject
@@ -26,9 +26,11 @@ app.command()(compare)
 app.command()(serve)
 app.command()(inject)
 app.add_typer(acpi.app, name="acpi")
+app.add_typer(compat.app, name="compat")
 app.add_typer(cper.app, name="cper")
 app.add_typer(hest.app, name="hest")
 app.add_typer(lab.app, name="lab")
+app.add_typer(host.app, name="host")
 app.add_typer(policy.app, name="policy")
 app.add_typer(qemu_migration.app, name="qemu-migration")
 app.add_typer(scenario.app, name="scenario")

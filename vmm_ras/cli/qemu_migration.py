@@ -48,6 +48,25 @@ def show(file: Annotated[Path, typer.Argument(help="What `migrate` wrote.")], js
             data.close()
 
 
+def registers_of(file: Path) -> dict[int, int]:
+    """System registers of the first vCPU in a stream.  Raises InputError."""
+    from vmm_ras.errors import InputError
+    from vmm_ras.qemu_migration.state import ras_state
+    from vmm_ras.qemu_migration.stream import read_migration
+
+    data = _mapped(file)
+    try:
+        cpus = ras_state(read_migration(data)).cpus
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    finally:
+        if isinstance(data, mmap.mmap):
+            data.close()
+    if not cpus:
+        raise InputError(f"{file}: the stream has no arm64 vCPU")
+    return cpus[0].registers
+
+
 def _mapped(file: Path) -> Buffer:
     """The file's bytes; only those that are looked at come into memory.  Raises InputError."""
     from vmm_ras.cli.common import read_bytes
