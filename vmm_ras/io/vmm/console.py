@@ -34,12 +34,14 @@ class Console:
         self._printed = bytearray()
         self._typed = bytearray()
         self._lock = threading.Lock()
-        self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._open, self._escaped = True, False
+        self._wake = self._waker = -1
+        self._open = self._escaped = False
         self._thread = threading.Thread(target=self._carry, name="console", daemon=True)
 
     def start(self) -> None:
         """Begin to carry."""
+        self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._open = True
         self._thread.start()
 
     def print(self, data: bytes) -> None:
@@ -66,15 +68,17 @@ class Console:
         if self._open:
             self._open = False
             self._nudge()
-            if self._thread.is_alive() and self._thread is not threading.current_thread():
-                self._thread.join(5)
+            if self._thread is not threading.current_thread():
+                self._thread.join()
             self._flush()
-            os.close(self._wake)
-            os.close(self._waker)
+            wake, waker, self._wake, self._waker = self._wake, self._waker, -1, -1
+            os.close(wake)
+            os.close(waker)
 
     def _nudge(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._waker, b"!")
+        if self._waker >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._waker, b"!")
 
     def _carry(self) -> None:
         while self._open:
