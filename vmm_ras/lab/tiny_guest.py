@@ -41,7 +41,7 @@ PAGES = RAM + (1 << 20)
 MMIO = 0x0900_0000
 BOOTED = 0x3C5
 """PSTATE: EL1h, everything masked."""
-SECONDS = 40.0
+SECONDS = 60.0
 INSTRUCTION = 4
 IMAGE = "tiny.bin"
 POLICY = """\
@@ -110,7 +110,7 @@ class _Desk:
         self.taken: list[list[int]] = []
         self.records: list[int] = []
         self.done = threading.Event()
-        self.begun = threading.Event()
+        self.begun, self.up = threading.Event(), threading.Event()
 
 
 def policy(sea: str = "", found: Sequence[str] = ("polled",)) -> Policy:
@@ -130,13 +130,18 @@ def lose_own() -> int:
 
 
 def _lose(address: int, size: int) -> None:
+    """By a child: the kernel may end whoever does it.  Raises Failure where nothing is lost."""
     child = os.fork()
     if child == 0:
+        code = 1
         try:
-            libc.madvise(address, size, MADV_HWPOISON)
+            libc.madvise(address & -4096, size, MADV_HWPOISON)
+            code = 0
         finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise Failure("madvise(MADV_HWPOISON) fails: CAP_SYS_ADMIN is needed, and CONFIG_MEMORY_FAILURE")
 
 
 def frame_number(ram: GuestRam, gpa: int) -> int | None:
@@ -174,7 +179,14 @@ class TinyGuest:
         )
         self.guest = KvmGuest(self.vm, self.ram, self.core, self._take, heard=self._heard, ended=self._over)
         if start:
-            self.guest.start()
+            self.start()
+
+    def start(self) -> None:
+        """Run the guest, and wait until every vCPU asks for a command.  Raises Failure."""
+        self.guest.start()
+        for vcpu, desk in enumerate(self.desks):
+            if not desk.up.wait(SECONDS):
+                raise Failure(f"vCPU {vcpu} does not come up; {self._where(vcpu)}")
 
     def boot(self) -> None:
         """Put code and tables into memory, and every vCPU at their begin."""
@@ -223,12 +235,9 @@ class TinyGuest:
         return self.finish(vcpu)
 
     def _where(self, vcpu: int) -> str:
-        """Of a vCPU that is lost: its last exit, and where it stands."""
+        """Of a vCPU that is lost."""
         thread = self.guest.vcpus[vcpu]
-        thread.kick()
-        threading.Event().wait(0.5)
-        pc = thread.vcpu.get(CORE["PC"])
-        return f"exit {thread.vcpu.reason}, PC {pc:#x}, out {thread.out}, asked {thread.asked}"
+        return f"exit {thread.vcpu.reason}, out {thread.out}, asked {thread.asked}"
 
     def poll(self, vcpu: int = 0) -> tuple[int, ...]:
         """The guest looks at its polled source: the addresses it found."""
@@ -266,7 +275,7 @@ class TinyGuest:
     # -- losing memory ------------------------------------------------------------------
 
     def lose(self, gpa: int, size: int = 4096) -> None:
-        """madvise(MADV_HWPOISON) of guest memory, by a child: the kernel may end whoever does it."""
+        """madvise(MADV_HWPOISON) of guest memory."""
         _lose(self.ram.hva + gpa - self.ram.gpa, size)
 
     # -- the VMM's side -----------------------------------------------------------------
@@ -314,6 +323,7 @@ class TinyGuest:
         if desk.busy:
             desk.busy = False
             desk.done.set()
+        desk.up.set()
         wanted, desk.wanted = desk.wanted, None
         if wanted is None:
             threading.Event().wait(0.002)  # it asks again and again

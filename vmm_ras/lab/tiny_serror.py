@@ -106,7 +106,7 @@ def moved(report: Report, kvm: Kvm) -> None:
                          f"{len(saved) - len(refused)} of {len(saved)} registers")  # fmt: skip
             target.set_events(VcpuEvents(serror_pending=1, serror_has_esr=1, serror_esr=events.serror or 0))
             report.equal(target.events().serror, iss, "it is pending there", f"{iss:#x}")
-            other.guest.start()
+            other.start()
             report.equal(other.do(Command.IDS).results[2], arm64.ISR_A, "ISR_EL1.A is set there")
             taken = other.do(Command.UNMASK, skip=0).taken
             report.equal([(t.vector, t.esr) for t in taken], [(SERROR, _esr(iss))], "it is taken there",
