@@ -32,6 +32,7 @@ from vmm_ras.kvm.siginfo import MADV_HWPOISON
 from vmm_ras.lab import console as shell
 from vmm_ras.lab import kernel_log
 from vmm_ras.lab.booted import BootedGuest
+from vmm_ras.lab.errors import LabError
 from vmm_ras.lab.kernel_log import Victim
 from vmm_ras.lab.report import Report
 from vmm_ras.policy import load_policy
@@ -475,7 +476,7 @@ def main() -> int:
             {
                 "error": str(error),
                 "detail": detail,
-                "host": isinstance(error, HostError) and not isinstance(error, Failure),
+                "host": isinstance(error, HostError) and not isinstance(error, LabError),
             },
         )
         return 1
