@@ -31,6 +31,7 @@ from cper.wire import Struct
 from cper.wire._construct import twin
 from tests.bench import floor
 from tests.bench.acpi import acpi
+from tests.bench.serve import serve
 from tests.bench.snapshot import snapshot
 from vmm_ras.default_policy import TEXT
 from vmm_ras.ledger import crc32c
@@ -209,7 +210,11 @@ def main() -> int:
     """Run it all; exit 1 if a structure is not three times quicker than construct, or a limit or ratio is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=("structures", "acpi", "snapshot", "replay", "policy", "cli"))
+    parser.add_argument("--only", choices=("structures", "acpi", "snapshot", "replay", "policy", "cli", "serve"))
+    parser.add_argument(
+        "--qemu", metavar="COMMAND", help="qemu-system-aarch64 of 10.2 or newer, to measure beside `serve`"
+    )
+    parser.add_argument("--firmware", metavar="FILE", help="its UEFI (QEMU_EFI.fd)")
     options = parser.parse_args()
     console = Console(width=140)
     good = True
@@ -219,6 +224,8 @@ def main() -> int:
         good = acpi(console) and good
     if options.only in {None, "snapshot"}:
         good = snapshot(console) and good
+    if options.only in {None, "serve"}:
+        good = serve(console, qemu=options.qemu, firmware=options.firmware) and good
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.jsonl"
         if options.only in {None, "replay"}:
