@@ -64,8 +64,9 @@ def inject(number: int) -> dict[str, Any]:
 
 def percentiles(seconds: list[float]) -> str:
     """Least, p50 and p99 in microseconds."""
-    ordered = sorted(seconds)
-    return f"least {ordered[0] * 1e6:,.0f} us, p50 {ordered[len(ordered) // 2] * 1e6:,.0f} us, p99 {ordered[len(ordered) * 99 // 100] * 1e6:,.0f} us"
+    ordered = [s * 1e6 for s in sorted(seconds)]
+    p50, p99 = ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
+    return f"least {ordered[0]:,.0f} us, p50 {p50:,.0f} us, p99 {p99:,.0f} us"
 
 
 def serve(console: Console, count: int = 2000, qemu: str | None = None, firmware: str | None = None) -> bool:
