@@ -55,9 +55,17 @@ bench: $(STAMP)  ## per-structure times beside construct, and a replay of a mill
 lab-smoke: $(STAMP)  ## boot Debian's kernels with our tables under emulation and tell them errors (needs Debian's apt)
 	@$(BIN)/python -m vmm_ras.lab smoke
 
-lab: $(STAMP)  ## the same, and write the reports of docs/lab
+lab: $(STAMP)  ## that, real KVM on an emulated arm64 host, and some scenarios; writes the reports of docs/lab (under 6 minutes)
 	@$(BIN)/python -m vmm_ras.lab smoke --report docs/lab
+	@$(BIN)/python -m vmm_ras.lab tiny --kernel 6.12 --report docs/lab
+	@$(BIN)/python -m vmm_ras.lab linux-kvm --report docs/lab
 	@$(BIN)/python -m vmm_ras.lab conformance --only '^(channel/.*-early|sea/(el|bare)|several/two|malformed/.*-data|sdei/)'
+
+.PHONY: lab-all
+lab-all: $(STAMP) conformance  ## every lane with every kernel (about an hour)
+	@$(BIN)/python -m vmm_ras.lab smoke --report docs/lab
+	@$(BIN)/python -m vmm_ras.lab tiny --report docs/lab
+	@$(BIN)/python -m vmm_ras.lab linux-kvm --all --report docs/lab
 
 .PHONY: conformance
 conformance: $(STAMP)  ## every scenario on Debian's kernels in QEMU and on the model; writes docs/conformance.md (about 20 minutes)
