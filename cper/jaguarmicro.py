@@ -131,7 +131,7 @@ def _frame(head: type[Struct]) -> c.Construct:
 
 
 @dataclass(frozen=True)
-class JaguarMicro(FramedSection[JaguarMicroCommon]):
+class _Section(FramedSection[JaguarMicroCommon]):
     """Base of the sections."""
 
     registers: tuple[JaguarMicroRegister, ...] = ()
@@ -141,35 +141,35 @@ class JaguarMicro(FramedSection[JaguarMicroCommon]):
 
 
 @dataclass(frozen=True)
-class JaguarMicroPor(JaguarMicro, guid="82d78ba3-fa14-407a-ba0e-f3ba8170013c"):
+class JaguarMicroPor(_Section, guid="82d78ba3-fa14-407a-ba0e-f3ba8170013c"):
     """RAS registers of a power-on reset domain (type 0)."""
 
     FRAME = _frame(JaguarMicroPorHead)
 
 
 @dataclass(frozen=True)
-class JaguarMicroSmmu(JaguarMicro, guid="f9723053-2558-49b1-b58a-1c1a82492a62"):
+class JaguarMicroSmmu(_Section, guid="f9723053-2558-49b1-b58a-1c1a82492a62"):
     """An SMMU (type 1)."""
 
     FRAME = _frame(JaguarMicroSmmuHead)
 
 
 @dataclass(frozen=True)
-class JaguarMicroHacSram(JaguarMicro, guid="2d31de54-3037-4f24-a283-f69ca1ec0b9a"):
+class JaguarMicroHacSram(_Section, guid="2d31de54-3037-4f24-a283-f69ca1ec0b9a"):
     """SRAM of the HAC (type 2)."""
 
     FRAME = _frame(JaguarMicroHacSramHead)
 
 
 @dataclass(frozen=True)
-class JaguarMicroCmn(JaguarMicro, guid="dac80d69-0a72-4eba-8114-148ee344af06"):
+class JaguarMicroCmn(_Section, guid="dac80d69-0a72-4eba-8114-148ee344af06"):
     """The mesh (type 5)."""
 
     FRAME = _frame(JaguarMicroCmnHead)
 
 
 @dataclass(frozen=True)
-class JaguarMicroGic(JaguarMicro, guid="746f06fe-405e-451f-8d09-02e802ed984a"):
+class JaguarMicroGic(_Section, guid="746f06fe-405e-451f-8d09-02e802ed984a"):
     """The interrupt controller (type 6)."""
 
     FRAME = _frame(JaguarMicroGicHead)

@@ -177,7 +177,10 @@ def _guid_dump(value: UUID) -> bytes:
     return value.bytes_le
 
 
-guid = Cell("16s", load=_guid_load, dump=_guid_dump, plain=str)
+_guid_text = lru_cache(maxsize=256)(str)
+
+
+guid = Cell("16s", load=_guid_load, dump=_guid_dump, plain=_guid_text)
 bcd = Cell(
     "B",
     load=lambda raw: (raw >> 4) * 10 + (raw & 15),
@@ -289,24 +292,30 @@ class OpenEnum(IntEnum):
 class OpenFlags(int):
     """A set of named bits that passes on the unnamed ones.  In JSON: a list of lower-case names, odd bits as a number.
 
-    Subclasses declare ``NAME = mask``; nothing is remembered about combinations.
+    Subclasses declare ``NAME = mask``; of combinations the last 256 are remembered.
     """
 
     names: ClassVar[dict[str, int]] = {}
+    names_of: ClassVar[Callable[[int], tuple[str | int, ...]]]
+    """What JSON holds of a number."""
 
     def __init_subclass__(cls) -> None:
         cls.names = {k: v for k, v in vars(cls).items() if isinstance(v, int) and k.isupper()}
         for name, mask in cls.names.items():
             setattr(cls, name, cls(mask))
+        cls.names_of = staticmethod(lru_cache(maxsize=256)(cls._names_of))
 
-    def __iter__(self) -> Iterator[str | int]:
-        left = int(self)
-        for name, mask in self.names.items():
+    @classmethod
+    def _names_of(cls, left: int) -> tuple[str | int, ...]:
+        found: list[str | int] = []
+        for name, mask in cls.names.items():
             if left & mask:
                 left &= ~mask
-                yield name.lower()
-        if left:
-            yield left
+                found.append(name.lower())
+        return (*found, left) if left else tuple(found)
+
+    def __iter__(self) -> Iterator[str | int]:
+        return iter(type(self).names_of(int(self)))
 
     @property
     def plain(self) -> list[str | int]:

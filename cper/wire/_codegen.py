@@ -48,6 +48,8 @@ def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
             names[f"word{index}"] = {int(m): m.plain for m in slot.kind}.get
         elif slot.kind is not None and issubclass(slot.kind, OpenFlags | bool):
             names[f"load{index}"] = slot.kind
+            if issubclass(slot.kind, OpenFlags):
+                names[f"names{index}"] = slot.kind.names_of
         if slot.const is not None:
             names[f"const{index}"] = slot.const
         field = cls.model_fields[slot.name]
@@ -122,7 +124,7 @@ def _decode(layout: Layout, plain: bool) -> str:
     for run in _runs(layout):
         out += [f"    {line}" for line in _read_run(layout, run, flags, into)]
     if plain:
-        out += ["    if odd:", "        residue = decode(data, offset).residue", "        if residue:"]
+        out += ["    if odd:", *(f"        {line}" for line in _residue(layout, flags, plain)), "        if residue:"]
         out += ["            out['residue'] = residue.hex()", "    return out"]
         return "\n".join(out)
     if not flags:
@@ -135,11 +137,34 @@ def _decode(layout: Layout, plain: bool) -> str:
         "    set___pydantic_extra__(self, None)",
         "    set___pydantic_private__(self, None)",
         "    if odd:",
-        f"        raw = bytes(data[offset:offset + {layout.size}])",
-        "        d['residue'] = CLASS._difference(raw, encode(self))",
+        *(f"        {line}" for line in _residue(layout, flags, plain)),
+        "        d['residue'] = residue",
         "    return self",
     ]
     return "\n".join(out)
+
+
+def _residue(layout: Layout, flags: str, plain: bool) -> list[str]:
+    """Lines that set ``residue``: the bits that no valid field claims, or what encoding makes of inexact ones."""
+    if not all(s.exact for s in layout.slots):
+        if plain:
+            return ["residue = decode(data, offset).residue"]
+        return [f"raw = bytes(data[offset:offset + {layout.size}])", "residue = CLASS._difference(raw, encode(self))"]
+    always, some = 0, []
+    if layout.flags is not None:
+        always = layout.known << 8 * layout.words[layout.flags][2]
+    for s in layout.slots:
+        claim = (s.mask << s.lo or (1 << 8 * layout.words[s.word][1].size) - 1) << 8 * s.offset
+        if s.flag:
+            some.append(f"if {flags} & {s.flag:#x}: claimed |= {claim:#x}")
+        else:
+            always |= claim
+    return [
+        f"claimed = {always:#x}",
+        *some,
+        f"residue = int.from_bytes(data[offset:offset + {layout.size}], 'little') & ~claimed",
+        f"residue = residue.to_bytes({layout.size}, 'little') if residue else None",
+    ]
 
 
 RUN = 3
@@ -242,7 +267,7 @@ def _read(i: int, s: Slot, value: str, indent: int, into: str) -> list[str]:
             lines += [f"f{i} = known{i}({value})", f"if f{i} is None: f{i} = load{i}({value})"]
             lines += [f"{target} = f{i}"] if into else []
     elif s.kind is not None and issubclass(s.kind, OpenFlags):
-        lines.append(f"{target} = load{i}({value}){'.plain' if plain else ''}")
+        lines.append(f"{target} = [*names{i}({value})]" if plain else f"{target} = load{i}({value})")
     elif s.kind is bool:
         lines.append(f"{target} = ({value}) != 0")
     elif s.kind is not None:  # a nested structure

@@ -185,7 +185,7 @@ def plain_readers():
     for module in modules():
         for name, thing in vars(module).items():
             own = getattr(thing, "__module__", None) == module.__name__ and not name.startswith("_")
-            if own and is_frame(thing) and hasattr(thing, "of_plain"):
+            if own and is_frame(thing) and inspect.ismethod(getattr(thing, "of_plain", None)):
                 found[name] = thing.of_plain
     return found
 
