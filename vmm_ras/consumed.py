@@ -54,14 +54,13 @@ def tell(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, 
     if what not in {"tell", "bare", "ignore"}:
         out.append(Escalate(core.next_id(), None, what, f"rule {rule.name}: vCPU {vcpu} consumed poison"))
         _hold(core, vcpu, state, abort, queue, now, out, f"rule {rule.name} asks for {what}")
-    gpa, size = max(abort.start, 0) << shift, abort.pages << shift
+    gpa, size = abort.start << shift if abort.start >= 0 else -1, abort.pages << shift
     core.last_id = id = core.last_id + 1
     out.append(new(Decided, (id, Code.AR, gpa, size, rule.name, "ignored" if what == "ignore" else what)))
     if rule.report != "never":
         first = rule.report == "first" and what == "tell"
         until = now + rule.report_ms / 1000 if first else None
-        at = abort.start << shift if abort.start >= 0 else -1
-        out.append(Report(core.next_id(), Code.AR, at, size, rule.name, until))
+        out.append(Report(core.next_id(), Code.AR, gpa, size, rule.name, until))
         if until is not None:
             reason = f"rule {rule.name} asks the host first"
             _keep(core, vcpu, state, abort._replace(queue=queue, asked=True), until, out, reason)

@@ -122,6 +122,7 @@ class Decided(NamedTuple):
     id: int
     code: Code
     gpa: int
+    """-1: not known."""
     size: int
     rule: str
     what: str

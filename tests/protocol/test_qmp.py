@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.machine import Machine
+from vmm_ras.effects import Decided, Escalate, OwnMemory, Release
+from vmm_ras.events import Code, GuestAbort, MemoryFault
+from vmm_ras.qmp.events import event_of
 from vmm_ras.qmp.json_reader import MAX_DEPTH, JsonReader, Malformed
 from vmm_ras.qmp.session import HIGH_WATER, Command, Session, State, state_table_markdown
+from vmm_ras.traces import open_trace
 
 CAPABILITIES = b'{"execute":"qmp_capabilities"}'
 ENOUGH = 64
@@ -255,6 +261,61 @@ def test_events_that_a_client_does_not_take_are_dropped_and_counted() -> None:
     session.notify("E", {}, 0.0)
 
     assert [m["data"] for m in said(session)] == [{"dropped": 2}, {}]
+
+
+def told(code: Code, what: str, gpa: int = 0x4000_1000) -> Any:
+    return event_of(Decided(1, code, gpa, 4096, "a-rule", what))
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "action"),
+    [
+        (Code.AR, "tell", "inject"), (Code.AO, "known", "inject"), (Code.AR, "bare", "inject"),
+        (Code.AO, "on-touch", "inject"), (Code.AO, "ignored", "ignore"), (Code.AR, "reset", "reset"),
+        (Code.AR, "stop", "fatal"), (Code.AO, "migrate", "ignore"),
+    ],
+)  # fmt: skip
+def test_memory_failure_in_qemus_words(code: Code, what: str, action: str) -> None:
+    name, data = told(code, what)
+
+    assert name == "MEMORY_FAILURE"
+    assert data == {
+        "recipient": "guest", "action": action, "flags": {"action-required": code is Code.AR, "recursive": False},
+        "gpa": 0x4000_1000, "size": 4096, "rule": "a-rule", "what": what,
+    }  # fmt: skip
+
+
+def test_an_event_says_no_address_that_nobody_knows() -> None:
+    assert "gpa" not in told(Code.AR, "bare", -1)[1]
+    m = Machine()
+    name, data = next(filter(None, map(event_of, m.receive(GuestAbort(1, 0x92000410)))))
+    assert (name, data["action"], "gpa" in data) == ("MEMORY_FAILURE", "inject", False)
+
+
+def test_a_log_of_events_is_a_trace() -> None:
+    session = ready()
+    session.notify(*told(Code.AO, "tell"), 1700000000.0)
+    log = bytes(session.outgoing)
+
+    with open_trace("-", stdin=BytesIO(log)) as entries:
+        ((_, at, item),) = list(entries)
+
+    assert (at, item) == (1700000000.0, MemoryFault(0x4000_1000, 4096, 1700000000.0))
+
+
+def test_the_vmms_own_memory_and_what_an_orchestrator_must_know() -> None:
+    own = event_of(OwnMemory(1, Code.AR, 0x7000, 12, 5))
+    assert own is not None
+    assert (own[1]["recipient"], own[1]["action"], own[1]["hva"], own[1]["size"]) == (
+        "hypervisor",
+        "fatal",
+        0x7000,
+        4096,
+    )
+    assert event_of(Escalate(1, 3, "report", "why")) == (
+        "RAS_ESCALATION", {"source": 3, "action": "report", "reason": "why"},
+    )  # fmt: skip
+    assert event_of(Release(1, 0)) is None
 
 
 def test_the_table_of_the_session_stands_in_the_documentation() -> None:

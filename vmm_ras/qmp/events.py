@@ -15,12 +15,14 @@ _OTHERS = {"ignored": "ignore", "reset": "reset"}
 def event_of(effect: Effect) -> tuple[str, dict[str, Any]] | None:
     """Name and data of the event that tells of an effect; None for those that nobody outside hears of.
 
-    MEMORY_FAILURE (QEMU's qapi/run-state.json) has ``gpa``, ``size`` in bytes, ``rule`` and ``what`` besides QEMU's
-    members, and for the VMM's own memory ``hva``.  RAS_REPORT and RAS_ESCALATION are for an orchestrator.
+    MEMORY_FAILURE (QEMU's qapi/run-state.json) has ``gpa``, ``size`` in bytes (where they are known), ``rule`` and
+    ``what`` besides QEMU's members, and for the VMM's own memory ``hva``.  RAS_REPORT and RAS_ESCALATION are for an
+    orchestrator.
     """
     if isinstance(effect, Decided):
-        place = {"gpa": effect.gpa, "size": effect.size, "rule": effect.rule, "what": effect.what}
-        return "MEMORY_FAILURE", _failure("guest", _action(effect), effect.code) | place
+        place = {"gpa": effect.gpa, "size": effect.size} if effect.gpa >= 0 else {}
+        said = _failure("guest", _action(effect), effect.code) | place
+        return "MEMORY_FAILURE", said | {"rule": effect.rule, "what": effect.what}
     if isinstance(effect, OwnMemory):
         action = "fatal" if effect.code == Code.AR else "ignore"
         return "MEMORY_FAILURE", _failure("hypervisor", action, effect.code) | {

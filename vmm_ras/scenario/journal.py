@@ -154,7 +154,8 @@ def _asked(what: Any, place: Place) -> str:
     """What the core asked for, or noticed."""
     match what:
         case Decided(_, code, gpa, size, rule, verdict):
-            return f"rule {rule} decides about {place.page(gpa)}, {size:#x} bytes, {code.name}: {verdict}"
+            where = "a page that nobody knows" if gpa < 0 else f"{place.page(gpa)}, {size:#x} bytes"
+            return f"rule {rule} decides about {where}, {code.name}: {verdict}"
         case Posted(_, source_id, delivery, vcpu, _, pages, block, rule):
             on = "" if vcpu is None else f", vCPU {vcpu}"
             more = f" and {len(pages) - 1} more" if len(pages) > 1 else ""

@@ -62,7 +62,8 @@ def line(item: Event | Effect, names: tuple[str, ...], threads: dict[int, str]) 
         case Replaced(gpa, size):
             return f"guest address {gpa:#x}, {size} bytes: good memory again"
         case Decided(_, code, gpa, _, rule, what):
-            return f"{code.name} at guest address {gpa:#x}: rule {rule}: {what}"
+            where = "at an unknown address" if gpa < 0 else f"at guest address {gpa:#x}"
+            return f"{code.name} {where}: rule {rule}: {what}"
         case Posted(_, source, way, _, _, pages, block):
             told = ", ".join(f"{gpa:#x}" for gpa, _ in pages[:4]) + (", ..." if len(pages) > 4 else "")
             return f"source {source}: a record of {len(block)} bytes ({told}), told by {way.upper()}"
