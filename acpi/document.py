@@ -72,8 +72,11 @@ def encode(document: Mapping[str, Any], limit: int) -> bytes:
     if unknown:
         raise ValueError(f"a document of kind {kind!r} has no {', '.join(sorted(map(repr, unknown)))}")
     if kind == "record":
-        damaged = "size" in document
-        return _bounded(DamagedRecord.of_plain(document) if damaged else Record.of_plain(document), limit).encode()
+        if "size" in document:
+            return _bounded(DamagedRecord.of_plain(document), limit).encode()
+        if "gaps" in document:
+            return _bounded(Record.of_plain(document), limit).encode()
+        return Record.raw_of_plain(document)
     if kind == "status_block":
         damaged = "rest" in document
         return DamagedBlock.of_plain(document).encode() if damaged else StatusBlock.of_plain(document).encode()

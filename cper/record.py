@@ -14,7 +14,7 @@ from uuid import UUID
 from cper.common import Severity
 from cper.plain import hex_in, number_in, object_in, objects_in
 from cper.record_header import NIL, NOTIFICATION_TYPES, RecordFlags, RecordHeader, SectionDescriptor
-from cper.section import body_of_plain, plain_body, read_section
+from cper.section import body_of_plain, plain_at, plain_body, read_section
 from cper.wire import DecodeError, EncodeError, TruncatedError, WireError
 
 if TYPE_CHECKING:
@@ -207,17 +207,17 @@ class Record(NamedTuple):
     def plain_of(cls, data: bytes | bytearray | memoryview) -> dict[str, Any]:
         """``decode(data).plain()`` without objects in between.  Raises TruncatedError, DecodeError."""
         spans = cls.places(data)
-        out: dict[str, Any] = {"header": RecordHeader.plain_of(data)}
         at, end, together, sections = RecordHeader.SIZE, RecordHeader.SIZE + _ONE * len(spans), True, []
         for start, stop in spans:
-            item = {"descriptor": SectionDescriptor.plain_of(data, at)}
-            item |= plain_body(_section_type(bytes(data[at + _TYPE : at + _TYPE + 16])), bytes(data[start:stop]))
-            sections.append(item)
+            kind = bytes(data[at + _TYPE : at + _TYPE + 16])
+            sections.append({"descriptor": SectionDescriptor.plain_of(data, at), **plain_at(kind, data, start, stop)})
             together = together and start == end
-            at, end = at + _ONE, stop
-        out["sections"] = sections
-        if not together or end != out["header"]["record_length"]:
-            missing = uncovered([(0, at), *spans], out["header"]["record_length"])
+            at += _ONE
+            end = stop
+        header = RecordHeader.plain_of(data)
+        out: dict[str, Any] = {"header": header, "sections": sections}
+        if not together or end != header["record_length"]:
+            missing = uncovered([(0, at), *spans], header["record_length"])
             out |= {"gaps": [Gap(a, bytes(data[a:b])).plain() for a, b in missing]} if missing else {}
         return out
 
@@ -235,6 +235,31 @@ class Record(NamedTuple):
                 error.add_note(f"sections[{index}]")
                 raise
         return cls(header, tuple(sections), tuple(Gap.of_plain(gap) for gap in objects_in(plain, "gaps")))
+
+    @classmethod
+    def raw_of_plain(cls, plain: Mapping[str, Any]) -> bytes:
+        """``of_plain(plain).encode()``, with few objects where nothing is out of the common.  Raises as these do."""
+        header, sections = plain.get("header"), plain.get("sections")
+        if "gaps" in plain or type(header) is not dict or type(sections) is not list:
+            return cls.of_plain(plain).encode()
+        head = [RecordHeader.raw_of_plain(header)]
+        bodies = []
+        end = RecordHeader.SIZE + _ONE * len(sections)
+        for index, item in enumerate(sections):
+            try:
+                raw = SectionDescriptor.raw_of_plain(object_in(item, "descriptor"))
+                body = body_of_plain(_section_type(raw[_TYPE : _TYPE + 16]), item)
+            except ValueError as error:
+                error.add_note(f"sections[{index}]")
+                raise
+            if _place(raw) != (end, len(body)):
+                return cls.of_plain(plain).encode()
+            head.append(raw)
+            bodies.append(body)
+            end += len(body)
+        if _frame(head[0])[:2] != (end, len(sections)):
+            return cls.of_plain(plain).encode()
+        return b"".join(head + bodies)
 
 
 def _rank(severity: Severity) -> int:

@@ -181,6 +181,27 @@ def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
     return out
 
 
+def plain_at(raw_guid: bytes, data: bytes | bytearray | memoryview, start: int, stop: int) -> dict[str, Any]:
+    """:func:`plain_body` of a body that lies in ``data``, its Section Type as it is on the wire."""
+    found = _met.get(raw_guid)
+    if found is None:
+        guid = UUID(bytes_le=raw_guid)
+        cls = section_class(guid)
+        if cls is None or not issubclass(cls, Section):
+            return plain_body(guid, bytes(data[start:stop]))
+        found = _met[raw_guid] = cls
+    if stop - start == found.SIZE:
+        try:
+            return {"section": found.plain_of(data, start)}
+        except ValueError:
+            pass  # which tells the offset in the body, not in the data
+    return plain_body(found.GUID, bytes(data[start:stop]))
+
+
+_met: dict[bytes, type[Section]] = {}
+"""Sections that are one structure, by their GUID on the wire."""
+
+
 def body_of_plain(guid: UUID, plain: dict[str, Any]) -> bytes:
     """The bytes that :func:`plain_body` described.
 
@@ -193,7 +214,10 @@ def body_of_plain(guid: UUID, plain: dict[str, Any]) -> bytes:
         raise ValueError(f"no section type {guid} is known: give its bytes as 'body', in hexadecimal")
     if not isinstance(plain.get("section"), dict):
         raise ValueError("'section' or 'body' expected")
-    body = cls.of_plain(plain["section"]).encode() + hex_in(plain, "tail")
+    own: Any = cls
+    section = plain["section"]
+    body: bytes = own.raw_of_plain(section) if issubclass(cls, Section) else own.of_plain(section).encode()
+    body += hex_in(plain, "tail")
     length = plain.get("length", len(body))
     if not isinstance(length, int) or isinstance(length, bool) or not 0 <= length <= len(body):
         raise ValueError(f"length {length!r} is not between 0 and {len(body)}")

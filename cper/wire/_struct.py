@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from cper.wire._codegen import generate, generate_reader
 from cper.wire._errors import EncodeError, LayoutError, TruncatedError
 from cper.wire._layout import FieldLayout, Layout, lay_out
+from cper.wire._plain import generate_packer
 
 _LENIENT = {"lenient": True}
 
@@ -32,6 +33,7 @@ class Struct(BaseModel):
     """Every field, nested ones included, with its place."""
     words: ClassVar[Layout]
     _source: ClassVar[str]
+    _packer: ClassVar[Callable[[Any], bytes | None]]
     _codec: ClassVar[dict[str, Any]]
 
     residue: Annotated[bytes | None, Field(default=None, repr=False)] = None
@@ -98,6 +100,12 @@ class Struct(BaseModel):
             raise EncodeError(f"no JSON: {error}", structure=cls.__name__) from None
         return cls.model_validate_json(text, context=_LENIENT)
 
+    @classmethod
+    def raw_of_plain(cls, value: Mapping[str, Any]) -> bytes:
+        """``of_plain(value).encode()``, without the object where nothing is out of the common.  Raises as these do."""
+        raw = cls._pack_plain(value)
+        return cls.of_plain(value).encode() if raw is None else raw
+
     def check(self) -> None:
         """Rules between fields, which constructors keep and decoding does not: override it and raise ValueError."""
 
@@ -152,6 +160,13 @@ class Struct(BaseModel):
         )
 
     # -- private -----------------------------------------------------------------
+
+    @classmethod
+    def _pack_plain(cls, value: Any) -> bytes | None:
+        """The bytes that JSON describes; None where that takes a closer look."""
+        if "_packer" not in cls.__dict__:
+            cls._packer = staticmethod(generate_packer(cls, cls.words))
+        return cls._packer(value)
 
     @staticmethod
     def _difference(a: bytes, b: bytes) -> bytes:
