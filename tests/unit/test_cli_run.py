@@ -6,6 +6,7 @@ import json
 import platform
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +14,11 @@ from tests.command_line import cli
 from vmm_ras import effects as e
 from vmm_ras.cli.run import _Journal
 from vmm_ras.events import Code, GuestAbort, HostSignal, MemoryFault, Replaced
+from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.io.vmm import journal
 from vmm_ras.io.vmm.machine import Ending
 
+HEADERS = Path(__file__).parents[2] / "fixtures/boot/image-headers.json"
 NAMES, THREADS = ("vcpu0", "vcpu1"), {7: "vcpu1"}
 TOLD = [
     (HostSignal(Code.AR, 0x7F00_0000_1000, 12, 7), "SIGBUS AR at host address 0x7f0000001000, 4096 bytes, in vcpu1"),
@@ -79,6 +82,13 @@ class TestOnArm64:
         assert done.stdout == b""
         assert text in done.stderr.decode()
         assert done.stderr.count(b"\n") == 1
+
+    def test_no_kvm(self, monkeypatch, tmp_path):
+        header = json.loads(HEADERS.read_text())[0]["header"]
+        (tmp_path / "Image").write_bytes(bytes.fromhex(header))
+        monkeypatch.setattr("vmm_ras.io.vmm.machine.Kvm", lambda: Kvm("/nowhere/kvm"))
+        done = cli("run", "--kernel", tmp_path / "Image", code=3)
+        assert (done.stdout, done.stderr) == (b"", b"vmm-ras: /nowhere/kvm: No such file or directory\n")
 
 
 @pytest.mark.parametrize(("item", "text"), TOLD, ids=lambda v: type(v).__name__ if not isinstance(v, str) else "")

@@ -41,6 +41,8 @@ from vmm_ras.notifier import Notifier
 from vmm_ras.policy import Policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 
+HUGE_PAGE = 2 << 20
+"""Bytes."""
 _CHUNK = 1 << 20
 _ACCESS = MmioExit.reader("phys_addr", "len", "data", "is_write")
 _ENDINGS = {
@@ -93,8 +95,9 @@ class VirtualMachine:
         c = self.configuration = configuration
         if not 1 <= c.vcpus <= platform.MAX_VCPUS:
             raise InputError(f"{c.vcpus} vCPUs, not 1 to {platform.MAX_VCPUS}")
-        if c.memory % GUEST_PAGE or c.memory <= 0:
-            raise InputError(f"memory: {c.memory} bytes are no multiple of {GUEST_PAGE}")
+        granule = HUGE_PAGE if c.huge else GUEST_PAGE
+        if c.memory % granule or c.memory <= 0:
+            raise InputError(f"memory: {c.memory} bytes are no multiple of {granule}")
         self.kernel = _kernel(c.kernel)
         self.name, self.vcpus = c.name, c.vcpus
         self.vcpu_names = tuple(f"vcpu{index}" for index in range(c.vcpus))
