@@ -10,6 +10,7 @@ import typer
 from vmm_ras.cli import acpi, compat, cper, hest, host, lab, policy, qemu_migration, scenario, snapshot, trace
 from vmm_ras.cli.common import OPTIONS
 from vmm_ras.cli.compare import compare
+from vmm_ras.cli.doctor import doctor
 from vmm_ras.cli.inject import inject
 from vmm_ras.cli.replay import replay
 from vmm_ras.cli.run import run
@@ -25,6 +26,7 @@ app.command()(run)
 app.command()(compare)
 app.command()(serve)
 app.command()(inject)
+app.command()(doctor)
 app.add_typer(acpi.app, name="acpi")
 app.add_typer(compat.app, name="compat")
 app.add_typer(cper.app, name="cper")

@@ -92,6 +92,8 @@ SMCCC_FILTER_HANDLE: Final = 0
 SMCCC_FILTER_DENY: Final = 1
 SMCCC_FILTER_FWD_TO_USER: Final = 2
 
+CREATE_DEVICE_TEST: Final = 1
+"""Flag: only look whether it can be made."""
 DEV_TYPE_ARM_VGIC_V3: Final = 7
 DEV_ARM_VGIC_GRP_ADDR: Final = 0
 DEV_ARM_VGIC_GRP_NR_IRQS: Final = 3

@@ -11,6 +11,7 @@ from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.io.kvm.vcpu import Vcpu
 from vmm_ras.kvm import events, ioctls
 from vmm_ras.kvm.structs import (
+    CreateDevice,
     DeviceAttr,
     EnableCap,
     IrqLevel,
@@ -79,6 +80,15 @@ class Vm:
         try:
             put(self.fd, ioctls.SET_DEVICE_ATTR, DeviceAttr(
                 group=ioctls.ARM_VM_SMCCC_CTRL, attr=ioctls.ARM_VM_SMCCC_FILTER, addr=value.address))  # fmt: skip
+        except KvmError:
+            return False
+        return True
+
+    def has_device(self, kind: int) -> bool:
+        """Whether KVM_CREATE_DEVICE can make one of this kind."""
+        wanted = CreateDevice(type=kind, flags=ioctls.CREATE_DEVICE_TEST)
+        try:
+            put(self.fd, ioctls.CREATE_DEVICE, wanted)
         except KvmError:
             return False
         return True
