@@ -37,11 +37,12 @@ types: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal -q
 
-fuzz: $(STAMP)  ## the property tests with the long profile, mutation tests included
+fuzz: $(STAMP)  ## the property tests with the long profile, mutation tests included, and a million snapshots
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto --dist worksteal -q tests/fuzz tests/laws
+	$(BIN)/python -m tests.fuzz.snapshots --executions 1000000
 
 .PHONY: prove
-prove: $(STAMP)  ## a random walk of a million host events, guest actions and acks; writes docs/prove.md (about 15 minutes)
+prove: $(STAMP)  ## a random walk of a million host events, guest actions and acks, and 10,000 VMs moved; writes docs/prove.md (about 20 minutes)
 	$(BIN)/python -m tests.prove --report docs/prove.md
 
 .PHONY: oracle

@@ -457,6 +457,8 @@ HOSTILE: list[tuple[str, Any]] = [
     ("guest", lambda v: v.update(notifications=["sea"])),
     ("guest", lambda v: v.update(notifications=["nobody"])),
     ("guest", lambda v: v.update(ras=[])),
+    ("guest", lambda v: v.update(serror_survived=["all"])),
+    ("guest", lambda v: v.update(cache_slots=-1)),
     ("sdei", lambda v: v["sdei"]["unmasked"].append(5)),
     ("sdei", lambda v: v["sdei"].update(events=[])),
     ("sdei", lambda v: v.update(sdei=3)),

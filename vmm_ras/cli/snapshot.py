@@ -120,9 +120,9 @@ def verify(file: File, json_: Json = False) -> None:
     data = read_bytes(file)
     snapshot, _, _ = _read(data, file)
     if json_:
-        print_json({"file": str(file), "bytes": len(data), "parts": len(snapshot.sizes), "fine": True})
+        print_json({"file": str(file), "bytes": len(data), "parts": len(snapshot.raw), "fine": True})
     else:
-        print(f"{file}: fine: {len(snapshot.sizes)} parts, {len(data):,} bytes")
+        print(f"{file}: fine: {len(snapshot.raw)} parts, {len(data):,} bytes")
 
 
 @app.command("diff")
@@ -210,12 +210,14 @@ def _read(data: bytes, file: Path) -> tuple[Snapshot, Notifier, Arrival]:
 
 
 def _plain(snapshot: Snapshot, core: Notifier, arrival: Arrival) -> dict[str, Any]:
+    from vmm_ras.snapshot.container import VERSION, crc32c
+
     parts = [
-        {"name": name, "bytes": size, "crc32c": crc, "mandatory": mandatory}
-        for name, (size, crc, mandatory) in snapshot.sizes.items()
+        {"name": part.name, "bytes": len(part.body), "crc32c": crc32c(part.body), "mandatory": part.mandatory}
+        for part in snapshot.raw.values()
     ]
     return {
-        "version": 1,
+        "version": VERSION,
         "parts": parts,
         "vcpus": core.vcpus,
         "memory": [[slot.gpa, slot.size] for slot in core.memory.slots],

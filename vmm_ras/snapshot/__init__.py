@@ -22,7 +22,7 @@ from vmm_ras.errors import SnapshotError
 from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import GuestProfile
 from vmm_ras.snapshot import parts as _parts
-from vmm_ras.snapshot.container import Part, crc32c, decode, encode
+from vmm_ras.snapshot.container import Part, decode, encode
 from vmm_ras.snapshot.effects import effects_of, plain
 from vmm_ras.snapshot.pending import pending
 
@@ -51,8 +51,8 @@ class Snapshot(NamedTuple):
 
     parts: Mapping[str, Any]
     """What each part holds; of parts that this module does not read, their bytes."""
-    sizes: Mapping[str, tuple[int, int, bool]]
-    """(bytes, CRC-32C, whether mandatory) of each part."""
+    raw: Mapping[str, Part]
+    """The parts as they were found."""
 
     @property
     def now(self) -> float:
@@ -96,14 +96,14 @@ def read_snapshot(data: bytes, also: Collection[str] = ()) -> Snapshot:
 
     Raises SnapshotError, in one line, for a damaged one, a missing part, or a mandatory one that nobody here knows.
     """
-    values, sizes = {}, {}
+    values, raw = {}, {}
     for part in decode(data, _parts.KNOWN | set(also)):
-        sizes[part.name] = len(part.body), crc32c(part.body), part.mandatory
+        raw[part.name] = part
         values[part.name] = part.body if part.name in also else _parts.read(part)
     for name in _parts.NEEDED:
         if name not in values:
             raise SnapshotError(f"snapshot: part {name!r} is missing")
-    return Snapshot(values, sizes)
+    return Snapshot(values, raw)
 
 
 def restore(

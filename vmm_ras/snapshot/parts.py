@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from acpi.hest import NotificationType
 from acpi.image import PlacedSource
 from vmm_ras import state
+from vmm_ras.arm64 import AET
 from vmm_ras.deciding import Hook, digest
 from vmm_ras.errors import InputError, SnapshotError
 from vmm_ras.memory import MemoryMap, MemorySlot
@@ -169,6 +170,10 @@ def profile_of(value: Any) -> GuestProfile:
         made = _PROFILE.validate_python(of_guest(known) | value | {"doc": "", "evidence": {}})
     except ValidationError as error:
         raise SnapshotError(f"snapshot: part 'guest': {_first(error)}") from None
+    if not made.serror_survived <= AET.keys():
+        raise SnapshotError(f"snapshot: part 'guest': serror_survived: expected of {', '.join(AET)}")
+    if any(isinstance(number, int | float) and number < 0 for number in vars(made).values()):
+        raise SnapshotError("snapshot: part 'guest': a number is negative")
     found = replace(made, doc=known.doc if known.name == name else "")
     return known if found == known else found
 
