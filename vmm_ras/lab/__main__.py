@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from vmm_ras.lab.compat_command import compat
 from vmm_ras.lab.linux_kvm_command import linux_kvm
+from vmm_ras.lab.qemu_migration_command import qemu_migration
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -67,7 +69,9 @@ def smoke(
     sys.exit(code)
 
 
+app.command()(compat)
 app.command()(linux_kvm)
+app.command()(qemu_migration)
 
 if __name__ == "__main__":
     app()
