@@ -39,6 +39,8 @@ class ModelMachine:
     """One VM (``vmm_ras.qmp.machine.Machine``).  Raises InputError for memory that cannot be."""
 
     midr = MIDR
+    max_lsb = 25
+    """32 MiB, a sixth of a second's work: the service's other VMs wait meanwhile."""
 
     def __init__(
         self,

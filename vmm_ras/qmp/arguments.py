@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vmm_ras.errors import InputError
 
@@ -13,6 +13,8 @@ VcpuNumber = Annotated[int, Field(ge=0, lt=512)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 MAX_LSB = 30
 """log2 of the largest loss that one command reports: a huge page of 1 GiB."""
+MAX_REGISTRATIONS = 4096
+"""SDEI handlers that a model guest registers when it boots, all vCPUs together."""
 
 
 class Arguments(BaseModel):
@@ -162,6 +164,12 @@ class VmAdd(Arguments):
     sdei_events: Annotated[tuple[SdeiEvent, ...], Field(max_length=256, strict=False)] = ()
     """Events that SDEI offers besides those of the sources; the guest registers them too."""
 
+    @model_validator(mode="after")
+    def _soon_ready(self) -> VmAdd:
+        if self.vcpus * len(self.sdei_events) > MAX_REGISTRATIONS:
+            raise ValueError(f"vcpus times sdei-events: at most {MAX_REGISTRATIONS}")
+        return self
+
 
 class VmDel(Arguments):
     """A VM."""
@@ -180,4 +188,4 @@ def checked(kind: type[_Kind], given: dict[str, Any]) -> _Kind:
         raise InputError(f"Parameter '{name}' is missing")
     if first["type"] == "extra_forbidden":
         raise InputError(f"Parameter '{name}' is unexpected")
-    raise InputError(f"Invalid parameter '{name}': {first['msg']}")
+    raise InputError(f"Invalid parameter '{name}': {first['msg']}" if name else first["msg"])

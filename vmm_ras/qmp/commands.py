@@ -187,6 +187,9 @@ def _record(all_: Commands, given: a.Cper, source: int | None, vcpu: int) -> dic
 def _inject_memory_error(all_: Commands, given: a.InjectMemoryError) -> Any:
     """Tell the core of memory that the host lost, as its SIGBUS would; says what was decided."""
     machine = all_.machine(given.vm)
+    limit = getattr(machine, "max_lsb", a.MAX_LSB)
+    if given.lsb > limit:
+        raise InputError(f"Invalid parameter 'lsb': at most {limit} for this VM")
     hva = _host_address(machine, given)
     code = Code[given.code]
     vcpu = 0 if given.vcpu is None and code is Code.AR else given.vcpu
