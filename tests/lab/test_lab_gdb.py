@@ -175,6 +175,23 @@ class TestDebugger:
         with pytest.raises(Failure, match="no register NOTHING"):
             debugger.read("NOTHING")
 
+    def test_a_guest_that_runs_is_stopped_first_and_that_is_said(self, ends):
+        stub = Stub(ends[1])
+        ends[1].sendall(frame(b"T02thread:01;"))  # as QEMU does when somebody connects
+        debugger = Debugger(Channel(ends[0], "debugger"))
+        assert debugger.read("pc") == USER_PC
+        assert debugger.interrupt() == 0
+        debugger.detach()
+        assert stub.asked[-1] == "D;1"
+
+    def test_a_serror(self, debugger, stub):
+        inject.take_serror(debugger, TEXT, 0x811)
+        assert stub.registers["ESR_EL1"] == 0xBE00_0811
+        assert stub.registers["pc"] == VBAR + arm64.VECTOR_LOWER_AARCH64 + 0x180
+        stub.registers["cpsr"] |= arm64.PSTATE_A
+        with pytest.raises(GuestError, match=r"PSTATE\.A is set"):
+            inject.take_serror(debugger, TEXT, 0x811)
+
     def test_a_refusal(self, debugger):
         with pytest.raises(Failure, match="'bad' is refused with E22"):
             debugger.ask("bad")

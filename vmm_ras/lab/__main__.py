@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from vmm_ras.lab.compat_command import compat
+from vmm_ras.lab.conformance_command import attached, conformance
 from vmm_ras.lab.linux_kvm_command import linux_kvm
 from vmm_ras.lab.qemu_migration_command import qemu_migration
+from vmm_ras.lab.tiny_command import tiny
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -69,9 +71,12 @@ def smoke(
     sys.exit(code)
 
 
+app.command()(conformance)
+app.command()(attached)
 app.command()(compat)
 app.command()(linux_kvm)
 app.command()(qemu_migration)
+app.command()(tiny)
 
 if __name__ == "__main__":
     app()

@@ -47,3 +47,34 @@ def conformance(
         code = 130
         typer.echo("conformance: interrupted", err=True)
     sys.exit(code)
+
+
+def attached(
+    kernel: Annotated[
+        list[str] | None, typer.Option(metavar="SERIES", help="6.1, 6.12 or 7.2; repeatable.  Default: 6.12.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write one report per kernel here.")] = None,
+) -> None:
+    """Attach to a QEMU with named sockets, KASLR and KPTI on, and tell its guest errors."""
+    from vmm_ras.lab import attached as scenario
+    from vmm_ras.lab.errors import LabError, Unavailable
+    from vmm_ras.lab.guest_packages import GuestPackages
+    from vmm_ras.lab.qemu import end_on_signals
+
+    end_on_signals()
+    code = 0
+    try:
+        packages = GuestPackages(say=lambda line: typer.echo(f"attached: {line}"))
+        for series in kernel or ["6.12"]:
+            lab = packages.prepare(series)
+            done = scenario.run(lab)
+            if report is not None:
+                done.write(report / f"attached-linux-{series}.md")
+            typer.echo(f"attached: Linux {lab.kernel.version}: {len(done.rows)} assertions held, {done.seconds:.1f} s")
+    except LabError as error:
+        code = 3 if isinstance(error, Unavailable) else 1
+        typer.echo(f"attached: {'not possible here' if code != 1 else 'FAILED'}: {error}", err=True)
+    except KeyboardInterrupt:
+        code = 130
+        typer.echo("attached: interrupted", err=True)
+    sys.exit(code)

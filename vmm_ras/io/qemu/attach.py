@@ -52,14 +52,13 @@ class Attached(Machine):
 
     def _connect(self, where: str, name: str) -> Channel:
         host, _, port = where.rpartition(":")
+        by_name = bool(host) and port.isdigit()
+        end = socket.socket(socket.AF_INET if by_name else socket.AF_UNIX)
+        end.settimeout(10)
         try:
-            if host and port.isdigit():
-                end = socket.create_connection((host, int(port)), 10)
-            else:
-                end = socket.socket(socket.AF_UNIX)
-                end.settimeout(10)
-                end.connect(where)
+            end.connect((host, int(port)) if by_name else where)
         except OSError as error:
+            end.close()
             raise Failure(f"{name} {where}: {error.strerror or error}") from None
         channel = Channel(end, name)
         self._channels.append(channel)
@@ -83,7 +82,7 @@ class Attached(Machine):
             data = os.pread(self.ram.fd, _CHUNK, start)
             at = data.find(SIGNATURE)
             while at >= 0:
-                if not at % 16:
+                if not at % 8:  # a firmware that is no PC's puts it anywhere
                     found.append(self.ram.gpa + start + at)
                 at = data.find(SIGNATURE, at + 1)
         return found

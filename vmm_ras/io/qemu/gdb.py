@@ -75,7 +75,8 @@ class Debugger:
         self._channel, self._reader, self._packets = channel, PacketReader(), list[bytes]()
         self.thread = "p1.1"
         """The thread that registers are read from and single steps go to: the one that stopped last."""
-        self.ask("qSupported:multiprocess+;hwbreak+")
+        if stopped_thread(self.ask("qSupported:multiprocess+;hwbreak+")) is not None:
+            self._next(10, "qSupported")  # a guest that runs is stopped for us, and that is said first
         self.ask("?")
         self._quiet = self.ask("QStartNoAckMode") == b"OK"
         self.registers = self._describe()

@@ -4,6 +4,7 @@
  *   h  handle SIGBUS: say code, address, lsb and pc, then end; without it the signal kills
  *   e  ask for early signals (PR_MCE_KILL_EARLY), BUS_MCEERR_AO as soon as the page is lost, and leave the page alone
  *   i  leave the page alone
+ *   s  read it without a pause
  *   0 to 7  run on this CPU only
  *
  * It says where everything lies: pid, virtual and physical address of the page, pc and physical address of the one
@@ -93,7 +94,7 @@ __attribute__((used)) static void start(u64 *stack)
 	u64 argc = stack[0];
 	char **argv = (char **)(stack + 1);
 	u64 pause[2] = { 0, 1000000 };
-	u64 *page, idle = 0;
+	u64 *page, idle = 0, spin = 0;
 
 	name = argc > 1 ? argv[1] : "victim";
 	for (const char *flag = argc > 2 ? argv[2] : ""; *flag; flag++) {
@@ -103,6 +104,8 @@ __attribute__((used)) static void start(u64 *stack)
 			call(SYS_rt_sigaction, SIGBUS, (long)&action, 0, 8, 0, 0);
 		if (*flag == 'i')
 			idle = 1;
+		if (*flag == 's')
+			spin = 1;
 		if (*flag >= '0' && *flag <= '7') {
 			u64 cpus = 1UL << (*flag - '0');
 
@@ -132,7 +135,8 @@ __attribute__((used)) static void start(u64 *stack)
 			continue;
 		}
 		__asm__ volatile(".globl victim_load\nvictim_load: ldr %0, [%1]" : "=r"(value) : "r"(page) : "memory");
-		call(SYS_nanosleep, (long)pause, 0, 0, 0, 0, 0);
+		if (!spin)
+			call(SYS_nanosleep, (long)pause, 0, 0, 0, 0, 0);
 	}
 }
 

@@ -1,0 +1,168 @@
+"""Scenario files: what is read, what is refused and with which words, what the command line says."""
+
+# ruff: noqa: E501  # lines of files
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import conformance_tables
+from tests.command_line import cli
+from vmm_ras.errors import InputError
+from vmm_ras.scenario.model_stage import ModelStage
+from vmm_ras.scenario.play import Seen, play
+from vmm_ras.traces import script
+
+ROOT = conformance_tables.ROOT
+EXAMPLE = ROOT / "docs/examples/consumed.scenario.jsonl"
+HEAD = '{"event":"scenario","version":1,"about":"a test"}\n'
+PAGE = '{"event":"page","name":"a","owner":"reader","vcpu":1}\n'
+WRONG = {
+    "": "empty, expected a scenario",
+    PAGE: "1: expected event 'scenario' in the first line, and there only",
+    HEAD + HEAD: "2: expected event 'scenario' in the first line, and there only",
+    HEAD + "{": "2: not JSON",
+    HEAD + "[]": "2: an array, expected an object",
+    HEAD + '{"event":"page","name":"a"}': "2: owner is missing, expected it in this event",
+    HEAD + '{"event":"page","name":"A","owner":"reader"}': "2: name is 'A', expected",
+    HEAD + PAGE + PAGE: "3: page 'a' is there already",
+    HEAD + '{"event":"page","name":"a","owner":"reader","vcpu":2}': "2: vcpu is 2, expected one below 2",
+    HEAD + '{"event":"page","name":"a","owner":"reader","pages":2}': "2: pages, expected it of nobody's memory only",
+    HEAD + '{"event":"signal","code":"AO","page":"b"}': "2: no page is called 'b'",
+    HEAD + '{"event":"page","name":"a","owner":"nobody"}\n{"event":"signal","code":"AR","page":"a"}': "3: page 'a' has no owner",
+    HEAD + PAGE + '{"event":"record","source":"sea","block":"01"}': "3: page is missing, expected the one whose owner",
+    HEAD + PAGE + '{"event":"record","source":"polled","block":{}}': "3: block: ",
+    HEAD + PAGE + '{"event":"record","source":"polled","block":"00","patch":{"0x1":"00"}}': "3: patch at 0x1: the block has 1 bytes",
+    HEAD + PAGE + '{"event":"expect","page":"a","acked":true}': "3: an expectation: offlined or reported or signal or told of page",
+    HEAD + PAGE + '{"event":"expect","page":"a"}': "3: an expectation: ",
+    HEAD + '{"event":"expect","alive":1}': "2: alive is 1, expected",
+    HEAD + '{"event":"wait","seconds":61}': "2: seconds is 61, expected",
+    HEAD + '{"event":"boom"}': "2: event is 'boom', expected one of",
+    HEAD + '{"event":"settle","more":1}': "2: unknown key 'more'",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_line_is_one_clear_line(text):
+    with pytest.raises(InputError) as error:
+        script.read(text.encode(), "f")
+    assert str(error.value).startswith("f:")
+    assert WRONG[text] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@given(st.binary(max_size=200), st.sampled_from(["", HEAD, HEAD + PAGE]))
+def test_no_bytes_make_it_fail_otherwise(data, before):
+    try:
+        script.read(before.encode() + data, "f")
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), lambda c: st.lists(c, max_size=4) | st.dictionaries(st.sampled_from(["event", "page", "name", "owner", "block", "source", "header", "entries"]), c, max_size=5)))  # fmt: skip
+def test_no_json_makes_it_fail_otherwise(value):
+    try:
+        script.read((HEAD + PAGE + json.dumps(value)).encode(), "f")
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+def test_the_example_of_the_docs_is_the_file():
+    text = (ROOT / "docs/scenarios.md").read_text()
+    shown = text.split("consumed.scenario.jsonl -->\n```json\n")[1].split("```")[0]
+    assert shown == (EXAMPLE).read_text()
+
+
+def test_every_key_is_explained():
+    from vmm_ras.traces import script_models
+
+    text = (ROOT / "docs/scenarios.md").read_text()
+    schema = script_models.schema()
+    keys = {key for model in schema["$defs"].values() for key in model.get("properties", {})}
+    native = {"event", "time", "action", "ms", "source_id", "masked", "registered", "stopped", "number", "guests"}
+    assert {key for key in keys - native if f"`{key}`" not in text} == set()
+
+
+def test_what_differs_between_two_guests_is_said():
+    plain = {
+        "sources": {"sea": {"bound": True, "acked": True, "cleared": True}},
+        "pages": {"a": {"offlined": True, "reported": True, "signal": "none", "told": "sea"}},
+        "alive": True,
+    }
+    one = Seen.of_plain(plain)
+    plain["pages"]["a"]["signal"], plain["alive"] = "killed", False
+    plain["sources"]["polled"] = {"bound": True, "acked": False, "cleared": True}
+    assert one.differences(one) == []
+    assert one.differences(Seen.of_plain(plain)) == [
+        "source polled: not seen here only",
+        "page a: signal is none, not killed",
+        "the guest is alive, the other is not so",
+    ]
+
+
+def test_a_failed_expectation_names_its_line_and_shows_the_timeline(tmp_path):
+    file = tmp_path / "x.scenario.jsonl"
+    file.write_text(
+        HEAD + PAGE + '{"event":"signal","code":"AR","page":"a"}\n{"event":"expect","page":"a","told":"sdei"}\n'
+    )
+    out = cli("scenario", "run", file, code=4).stdout.decode()
+    assert "4: page a: told is sea, expected sdei" in out
+    assert "BUS_MCEERR_AR: vCPU 1 consumes" in out
+    assert "0 of 1 scenarios passed" in out
+    shown = json.loads(cli("scenario", "run", tmp_path, "--json", code=4).stdout)
+    assert shown["failed"] == 1
+    assert shown["scenarios"][0]["seen"]["pages"]["a"]["told"] == "sea"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["--on", "kvm"], 3, "--on kvm: "),
+        (["--guest", "windows"], 2, "--guest 'windows': expected one of"),
+        (["--on", "qemu", "--kernel", "2.6"], 2, "--kernel '2.6': expected one of 6.1, 6.12, 7.2"),
+    ],
+)
+def test_what_cannot_be_is_one_line(args, code, words):
+    assert words in cli("scenario", "run", EXAMPLE, *args, code=code).stderr.decode()
+
+
+def test_nothing_there(tmp_path):
+    cli("scenario", "run", tmp_path, code=2)
+    assert "No such file" in cli("scenario", "run", tmp_path / "none", code=1).stderr.decode()
+
+
+def test_replay_plays_what_happens():
+    out = cli("replay", EXAMPLE, "--fail-on", "lost,unseen,panic").stdout.decode()
+    assert "guest offlined the page" in out
+    out = cli("replay", ROOT / "fixtures/scenarios/burst/eight-polled.scenario.jsonl", "--json").stdout.decode()
+    assert len([json.loads(line) for line in out.splitlines()]) == 8
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["--ram", "/nowhere"], 3, "/nowhere: No such file or directory"),
+        (["--ram", str(EXAMPLE)], 3, "monitor /no/socket: No such file or directory"),
+        (["--ram", str(EXAMPLE), "--lose", "1", "--consume", "2"], 2, "one of them"),
+        (["--ram", str(EXAMPLE), "--source", "1"], 2, "--source says where a --record goes"),
+        (["--ram", str(EXAMPLE), "--guest", "dos"], 2, "--guest 'dos': expected one of"),
+    ],
+)
+def test_attach_to_what_is_not_there(args, code, words):
+    done = cli("attach", "--qmp", "/no/socket", "--gdb", "/no/socket", *args, code=code)
+    assert words in done.stderr.decode()
+
+
+def test_guest_actions_a_real_guest_cannot_do_are_marked():
+    for scenario in conformance_tables.scenarios().values():
+        acts = [type(item).__name__ for _, item in scenario.steps]
+        assert bool(scenario.head.model_only) == bool({"AckDelay", "MaskSerror"} & set(acts))
+
+
+def test_the_model_is_deterministic():
+    scenario = conformance_tables.scenarios()["burst/every-way-at-once"]
+    one, two = (play(scenario, ModelStage("linux-6.12")) for _ in range(2))
+    assert one == two
+    assert one.timeline == two.timeline
