@@ -103,6 +103,22 @@ def test_memory_that_the_host_has_not(monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_mapping_by_calls(ram):
+    """What RAM of huge pages is reached by: hugetlbfs has no write(2)."""
+    assert libc.write_mapped(ram.hva + 0x10, b"hello") == 5
+    assert libc.read_mapped(ram.hva + 0xF, 7) == b"\0hello\0"
+    assert ram.read(RAM + 0x10, 5) == b"hello"
+    ram.huge = True
+    ram.write(RAM + 0x20, b"x" * 5000)
+    assert ram.read(RAM + 0x20, 5000) == b"x" * 5000
+    ram.huge = False
+    assert ram.read(RAM + 0x20, 5000) == b"x" * 5000
+    for call in (lambda: libc.read_mapped(8, 8), lambda: libc.write_mapped(8, b"x")):
+        with pytest.raises(OSError, match="Bad address") as caught:
+            call()
+        assert caught.value.errno == errno.EFAULT
+
+
 class TestSignals:
     @pytest.fixture
     def file(self):

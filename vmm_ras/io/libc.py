@@ -41,6 +41,37 @@ _prctl = _function("prctl", _INT, _INT, *[ctypes.c_ulong] * 4)
 _signalfd = _function("signalfd", _INT, _INT, _POINTER, _INT)
 
 
+class _Vector(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("base", _POINTER), ("length", _SIZE))
+
+
+_COPY = (_INT, ctypes.POINTER(_Vector), ctypes.c_ulong, ctypes.POINTER(_Vector), ctypes.c_ulong, ctypes.c_ulong)
+_process_vm_readv = _function("process_vm_readv", ctypes.c_ssize_t, *_COPY)
+_process_vm_writev = _function("process_vm_writev", ctypes.c_ssize_t, *_COPY)
+
+
+def _copy(call: Any, buffer: Any, address: int, size: int) -> int:
+    ours, theirs = _Vector(ctypes.addressof(buffer), size), _Vector(address, size)
+    done = int(call(os.getpid(), ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0))
+    if done < 0:
+        raise _fail("process_vm_readv or writev")
+    return done
+
+
+def read_mapped(address: int, size: int) -> bytes:
+    """Memory of this process, by a call: at most ``size`` bytes.  Raises OSError with EFAULT where none is good."""
+    buffer = ctypes.create_string_buffer(size)
+    done = _copy(_process_vm_readv, buffer, address, size)
+    return buffer.raw[:done]
+
+
+def write_mapped(address: int, data: bytes) -> int:
+    """Write memory of this process, by a call; how many bytes.  Raises OSError with EFAULT where none is good."""
+    return _copy(_process_vm_writev, ctypes.create_string_buffer(data, len(data)), address, len(data))
+
+
 def mmap(size: int, fd: int, offset: int = 0, at: int = 0) -> int:
     """Map a shared file; ``at`` replaces what is mapped there.  The address.  Raises OSError."""
     flags = MAP_SHARED | (MAP_FIXED if at else 0)

@@ -72,8 +72,8 @@ def lost_pages(ram: GuestRam) -> Iterator[int]:
 
     A page that was never mapped is not among them: whoever touches it gets BUS_MCEERR_AR.  Raises OSError.
     """
-    if ram.granule > 1 << MIN_SHIFT and ram.huge:
-        yield from (gpa for gpa in range(ram.gpa, ram.gpa + ram.size, ram.granule) if ram.is_lost(gpa, ram.granule))
+    if ram.huge:
+        yield from (gpa for gpa in range(ram.gpa, ram.gpa + ram.size, ram.granule) if ram.is_lost(gpa))
         return
     pages, first = ram.size // ram.granule, ram.hva // ram.granule
     with open("/proc/self/pagemap", "rb", buffering=0) as file:

@@ -11,6 +11,7 @@ from pathlib import Path
 from acpi.image import find_tables
 from vmm_ras.effects import Acked, Posted
 from vmm_ras.errors import Poisoned
+from vmm_ras.io import libc
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.io.sigbus import lost_pages
@@ -68,23 +69,20 @@ def blind_spots(report: Report, kvm: Kvm) -> None:
         report.equal(_outcome(lambda: find_tables(guest.ram.read, guest.image.rsdp)), f"poisoned {hest & -PAGE:#x}",
                      "reading tables from a lost page raises Poisoned")  # fmt: skip
     with TinyGuest(kvm, preset="all", found=("polled", "sei")) as guest:
-        polled, sei = guest.source("polled"), guest.source("sei")
-        block = (polled.block + PAGE) & -PAGE  # the page in which it ends; that of the next source begins there too
-        guest.do(Command.STORE, LOST)
+        polled = guest.source("polled")
+        guest.do(Command.UNMASK, skip=0)  # so that SErrors are taken at once, and their records read
+        guest.do(Command.STORE, LOST, skip=0)
         guest.lose(polled.block & -PAGE)
-        report.check(guest.ram.is_lost(polled.block), "the page of a status block is lost", f"{block:#x}")
+        report.check(guest.ram.is_lost(polled.block), "the page of a status block is lost", f"{polled.block:#x}")
         report.equal(
             _outcome(lambda: guest.ram.write(polled.block, b"x")), f"poisoned {polled.block:#x}", "writing raises"
         )
         guest.lose(LOST)
-        guest.begin(Command.SPIN, PAGES, skip=0)
         by_sei = lambda e: isinstance(e, Posted) and (e.pages, e.delivery) == (((LOST, PAGE),), "sei")  # noqa: E731
         guest.wait_for(lambda seen: any(map(by_sei, seen)), "the next way is taken")
         report.check(guest.core.sources[polled.source_id].state.broken != "", "the source counts as broken",
                      guest.core.sources[polled.source_id].state.broken)  # fmt: skip
-        report.check(sei.block > polled.block, "whose block lies elsewhere")
-        guest.ram.write(PAGES, b"\1")
-        guest.finish()
+        report.equal(guest.do(Command.IDS, skip=0).results[2], 0, "the guest runs on, and no SError waits")
         report.equal(guest.ended, [], "no vCPU has ended")
     with TinyGuest(kvm, preset="all", found=("polled", "sei")) as guest:
         ack = guest.source("polled").ack or 0
@@ -111,65 +109,50 @@ def _outcome(call: Callable[[], object]) -> str:
 
 def calls(report: Report, kvm: Kvm) -> None:
     """By which call memory is reached: what each does on a lost page, and what it takes."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    library, page = ctypes.CDLL(None, use_errno=True), bytes(PAGE)
     with TinyGuest(kvm, preset="default") as guest:
         ram = guest.ram
         ram.write(LOST, b"\x5a" * 2 * PAGE)
         guest.do(Command.WALK, LOST, 2)
         source, sink = os.pipe()
-        room = ctypes.create_string_buffer(PAGE)
 
-        class Vector(ctypes.Structure):
-            _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-        own = os.getpid()
-
-        def vectors(gpa: int) -> tuple[Vector, Vector]:
-            return Vector(ctypes.addressof(room), PAGE), Vector(ram.hva + gpa - ram.gpa, PAGE)
-
-        def errno(result: int) -> str:
-            return os.strerror(ctypes.get_errno()) if result < 0 else str(result)
-
-        def by_pread(gpa: int) -> str:
+        def said(call: Callable[[], int]) -> str:
             try:
-                return str(len(os.pread(ram.fd, PAGE, gpa - ram.gpa)))
+                return str(call())
             except OSError as error:
-                return str(error.strerror)
+                return str(error.strerror).rpartition(": ")[2]
 
-        def by_pwrite(gpa: int) -> str:
-            try:
-                return str(os.pwrite(ram.fd, bytes(PAGE), gpa - ram.gpa))
-            except OSError as error:
-                return str(error.strerror)
+        def address(gpa: int) -> int:
+            return ram.hva + gpa - ram.gpa
 
-        def by_readv(gpa: int) -> str:
-            ours, theirs = vectors(gpa)
-            return errno(libc.process_vm_readv(own, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0))
+        def by_pipe(gpa: int) -> int:
+            done = int(library.write(sink, ctypes.c_void_p(address(gpa)), ctypes.c_size_t(PAGE)))
+            if done < 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            return len(os.read(source, done))
 
-        def by_writev(gpa: int) -> str:
-            ours, theirs = vectors(gpa)
-            return errno(libc.process_vm_writev(own, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0))
-
-        def by_pipe(gpa: int) -> str:
-            done = libc.write(sink, ctypes.c_void_p(ram.hva + gpa - ram.gpa), ctypes.c_size_t(PAGE))
-            found = errno(done)
-            if done > 0:
-                os.read(source, done)
-            return found
-
-        ways = {"pread": by_pread, "pwrite": by_pwrite, "process_vm_readv": by_readv, "process_vm_writev": by_writev,
-                "write to a pipe": by_pipe}  # fmt: skip
+        ways: dict[str, Callable[[int], str]] = {
+            "pread": lambda gpa: said(lambda: len(os.pread(ram.fd, PAGE, gpa - ram.gpa))),
+            "pwrite": lambda gpa: said(lambda: os.pwrite(ram.fd, page, gpa - ram.gpa)),
+            "process_vm_readv": lambda gpa: said(lambda: len(libc.read_mapped(address(gpa), PAGE))),
+            "process_vm_writev": lambda gpa: said(lambda: libc.write_mapped(address(gpa), page)),
+            "write to a pipe": lambda gpa: said(lambda: by_pipe(gpa)),
+        }
         for name, way in ways.items():
             report.equal(way(LOST + PAGE), "4096", f"{name}: a good page")
-            count, start = 200, time.perf_counter()
-            for _ in range(count):
+            times = []
+            for _ in range(200):
+                start = time.perf_counter()
                 way(LOST + PAGE)
-            took = (time.perf_counter() - start) / count * 1e6
-            report.check(took > 0, f"{name}: time for a page under emulation", f"{took:.0f} us")
+                times.append(time.perf_counter() - start)
+            took = 1e6 * min(times)
+            report.check(took > 0, f"{name}: least time for a page, under emulation", f"{took:.0f} us")
         guest.lose(LOST)
         for name, way in ways.items():
-            said = way(LOST)
-            report.check(said != "4096", f"{name}: a lost page is an error, and no signal", said)
+            found = way(LOST)
+            report.check(
+                found in ("Input/output error", "Bad address"), f"{name}: a lost page is an error, and no signal", found
+            )
         os.close(source)
         os.close(sink)
         report.equal(guest.do(Command.IDS).taken, (), "the guest runs on")
