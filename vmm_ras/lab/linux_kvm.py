@@ -44,10 +44,14 @@ def prepare(packages: HostPackages, host: str, guest: str) -> Pair:
     return Pair(found, theirs, initrd.build(packages.prepare(next(iter(SUITES))), programs()))
 
 
-def run(pair: Pair, *, all_serrors: bool = False) -> Report:
-    """Play the scenario.  Raises LabError; nothing of the run is left either way."""
+def run(pair: Pair, *, all_serrors: bool = False, said: Said = lambda what, values: None) -> Report:
+    """Play the scenario; ``said`` is told when each step begins.
+
+    Raises LabError; nothing of the run is left either way.
+    """
     title = f"Lab: Linux {pair.guest.kernel.series} on KVM of Linux {pair.host.kernel.series}, with memory really lost"
-    report, seconds, release = _play(pair, title, all_serrors=all_serrors, seconds=SECONDS + 4 * SECONDS_PER_BOOT)
+    limit = SECONDS + (4 * SECONDS_PER_BOOT if all_serrors else 0)
+    report, seconds, release = _play(pair, title, all_serrors=all_serrors, seconds=limit, said=said)
     report.facts = {
         "Host kernel package": pair.host.kernel.version,
         "Host kernel": release,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,15 @@ from vmm_ras.lab.command import lane
 DEFAULT = ("6.12", "6.12")
 PAIRS = (("6.1", "6.1"), ("6.12", "6.1"), ("6.12", "6.12"), ("7.2", "6.12"), ("7.2", "7.2"))
 """(host, guest) of the whole lane: each kernel as both, and a new host with an older guest."""
+
+
+def _say(what: str, values: dict[str, Any]) -> None:
+    if what == "step":
+        typer.echo(f"linux-kvm: {values['at']:6.1f} s: {values['name']}")
+
+
+def _nothing(what: str, values: dict[str, Any]) -> None:
+    pass
 
 
 def linux_kvm(
@@ -39,7 +48,7 @@ def linux_kvm(
         pairs = [scenario.prepare(packages, *pair) for pair in (PAIRS if all_ else ((kernel, guest_kernel),))]
         ready = time.monotonic()
         for pair in pairs:
-            done = scenario.run(pair, all_serrors=all_)
+            done = scenario.run(pair, all_serrors=all_, said=_say if verbose else _nothing)
             if verbose:
                 typer.echo(done.text())
             if report is not None:

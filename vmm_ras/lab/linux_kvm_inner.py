@@ -13,7 +13,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -169,6 +170,13 @@ class Scenario:
                     return found[:count]
                 deadline.check()
                 self._news.wait(min(1.0, deadline.left))
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """A step of the report, which is told when it begins."""
+        self._moment("step", {"name": name})
+        with self.report.step(name):
+            yield
 
     def moment(self, what: str, **values: Any) -> None:
         """Something that happened outside the machine."""
@@ -400,7 +408,7 @@ class Scenario:
 
     def play(self, *, fatal: tuple[str, ...] = FATAL[:1]) -> None:
         """The whole scenario."""
-        step = self.report.step
+        step = self.step
         with step("Boot"):
             self.first_boot()
         with step("A consumed page, told by an SEA"):
@@ -431,10 +439,10 @@ class Scenario:
 
     def demo(self) -> None:
         """One page, from madvise to the process."""
-        with self.report.step("Boot"):
+        with self.step("Boot"):
             self.report.facts["Guest kernel"] = self.boot()
             self.moment("booted", kernel=self.report.facts["Guest kernel"])
-        with self.report.step("A consumed page, told by an SEA"):
+        with self.step("A consumed page, told by an SEA"):
             victim = self.victim("sea", "h", "sea")
             self.moment("victim", **victim._asdict())
             since = len(self.seen)
@@ -457,11 +465,15 @@ def main() -> int:
     def moment(what: str, values: dict[str, Any]) -> None:
         say("MOMENT", {"moment": what, "at": time.monotonic() - start} | values)
 
+    def steps(what: str, values: dict[str, Any]) -> None:
+        if what == "step":
+            moment(what, values)
+
     sys.setswitchinterval(0.0005)  # a vCPU that leaves the guest shall not wait for who only looks at the console
     wanted = json.loads(SCENARIO.read_text())
     report = Report(wanted["title"])
     try:
-        scenario = Scenario(report, moment if wanted["demo"] else lambda what, values: None)
+        scenario = Scenario(report, moment if wanted["demo"] else steps)
         try:
             if wanted["demo"]:
                 scenario.demo()
