@@ -128,7 +128,7 @@ class Many(Part):
     ) -> None:
         super().__init__()
         self.kind = kind.other if isinstance(kind, Kinds) else kind
-        self.choose = kind.of_body if isinstance(kind, Kinds) else None
+        self.choices = kind if isinstance(kind, Kinds) else None
         self.reader: Reader = kind
         self.counter, self.place, self.within = counter, head.at(counter).offset, within
 
@@ -145,15 +145,15 @@ class Many(Part):
                 f"{count} {self.field} need {size} bytes, {left} given", f"head.{self.counter}", self.place
             )
         end, step, kind, found = at + size, self.kind.SIZE, self.kind, []
-        while at < end:
-            if self.choose is not None:
-                kind = self.choose(body, at)
-            try:
-                found.append(kind.plain_of(body, at) if plain else kind.decode(body, at))
-            except WireError as error:
-                index = len(found)
-                raise error.within(self.structure, f"{self.field}[{index}]") from None
-            at += step
+        choices = self.choices
+        try:
+            for place in range(at, end, step):
+                if choices is not None:
+                    kind = choices.known.get(choices.key(body, place), choices.other)
+                found.append(kind.plain_of(body, place) if plain else kind.decode(body, place))
+        except WireError as error:
+            index = len(found)
+            raise error.within(self.structure, f"{self.field}[{index}]") from None
         return found if plain else tuple(found), end
 
 
@@ -232,7 +232,7 @@ class Upto(Part):
 
     def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[bytes, int]:
         end = head[self.within] if self.within else len(body)
-        return body[at:end], max(at, end)
+        return body[at:end], end if end > at else at
 
 
 class Beginning(Part):
