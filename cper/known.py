@@ -64,7 +64,7 @@ def _clause(module: str) -> str:
         return ""  # of a file given on the command line
     doc = import_module(module).__doc__ or ""
     first = " ".join(doc.split("\n\n")[0].split())
-    found = re.search(r"\(([^()]*)\)", first)
+    found = re.search(r"\(([^()]*(?:UEFI|CXL|Arm) [^()]*)\)", first)
     return found[1] if found else ""
 
 

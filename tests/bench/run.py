@@ -31,6 +31,7 @@ from cper.wire import Struct
 from cper.wire._construct import twin
 from tests.bench import floor
 from tests.bench.acpi import acpi
+from tests.bench.cper import cper
 from tests.bench.serve import serve
 from tests.bench.snapshot import snapshot
 from vmm_ras.default_policy import TEXT
@@ -210,7 +211,9 @@ def main() -> int:
     """Run it all; exit 1 if a structure is not three times quicker than construct, or a limit or ratio is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=("structures", "acpi", "snapshot", "replay", "policy", "cli", "serve"))
+    parser.add_argument(
+        "--only", choices=("structures", "cper", "acpi", "snapshot", "replay", "policy", "cli", "serve")
+    )
     parser.add_argument(
         "--qemu", metavar="COMMAND", help="qemu-system-aarch64 of 10.2 or newer, to measure beside `serve`"
     )
@@ -220,6 +223,8 @@ def main() -> int:
     good = True
     if options.only in {None, "structures"}:
         good = structures(console)
+    if options.only in {None, "cper"}:
+        good = cper(console) and good
     if options.only in {None, "acpi"}:
         good = acpi(console) and good
     if options.only in {None, "snapshot"}:

@@ -337,6 +337,15 @@ class TestAConstructDeclaration:
 # -- types and schemas ----------------------------------------------------------------------------
 
 
+def test_evidence_is_what_the_fixtures_hold():
+    from tests.cper_evidence import FILE, text
+
+    made = subprocess.run(
+        [sys.executable, "-m", "ruff", "format", "-"], input=text(), capture_output=True, text=True, check=True
+    )
+    assert FILE.read_text() == made.stdout, "python -m tests.cper_evidence writes it anew"
+
+
 def test_types_and_schemas_are_listed():
     rows = json.loads(cli("cper", "types", "--json").stdout)
     assert [r["guid"] for r in rows] == [str(g) for g in MODULES]
