@@ -407,10 +407,18 @@ def test_a_vm_that_somebody_else_runs_is_served_from_a_thread(tmp_path: Path) ->
                 until = time.monotonic() + 10
                 while not heard and time.monotonic() < until:
                     listener.ask("query-status")
+    assert other.watch is None
     assert decided["outcome"] == "tell"
     assert heard[0]["data"]["gpa"] == GPA + 0x5000
     assert theirs.outcomes == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_after_the_end_does_nothing() -> None:
+    with service("vm0") as s:
+        s.server.stop()
+    s.server.stop()
+    s.server.wake()
 
 
 # -- the socket

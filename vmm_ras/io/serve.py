@@ -85,7 +85,8 @@ class Server:
 
     @staticmethod
     def _removed(machine: Machine) -> None:
-        machine.watch = None
+        with machine.lock:  # nobody is inside it any more when this returns
+            machine.watch = None
 
     def _watch(self, vm: str, effects: Sequence[Effect]) -> None:
         """Effects were carried out, in whatever thread."""
@@ -103,7 +104,8 @@ class Server:
 
     def wake(self) -> None:
         """Let the loop look anew.  From any thread, or signal handler."""
-        os.eventfd_write(self._wake, 1)
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def stop(self) -> None:
         """Let :meth:`run` return.  From any thread, or signal handler."""
@@ -138,8 +140,11 @@ class Server:
         finally:
             for client in list(self._clients.values()):
                 self._close(client)
+            for machine in self.commands.machines.values():
+                self._removed(machine)
             selector.close()
-            os.close(self._wake)
+            wake, self._wake = self._wake, -1
+            os.close(wake)
 
     def _timeout(self) -> float | None:
         if self._busy:

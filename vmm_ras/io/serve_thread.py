@@ -35,5 +35,3 @@ def serving(path: Path, *machines: Machine) -> Iterator[Server]:
         finally:
             server.stop()
             thread.join()
-            for machine in machines:
-                machine.watch = None

@@ -43,7 +43,7 @@ class Machine(Protocol):
         ...
 
     watch: Watch | None
-    """Called, in any thread, with effects once they were carried out."""
+    """Called, in any thread and with the lock held, with effects once they were carried out."""
 
     def submit(self, event: Event) -> Sequence[Effect]:
         """Give the core an event and carry out what it asks for; takes the lock.
