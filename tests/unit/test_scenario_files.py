@@ -15,6 +15,7 @@ from vmm_ras.scenario.model_stage import ModelStage
 from vmm_ras.scenario.play import Seen, play
 from vmm_ras.traces import script
 
+pytest_plugins = "pytester"
 ROOT = conformance_tables.ROOT
 EXAMPLE = ROOT / "docs/examples/consumed.scenario.jsonl"
 HEAD = '{"event":"scenario","version":1,"about":"a test"}\n'
@@ -153,6 +154,26 @@ def test_replay_plays_what_happens():
 def test_attach_to_what_is_not_there(args, code, words):
     done = cli("attach", "--qmp", "/no/socket", "--gdb", "/no/socket", *args, code=code)
     assert words in done.stderr.decode()
+
+
+def test_a_scenario_file_is_a_test(pytester):
+    pytester.path.joinpath("good.scenario.jsonl").write_bytes(EXAMPLE.read_bytes())
+    bad = HEAD + PAGE + '{"event":"signal","code":"AR","page":"a"}\n{"event":"expect","page":"a","told":"sdei"}\n'
+    pytester.path.joinpath("bad.scenario.jsonl").write_text(bad)
+    pytester.path.joinpath("worse.scenario.jsonl").write_text("{}")
+    pytester.makepyfile(
+        """
+        def test_by_name(scenario):
+            assert not scenario("good.scenario.jsonl").failed
+            assert scenario("good.scenario.jsonl").guest == "linux-6.1"
+        """
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--ras-guest", "linux-6.1")
+    result.assert_outcomes(passed=2, failed=2)
+    out = result.stdout.str()
+    assert "bad.scenario.jsonl:4: page a: told is sea, expected sdei" in out
+    assert "BUS_MCEERR_AR: vCPU 1 consumes" in out.partition("vmm-ras timeline")[2]
+    assert "worse.scenario.jsonl:1: event is missing" in out
 
 
 def test_guest_actions_a_real_guest_cannot_do_are_marked():
