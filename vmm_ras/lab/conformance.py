@@ -161,21 +161,23 @@ def series_of(
     paths = sorted(folder.rglob("*.scenario.jsonl")) if folder.is_dir() else [folder]
     found = [script.read(path.read_bytes(), str(path)) for path in paths if re.search(only, key(str(path)))]
     boot, start, rows = Boot(lab), time.monotonic(), list[Row]()
-    for row in run(lab, [s for s in found if not s.head.model_only], evidence, boot):
-        rows.append(row)
-        name = key(row.result.scenario.name)
-        for text in row.result.failed:
-            say(f"conformance: Linux {lab.kernel.series}: {name}: {text}")
-        if row.evidence is not None:
-            say(f"conformance: Linux {lab.kernel.series}: {name}: see {row.evidence}")
-        elif verbose:
-            say(f"conformance: Linux {lab.kernel.series}: {name}: passed in {row.seconds:.1f} s")
+    try:
+        for row in run(lab, [s for s in found if not s.head.model_only], evidence, boot):
+            rows.append(row)
+            name = key(row.result.scenario.name)
+            for text in row.result.failed:
+                say(f"conformance: Linux {lab.kernel.series}: {name}: {text}")
+            if row.evidence is not None:
+                say(f"conformance: Linux {lab.kernel.series}: {name}: see {row.evidence}")
+            elif verbose:
+                say(f"conformance: Linux {lab.kernel.series}: {name}: passed in {row.seconds:.1f} s")
+    finally:
+        if out is not None and rows:
+            out.mkdir(parents=True, exist_ok=True)
+            path = out / f"linux-{lab.kernel.series}.json"
+            before = json.loads(path.read_text()) if only and path.exists() else {}
+            path.write_text(observed(lab, boot, rows, before))
     bad = sum(bool(row.result.failed) for row in rows)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / f"linux-{lab.kernel.series}.json"
-        before = json.loads(path.read_text()) if only and path.exists() else {}
-        path.write_text(observed(lab, boot, rows, before))
     say(
         f"conformance: Linux {lab.kernel.version}: {len(rows) - bad} of {len(rows)} scenarios end as on the model, "
         f"{boot.boots} boots, {time.monotonic() - start:.0f} s"

@@ -73,11 +73,13 @@ class QemuStage:
         self.log = ""
         self.predicted: Seen | None = None
         """What the model says of the end: it is waited for, for a while."""
-        self._seen, self._free, self._number, self._begin = 0, 0, 0, 0
+        self._seen, self._free, self._number, self._begin, self._start_log = 0, 0, 0, 0, 0
         self.pages: dict[str, NamedPage] = {}
         self._victims: dict[str, Victim] = {}
         self.gpas: dict[str, int] = {}
+        self._bound: set[int] = set()
         self._unbound: set[int] = set()
+        self._commands = 0
 
     def boot(self, seconds: float = 180) -> str:
         """Let it boot, and answer its SDEI calls; what the kernel calls itself.  Raises Failure."""
@@ -153,6 +155,8 @@ class QemuStage:
         self.adapter.receive(event)
         if runs is not None:
             self.adapter.let_go()
+            if runs[1] and not self._panic():
+                self.run("dmesg -n 1")  # an Oops makes the console loud
         self._note()
 
     def wait(self, seconds: float) -> None:
@@ -214,7 +218,7 @@ class QemuStage:
 
     def run(self, command: str, seconds: float = SECONDS) -> str:
         """What a shell command prints, while SDEI calls are answered.  Raises Failure."""
-        self._commands = getattr(self, "_commands", 0) + 1
+        self._commands += 1
         start, mark = len(self.console.text), f"@s{self._commands}"
         self.console.type(f"{command}; echo '{mark}:'$?:")
         found = self._until(lambda: re.compile(rf"{mark}:(\d+):\n").search(self.console.text, start), seconds, command)
@@ -283,8 +287,8 @@ class QemuStage:
         for source in self.sources:
             if source.source_id in self._unbound:
                 self._bind(source, True)
-        bound = self.run("ls -d /sys/bus/platform/drivers/GHES/GHES.*").split()
-        self._bound = {int(path.rpartition(".")[2]) for path in bound}
+        bound = self.run("dmesg -n 1; ls -d /sys/bus/platform/drivers/GHES/GHES.*")
+        self._bound = {int(number) for number in re.findall(r"drivers/GHES/GHES\.(\d+)\b", bound)}
         if self._victims:
             self.run(f"kill -9 {' '.join(str(v.pid) for v in self._victims.values())} 2>/dev/null; true")
         for source in self.sources:
@@ -304,7 +308,10 @@ class QemuStage:
             return False
         pfn = self.gpas[name] >> 12
         flags = self.run(f"dd if=/proc/kpageflags bs=8 skip={pfn} count=1 2>/dev/null | od -An -t x8; echo")
-        return bool(int(flags.split()[-1], 16) & HWPOISON)
+        found = re.findall(r"\b[0-9a-f]{16}\b", flags)
+        if not found:
+            raise Failure(f"guest: /proc/kpageflags of page {pfn:#x}: {flags.strip()!r}")
+        return bool(int(found[-1], 16) & HWPOISON)
 
     def _reported(self, name: str) -> bool:
         if not self._panic():
