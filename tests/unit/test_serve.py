@@ -35,7 +35,8 @@ from vmm_ras.io.serve_model import ModelMachine
 from vmm_ras.io.serve_socket import UnixListener
 from vmm_ras.io.serve_thread import serving as serving_thread
 from vmm_ras.qmp.arguments import VmAdd
-from vmm_ras.qmp.commands import COMMANDS, MAX_VMS
+from vmm_ras.qmp.commands import COMMANDS
+from vmm_ras.qmp.vms import MAX_VMS
 
 GPA = 0x4000_0000
 BLOCK = StatusBlock.of([Entry.of(PlatformMemory(node=1), fru_text="a record")]).encode()

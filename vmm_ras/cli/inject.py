@@ -24,7 +24,7 @@ Aet = Literal["uc", "ueu", "ueo", "uer", "ce"]
 
 def inject(
     records: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RECORD]...", help="Files with status blocks or CPER records.")
+        list[Path] | None, typer.Argument(metavar="RECORD", help="Files with status blocks or CPER records.")
     ] = None,
     socket: Annotated[
         Path, typer.Option("--socket", "-s", metavar="PATH", help="Socket of `vmm-ras serve`, or of `run`.")

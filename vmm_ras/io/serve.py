@@ -20,10 +20,11 @@ from typing import Any
 
 from vmm_ras.effects import Effect
 from vmm_ras.errors import RasError
-from vmm_ras.qmp.commands import CommandError, Commands
+from vmm_ras.qmp.commands import Commands
 from vmm_ras.qmp.events import TOLD, event_of
 from vmm_ras.qmp.machine import Machine
 from vmm_ras.qmp.session import Command, Session, State
+from vmm_ras.qmp.vms import CommandError
 
 MAX_CLIENTS = 64
 TURN = 32

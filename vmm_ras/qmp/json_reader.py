@@ -44,11 +44,6 @@ class JsonReader:
         if not self._dead:
             self._data += data
 
-    @property
-    def partial(self) -> bool:
-        """Whether a value has begun and not ended."""
-        return self._depth > 0
-
     def next(self) -> object | Malformed | None:
         """The next value (a dict or a list), what is wrong with the next bytes, or None: feed more."""
         if not self._depth:
