@@ -1,4 +1,4 @@
-"""Ampere sections.  That of the kernel's event is known from rasdaemon, that of the BMC's from libcper."""
+"""Ampere sections (rasdaemon non-standard-ampere.h; libcper cper-section-ampere.h): for the kernel, and for the BMC."""
 
 from __future__ import annotations
 

@@ -118,18 +118,22 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ArmRas": {
         "offsets": ("libcper",),
+        "libcper": ("7c410e29",),
     },
     "Nvidia": {
         "offsets": ("Linux", "libcper"),
+        "libcper": ("7c410e29",),
     },
     "NvidiaEvent": {
         "offsets": ("libcper",),
+        "libcper": ("7c410e29",),
     },
     "Ampere": {
         "offsets": ("rasdaemon",),
     },
     "AmpereBmc": {
         "offsets": ("libcper",),
+        "libcper": ("7c410e29",),
     },
     "HisiliconOemType1": {
         "offsets": ("rasdaemon",),

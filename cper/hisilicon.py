@@ -1,4 +1,4 @@
-"""HiSilicon sections (Kunpeng): OEM types 1 and 2, PCIe local, and the common one.  Known from rasdaemon."""
+"""HiSilicon sections of Kunpeng (rasdaemon non-standard-hisi*.c): OEM types 1 and 2, PCIe local, the common one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JaguarMicro sections, by unit.  Known from rasdaemon."""
+"""JaguarMicro sections, by unit (rasdaemon non-standard-jaguarmicro.h)."""
 
 from __future__ import annotations
 

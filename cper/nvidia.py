@@ -1,4 +1,4 @@
-"""NVIDIA section (Grace): registers of a unit that its signature names.  Known from Linux, libcper and rasdaemon."""
+"""NVIDIA section of Grace (Linux drivers/acpi/apei/ghes-nvidia.c; libcper; rasdaemon): registers of a unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NVIDIA event section (Vera): an event of a CPU or GPU, with contexts.  Known from libcper."""
+"""NVIDIA event section of Vera (libcper cper-section-nvidia-events.h): an event of a CPU or GPU, with contexts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alibaba Yitian section: ECC registers of a DDR controller.  Known from rasdaemon."""
+"""Alibaba Yitian section (rasdaemon non-standard-yitian.h): ECC registers of a DDR controller."""
 
 from __future__ import annotations
 
