@@ -41,9 +41,9 @@ def run(
     on: Annotated[Where, typer.Option(help="model; qemu: Linux in an unmodified QEMU; kvm.")] = Where.model,
     guest: Annotated[str, typer.Option(metavar="PROFILE", help="Guest of the model.")] = "linux",
     kernel: Annotated[str, typer.Option(metavar="SERIES", help="Linux for qemu: 6.1, 6.12 or 7.2.")] = "6.12",
-    evidence: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="qemu: where a failure leaves its logs and blocks.")
-    ] = None,
+    evidence: Annotated[Path, typer.Option(metavar="DIR", help="qemu: where a failure leaves logs and blocks.")] = Path(
+        "out/scenarios"
+    ),
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print what failed only.")] = False,
 ) -> None:
@@ -86,7 +86,7 @@ def _model(scenarios: list[Script], guest: str) -> Iterator[Result]:
     return (play(scenario, ModelStage(guest)) for scenario in scenarios)
 
 
-def _qemu(scenarios: list[Script], kernel: str, evidence: Path | None) -> Iterator[Result]:
+def _qemu(scenarios: list[Script], kernel: str, evidence: Path) -> Iterator[Result]:
     from vmm_ras.lab.conformance import run as conform
     from vmm_ras.lab.guest_packages import SERIES, GuestPackages
 
@@ -97,7 +97,10 @@ def _qemu(scenarios: list[Script], kernel: str, evidence: Path | None) -> Iterat
     for scenario in scenarios:
         if scenario.head.model_only:
             print(f"{scenario.name}: not on a real guest: {scenario.head.model_only}", file=sys.stderr)
-    return (row.result for row in conform(lab, real, evidence))
+    for row in conform(lab, real, evidence):
+        if row.evidence is not None:
+            print(f"{row.result.scenario.name}: see {row.evidence}", file=sys.stderr)
+        yield row.result
 
 
 def _say(result: Result, quiet: bool) -> None:

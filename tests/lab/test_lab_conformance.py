@@ -1,0 +1,156 @@
+"""The conformance runner, with a model in the kernel's place: order, evidence, what is kept."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from acpi.presets import PRESETS
+from tests import conformance_tables
+from vmm_ras.effects import Posted
+from vmm_ras.errors import InputError
+from vmm_ras.lab import conformance, script_stage
+from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.script_stage import QemuStage
+from vmm_ras.scenario.model_stage import ModelStage
+from vmm_ras.traces import script
+
+SCENARIOS = conformance_tables.scenarios()
+NAMES = ("serror/uncontainable", "sea/bare-reader", "severity/sea-fatal", "channel/gsiv-early")
+LAB = SimpleNamespace(kernel=SimpleNamespace(series="6.12", version="6.12.95-1"))
+
+
+class Stage(ModelStage):
+    """A model that has a console and a log."""
+
+    def __init__(self, guest, fails=None):
+        super().__init__(guest)
+        self.console, self.log, self.fails = SimpleNamespace(text="serial\n"), "kernel log\n", fails
+
+    @property
+    def adapter(self):
+        return SimpleNamespace(seen=self.machine.effects(Posted))
+
+    def words(self):
+        return self.timeline()
+
+    def do(self, item):
+        super().do(item)
+        if self.fails:
+            raise Failure(self.fails, "the last words")
+
+
+class Boot:
+    """Counts how often it is booted."""
+
+    def __init__(self, guest="linux-6.12", fails=None):
+        self.lab, self.release, self.version, self.boots, self.stage = LAB, "6.12.95", "7.2.22", 0, None
+        self.qemu = SimpleNamespace(monitor=SimpleNamespace(log=["> {}", "< {}"]))
+        self.guest, self.fails = guest, fails
+
+    def up(self):
+        if self.stage is None:
+            self.boots += 1
+            self.stage = Stage(self.guest, self.fails)
+        return self.stage
+
+    def down(self):
+        self.stage = None
+
+
+def scenarios():
+    return [SCENARIOS[name]._replace(name=f"x/{name}.scenario.jsonl") for name in NAMES]
+
+
+def test_who_panics_comes_last_and_has_a_boot_of_its_own(tmp_path):
+    boot = Boot()
+    rows = list(conformance.run(LAB, scenarios(), tmp_path, boot))
+    assert [conformance.key(row.result.scenario.name) for row in rows] == [NAMES[1], NAMES[3], NAMES[0], NAMES[2]]
+    assert [row.result.failed for row in rows] == [()] * 4
+    assert boot.boots == 2  # the first lives through two, and dies of the third; the fourth has another
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kernel_that_ends_otherwise_leaves_all_there_is(tmp_path):
+    boot = Boot("no-apei")
+    rows = list(conformance.run(LAB, [scenarios()[1], scenarios()[3]], tmp_path, boot))
+    assert rows[0].result.failed == ()
+    assert rows[1].evidence == tmp_path / "6.12/channel-gsiv-early"
+    assert any("source gsiv: bound is False, not True as on the model" in text for text in rows[1].result.failed)
+    there = {path.name for path in rows[1].evidence.iterdir()}
+    assert there >= {"serial.log", "kernel.log", "qmp.log", "report.md"}
+    report = (rows[1].evidence / "report.md").read_text()
+    assert "## Kernel" in report
+    assert "## Model" in report
+    assert boot.boots == 1
+    assert boot.stage is None, "nobody goes on with a guest that did what it should not"
+
+
+def test_a_guest_that_does_not_answer_is_a_row_too(tmp_path):
+    rows = list(conformance.run(LAB, [scenarios()[3]], tmp_path, Boot(fails="the guest is silent")))
+    assert rows[0].result.failed == ("kernel: the guest is silent",)
+    report = (rows[0].evidence / "report.md").read_text()
+    assert "the last words" in report
+    assert len(list(rows[0].evidence.glob("block-*-source4.bin"))) == 1
+
+
+def test_what_was_not_played_now_is_kept(tmp_path):
+    boot = Boot()
+    rows = list(conformance.run(LAB, scenarios(), tmp_path, boot))
+    whole = json.loads(conformance.observed(LAB, boot, rows))
+    again = json.loads(conformance.observed(LAB, boot, rows[:1], whole))
+    assert again["scenarios"] == whole["scenarios"]
+    assert again["about"]["boots"] == 2 * boot.boots
+    assert list(whole["scenarios"]) == sorted(NAMES)
+
+
+class TestStage:
+    def test_the_tables_are_those_of_the_preset(self):
+        assert script_stage.firmware().description.sources == PRESETS[script_stage.PRESET].sources
+
+    @pytest.fixture
+    def stage(self):
+        stage = QemuStage.__new__(QemuStage)
+        stage._begin, stage._victims = 4, {"a": SimpleNamespace(name="s7a"), "b": SimpleNamespace(name="s7b")}
+        stage.console = SimpleNamespace(text="")
+        return stage
+
+    @pytest.mark.parametrize(
+        ("printed", "code"),
+        [
+            ("SIGBUS s7a code=4 addr=0x1 \nEXIT s7a 3\n", "BUS_MCEERR_AR"),
+            ("SIGBUS s7a code=5 addr=0x1 \n", "BUS_MCEERR_AO"),
+            ("SIGBUS s7a code=3 addr=0x1 \n", "BUS_OBJERR"),
+            ("SIGBUS s7a code=128 addr=0x0 \n", "SI_KERNEL"),
+            ("SIGBUS s7a code=77 addr=0x0 \n", "code 77"),
+            ("SIGBUS s7b code=4 addr=0x1 \nEXIT s7a 135\n", "killed"),
+            ("SIGBUS s7ab code=4 addr=0x1 \n", "none"),
+        ],
+    )
+    def test_what_became_of_an_owner(self, stage, printed, code):
+        stage.console.text = f"old\n{printed}"
+        assert stage._signal("a") == code
+        assert stage._signal("nobody") == "none"
+
+    def test_lost_pages(self, stage):
+        stage.pages, stage.gpas = {"a": script.NamedPage("a", "nobody")}, {"a": 0x4000_5000}
+        asked = []
+
+        def run(command):
+            asked.append(command)
+            return answers.pop(0)
+
+        stage.run = run
+        answers = [" 000000040028501c\n\n", "[   1.2] noise 12\n 0000000400205c2c\n\n", "nothing\n"]
+        assert stage._offlined("a") is True
+        assert stage._offlined("a") is False
+        with pytest.raises(Failure, match="kpageflags of page 0x40005"):
+            stage._offlined("a")
+        assert re.search(r"skip=262149 count=1", asked[0])
+
+    def test_what_no_real_guest_does(self, stage):
+        with pytest.raises(InputError, match="not on a real guest: a real guest acknowledges when it does"):
+            stage.open(SCENARIOS["unread/never-acknowledged"])
+        with pytest.raises(InputError, match="the real guest has preset conformance and 2 vCPUs"):
+            stage.open(script.Script("x", script.Head("x", vcpus=3), ()))
