@@ -51,8 +51,11 @@ def _framed(cls: type[Framed], used: dict[str, type[Struct]]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     fixed = cls.kinds.__func__ is Framed.kinds.__func__  # type: ignore[attr-defined]
     for field in fields(cls):
-        reader = cls.KINDS.get(field.name)
-        one = _read_by(reader, used) if reader is not None else HEX if fixed else {"anyOf": [HEX, {"type": "object"}]}
+        reader = cls.KINDS.get(field.name) or (getattr(cls, "HEAD", None) if field.name == "head" else None)
+        if not fixed and field.name != "head":  # the head says what it is
+            one: dict[str, Any] = {"anyOf": [HEX, {"type": "object"}]}
+        else:
+            one = HEX if reader is None else _read_by(reader, used)
         properties[field.name] = {"type": "array", "items": one} if isinstance(field.default, tuple) else one
     required = [field.name for field in fields(cls) if not isinstance(field.default, tuple | bytes)]
     doc = " ".join((cls.__doc__ or "").split())
