@@ -13,13 +13,14 @@ import pytest
 from acpi.presets import PRESETS
 from tests.kvm_host import Host, consumes, leaves, send_self
 from vmm_ras import arm64
-from vmm_ras.effects import Acked, Dropped, InjectSea, OwnMemory, Posted, Release, TakenBack
+from vmm_ras.effects import Acked, Decided, Dropped, InjectSea, OwnMemory, Posted, Release, TakenBack
 from vmm_ras.errors import HostError
 from vmm_ras.events import Code, HostSignal, MemoryFault, TellSea, TellSerror
 from vmm_ras.io import sigbus
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm import ioctl, vcpu
 from vmm_ras.io.kvm.guest import KvmGuest
+from vmm_ras.io.kvm.service import Service
 from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.io.kvm.vm import Vm
 from vmm_ras.kvm import events, ioctls
@@ -29,12 +30,14 @@ from vmm_ras.kvm.hosts import HOSTS
 from vmm_ras.kvm.one_reg import CORE, SYSREGS
 from vmm_ras.memory import MemoryMap
 from vmm_ras.notifier import Notifier
+from vmm_ras.policy import load_policy
 from vmm_ras.profiles import PROFILES
 from vmm_ras.sdei_table import PE_UNMASK, VERSION
 
 RAM, SIZE = 0x4000_0000, 1 << 20
 TABLES, LOST = RAM + 0x8_0000, RAM + 0x5000
 EL0, EL1 = 0, 0x3C5
+IGNORANT = 'version = 1\n[[rule]]\nname = "none"\naction = "ignore"\n'
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def mask():
 class Machine:
     """A guest whose vCPUs make the exits that the test gives them."""
 
-    def __init__(self, host, kvm, *, vcpus=1, preset="all", guest="generic-sei"):
+    def __init__(self, host, kvm, *, vcpus=1, preset="all", guest="generic-sei", policy=None):
         self.host, self.vm, self.ram = host, Vm(kvm), GuestRam(RAM, SIZE)
         self.vm.add_memory(self.ram.slot)
         image = PRESETS[preset].place(TABLES)
@@ -58,7 +61,10 @@ class Machine:
         for cpu in self.cpus:
             cpu.set(SYSREGS["VBAR_EL1"], 0x4000_8000)
             cpu.set(CORE["PSTATE"], EL1)
-        self.core = Notifier(image.sources, MemoryMap([self.ram.slot]), guest=PROFILES[guest], vcpus=vcpus)
+        self.core = Notifier(
+            image.sources, MemoryMap([self.ram.slot]), guest=PROFILES[guest], vcpus=vcpus,
+            policy=None if policy is None else load_policy(policy, "test"),
+        )  # fmt: skip
         self.seen, self.ended, self.taken = [], [], []
         self.guest = KvmGuest(self.vm, self.ram, self.core, self.take, heard=self.seen.extend, ended=self.over)
 
@@ -196,38 +202,81 @@ def test_absent_memory_is_no_lost_memory(make):
 def test_found_memory_is_heard_of_in_the_service_thread(make, monkeypatch):
     """BUS_MCEERR_AO, as the kernel sends it to the thread that asked for early kill."""
     m, sent = make(), []
-    patience = KvmGuest._patience
+    patience = Service._patience
 
-    def send(guest):
+    def send(service):
         if not sent:
             sent.append(1)
             send_self(5, m.hva(LOST))
-        return patience(guest)
+        return patience(service)
 
-    monkeypatch.setattr(KvmGuest, "_patience", send)
+    monkeypatch.setattr(Service, "_patience", send)
     m.guest.start()
     m.until(lambda: m.saw(Posted))
-    assert (m.saw(Posted)[0].delivery, m.saw(Posted)[0].pages, m.guest.signals) == ("gsiv", ((LOST, 4096),), 1)
+    assert (m.saw(Posted)[0].delivery, m.saw(Posted)[0].pages, m.guest.service.signals) == ("gsiv", ((LOST, 4096),), 1)
     gsiv = m.core.ways["gsiv"][0].placed.vector
     assert m.host.lines == [(1 << 24 | gsiv, 1), (1 << 24 | gsiv, 0)]
 
 
 def test_a_page_whose_signal_was_lost_is_found_again(make, monkeypatch):
     m, sent = make(), []
-    patience = KvmGuest._patience
+    patience = Service._patience
 
-    def send(guest):
+    def send(service):
         if not sent:
             sent.append(1)
             send_self(5, m.hva(LOST))
             send_self(5, m.hva(LOST + 4096))  # a standard signal that is pending takes no second one
-        return patience(guest)
+        return patience(service)
 
-    monkeypatch.setattr(KvmGuest, "_patience", send)
+    monkeypatch.setattr(Service, "_patience", send)
     monkeypatch.setattr(sigbus, "lost_pages", lambda ram: [LOST, LOST + 4096] if sent else [])
     m.guest.start()
     m.until(lambda: m.core.poison.state(LOST + 4096 >> 12))
-    assert (m.guest.signals, m.guest.found_again) == (1, 1)
+    assert (m.guest.service.signals, m.guest.service.found_again) == (1, 1)
+
+
+def test_another_machines_thread_hears_of_it(make, monkeypatch):
+    """Of one process one thread is told, whoever's memory it is."""
+    first, second, sent = make(), make(), []
+    patience = Service._patience
+
+    def send(service):
+        if service.guest is first.guest and not sent:
+            sent.append(1)
+            while not second.guest.started.is_set():
+                time.sleep(0.001)
+            send_self(5, second.hva(LOST))
+        return patience(service)
+
+    monkeypatch.setattr(Service, "_patience", send)
+    starter = threading.Thread(target=second.guest.start)
+    starter.start()
+    first.guest.start()
+    second.until(lambda: second.saw(Posted))
+    starter.join()
+    assert second.saw(Posted)[0].pages == ((LOST, 4096),)
+    assert (first.seen, first.guest.service.signals) == ([], 1)
+
+
+def test_what_was_told_is_not_found_again(make, monkeypatch):
+    """Not even where the policy ignores it, so that the core remembers nothing."""
+    m, sent = make(policy=IGNORANT), []
+    patience = Service._patience
+
+    def send(service):
+        if len(sent) < 3:
+            sent.append(1)
+            send_self(5, m.hva(LOST + 4096 * len(sent)))
+        return patience(service) if len(sent) == 3 else 0
+
+    monkeypatch.setattr(Service, "_patience", send)
+    monkeypatch.setattr(sigbus, "lost_pages", lambda ram: [LOST + 4096 * (i + 1) for i in range(len(sent))])
+    m.guest.start()
+    m.until(lambda: m.guest.service.signals == 3)
+    m.guest.end()
+    assert len(m.saw(Decided)) == 3
+    assert m.guest.service.found_again == 0
 
 
 def test_poison_in_the_vmms_own_memory(make):

@@ -55,7 +55,7 @@ def at_once(report: Report, kvm: Kvm) -> None:
             guest.settled(len(found))
         report.equal(sorted(found), pages, f"the guest found all {BURST} pages in its records")
         report.equal(_acked(guest), pages, "every one was acknowledged")
-        signals, again = guest.guest.signals, guest.guest.found_again
+        signals, again = guest.guest.service.signals, guest.guest.service.found_again
         report.equal(
             signals + again >= BURST, True, "by signal, and without one", f"{signals} signals, {again} found again"
         )

@@ -1,13 +1,11 @@
 """A guest on KVM as an adapter: it carries out the core's effects, as ``vmm_ras.guests.model`` does for the model.
 
-One lock per machine is around the core.  Each vCPU has its own thread (``thread``); one more reads the signals of
-memory that is lost and was not used, looks at acknowledgements, and does what is due.
+One lock per machine is around the core.  Each vCPU has its own thread (``thread``), and one more hears of lost memory
+that nobody used, and does what is due (``service``).
 """
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,22 +23,21 @@ from vmm_ras.effects import (
     Stop,
     WriteGuest,
 )
+from vmm_ras.errata import is_discovery
 from vmm_ras.errors import GuestError, HostError
 from vmm_ras.events import AckRead, Code, Done, Event, Failed, GuestCall, HostSignal, MemoryFault, Replaced, Stopped
-from vmm_ras.io import libc, sigbus
+from vmm_ras.io import sigbus
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm import inject
+from vmm_ras.io.kvm.service import Service
 from vmm_ras.io.kvm.thread import VcpuThread
 from vmm_ras.io.kvm.vm import Vm
 from vmm_ras.kvm import events, ioctls
-from vmm_ras.kvm.siginfo import SIGBUS
 from vmm_ras.memory import HEALTHY, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.sdei import is_sdei
 from vmm_ras.sdei_table import NOT_SUPPORTED
 
-SERROR_LOOK = 0.02
-"""Seconds between looks whether an SError was taken, while another one waits for its turn."""
 END_SECONDS = 30.0
 Exit = Callable[[VcpuThread, int], bool]
 
@@ -64,23 +61,15 @@ class KvmGuest:
         self.lock = threading.RLock()
         self.started = threading.Event()
         self.ending = False
-        self.signals = self.found_again = 0
-        """SIGBUS of memory that nobody used; pages found without one."""
         self.vcpus = [VcpuThread(self, vcpu) for vcpu in vm.vcpus]
-        self._service = threading.Thread(target=self._serve, name="memory-errors", daemon=True)
-        self._served = threading.Event()
-        self._failure: OSError | None = None
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.service = Service(self)
 
     # -- begin and end ------------------------------------------------------------------
 
     def start(self) -> None:
         """Run the vCPUs.  SIGBUS is blocked in the calling thread from now on.  Raises HostError."""
         sigbus.block_signals()
-        self._service.start()
-        self._served.wait()
-        if self._failure is not None:
-            raise HostError(f"memory errors cannot be heard of: {self._failure}")
+        self.service.begin()
         for thread in self.vcpus:
             thread.start()
         for thread in self.vcpus:
@@ -93,18 +82,14 @@ class KvmGuest:
         """Take every vCPU out for good, and end the threads; machine and RAM stay.  It may be called twice."""
         self.ending = True
         self.started.set()
-        self._poke()
+        self.service.poke()
         own = threading.current_thread()
         for thread in [t for t in self.vcpus if t.is_alive() and t is not own]:
             until = time.monotonic() + END_SECONDS
             while thread.is_alive() and time.monotonic() < until:
                 thread.wake()
                 thread.join(0.05)
-        if self._service.is_alive():
-            self._service.join(END_SECONDS)
-        if self._wake >= 0 and not self._service.is_alive():
-            os.close(self._wake)
-            self._wake = -1
+        self.service.end(END_SECONDS)
 
     def join(self, seconds: float | None = None) -> bool:
         """Wait until no vCPU runs; whether that is so."""
@@ -126,6 +111,7 @@ class KvmGuest:
             for gpa, size in lost:
                 if ram.gpa <= gpa < ram.gpa + ram.size and not any(a <= gpa and gpa + size <= a + n for a, n in done):
                     done.append(ram.replace(gpa, size))
+                    self.service.forget(*done[-1])
                     self.receive(Replaced(*done[-1]))
             return done
 
@@ -135,7 +121,7 @@ class KvmGuest:
         """Give the core an event, and carry out what follows.  From any thread."""
         with self.lock:
             self._drive(self.core.receive(event, time.monotonic()))
-        self._poke()
+        self.service.poke()
 
     def _drive(self, effects: list[Effect]) -> None:
         while effects:
@@ -144,68 +130,12 @@ class KvmGuest:
             now = time.monotonic()
             effects = [e for answer in answers for e in self.core.receive(answer, now)]
 
-    def _poke(self) -> None:
-        """Let the service thread look at the clock anew."""
-        if threading.current_thread() is not self._service and self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
-
-    def _serve(self) -> None:
-        sigbus.block_signals()
-        try:
-            libc.prefer_early_kill()
-            signals = sigbus.SignalFile()
-        except OSError as error:
-            self._failure = error
-            self._served.set()
-            return
-        self._served.set()
-        poll = select.poll()
-        for fd in (signals.fd, self._wake):
-            poll.register(fd, select.POLLIN)
-        while not self.ending:
-            poll.poll(self._patience())
-            self._drain()
-            self._hear(signals)
-            with self.lock:
-                due = self.core.next_deadline()
-                if due is not None and due <= time.monotonic():
-                    self._drive(self.core.expire(time.monotonic()))
-            for thread in self.vcpus:
-                if len(thread.serrors) > 1:
-                    thread.kick()
-        signals.close()
-
-    def _patience(self) -> float | None:
-        """Milliseconds until something is due."""
+    def expire(self) -> None:
+        """Let the core do what is due."""
         with self.lock:
-            due = self.core.next_deadline()
-        waits = [] if due is None else [max(0.0, due - time.monotonic())]
-        if any(len(thread.serrors) > 1 for thread in self.vcpus):
-            waits.append(SERROR_LOOK)
-        return 1000 * min(waits) + 1 if waits else None
-
-    def _drain(self) -> None:
-        try:
-            os.eventfd_read(self._wake)
-        except BlockingIOError:
-            return
-
-    def _hear(self, signals: sigbus.SignalFile) -> None:
-        """Tell the core what the host found; and what it found while the signal of another page was pending."""
-        infos = [info for info in signals.read() if info.signo == SIGBUS]
-        if not infos:
-            return
-        tid = threading.get_native_id()
-        self.signals += len(infos)
-        for info in infos:
-            found = sigbus.host_signal(info, tid, time.time())
-            if found is not None:
-                self.receive(found)
-        ram, shift = self.ram, self.ram.granule.bit_length() - 1
-        for gpa in sigbus.lost_pages(ram):
-            if self.core.poison.state(gpa >> self.core.page_shift) == HEALTHY:
-                self.found_again += 1
-                self.receive(HostSignal(Code.AO, ram.hva + gpa - ram.gpa, shift, tid, time.time()))
+            due, now = self.core.next_deadline(), time.monotonic()
+            if due is not None and due <= now:
+                self._drive(self.core.expire(now))
 
     # -- what a vCPU's thread asks for -------------------------------------------------------
 
@@ -249,7 +179,7 @@ class KvmGuest:
     def _call(self, thread: VcpuThread) -> None:
         vcpu = thread.vcpu
         state = vcpu.state()
-        if not is_sdei(state.x[0]):
+        if not (is_sdei(state.x[0]) or is_discovery(state.x[0])):
             inject.reply(vcpu, NOT_SUPPORTED)
             return
         with self.lock:
