@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from tests.command_line import cli
-from vmm_ras.lab import command, kernel_log, linux_kvm, linux_kvm_inner, packages
+from vmm_ras.lab import command, kernel_log, linux_kvm, linux_kvm_guest, linux_kvm_inner, packages
 from vmm_ras.lab.errors import Failure, Unavailable
 from vmm_ras.lab.host import Host, Run
 from vmm_ras.lab.linux_kvm import Pair
@@ -103,7 +103,7 @@ class TestInside:
     """What the scenario takes for granted."""
 
     def test_the_policy_has_the_rules_that_the_scenario_names(self):
-        rules = {rule.name: rule for rule in load_policy(linux_kvm_inner.POLICY).rule}
+        rules = {rule.name: rule for rule in load_policy(linux_kvm_guest.POLICY).rule}
         assert {"sea", "bare", "sdei", "gsiv", "gpio", "polled", "unheard"} == rules.keys()
         assert all(rules[way].deliver == (way,) for way in ("sea", "sdei", "gsiv", "gpio", "polled"))
 
@@ -129,7 +129,7 @@ class TestInside:
             "ACPI: RSDP 0x000000005FFE0000 000024 (v02 VMMRAS)",
             "GICv3: 96 SPIs implemented",
         ]
-        program = linux_kvm_inner.programs()[linux_kvm_inner.LOG].decode().splitlines()
+        program = linux_kvm_guest.programs()[linux_kvm_guest.LOG].decode().splitlines()
         assert program[0] == "#!/bin/busybox sh"
         log = tmp_path / "log"
         log.write_text("\n".join(lines + dropped) + "\n")

@@ -11,7 +11,7 @@ from vmm_ras.lab import initrd
 from vmm_ras.lab.errors import Failure, Unavailable
 from vmm_ras.lab.host import CPU, CPUS, Host
 from vmm_ras.lab.host_packages import HostLab, HostPackages
-from vmm_ras.lab.linux_kvm_inner import MEMORY, VCPUS, programs
+from vmm_ras.lab.linux_kvm_guest import MEMORY, VCPUS, programs
 from vmm_ras.lab.packages import SUITES
 from vmm_ras.lab.report import Report
 
