@@ -160,9 +160,10 @@ class TestTimeline:
         ]  # fmt: skip
         at = [next(n for n, row in enumerate(rows) if text in row.what) for text in order]
         assert at == sorted(at)
-        times = [row.ms for row in rows]
+        times = [row.ms for row in rows[at[1] :]]
         assert times == sorted(times)
-        assert times[at[1]] == 0.0 < times[-1]
+        assert times[0] == 0.0 < times[-1]
+        assert [row.ms for row in rows[: at[1]]] == [None, None]
 
     def test_addresses_are_those_of_one_page(self, timeline):
         rows = {

@@ -68,13 +68,22 @@ def table(rows: list[Moment], title: str) -> Table:
 
     from vmm_ras.lab.linux_kvm_timeline import WHERE
 
-    found = Table(title=f"One lost page: {title}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 1, 0))
+    found = Table(
+        title=f"One lost page: {title}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 1, 0),
+        caption="Milliseconds of emulated machines: a real host is some hundred times as fast.",
+        caption_justify="left",
+    )  # fmt: skip
     found.add_column("ms", justify="right", style="dim", no_wrap=True)
     found.add_column("who", no_wrap=True)
     found.add_column("what happens", ratio=3)
     found.add_column("where it can be seen", ratio=2, style="dim")
     for row in rows:
-        found.add_row(f"{row.ms:,.1f}", Text(WHERE[row.who], style=_STYLES[row.who]), row.what, Text(row.detail))
+        found.add_row(
+            "" if row.ms is None else f"{row.ms:,.1f}",
+            Text(WHERE[row.who], style=_STYLES[row.who]),
+            row.what,
+            Text(row.detail),
+        )
     return found
 
 

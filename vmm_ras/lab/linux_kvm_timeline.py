@@ -12,8 +12,8 @@ WHERE = {"host": "host kernel", "vmm": "VMM", "guest": "guest kernel", "process"
 class Moment(NamedTuple):
     """One row of the timeline."""
 
-    ms: float
-    """Milliseconds since the page was lost; before that 0."""
+    ms: float | None
+    """Milliseconds since the page was lost; None: before that."""
     who: str
     what: str
     detail: str
@@ -40,7 +40,7 @@ class Timeline:
         at = float(values.get("at", 0.0))
         if what == "madvise":
             self._start = at
-        ms = 0.0 if self._start is None else 1000 * (at - self._start)
+        ms = None if self._start is None else 1000 * (at - self._start)
         tell = getattr(self, f"_on_{what.lower()}", None)
         row = None if tell is None else tell(values)
         if row is None:
