@@ -28,11 +28,10 @@ _Id = Annotated[int, Field(ge=0)]
 _Time = Annotated[float, Field(allow_inf_nan=False)]
 Entry = tuple[int, float | None, Any]
 
-_ROW = create_model(
-    "_Row",
-    __config__=_STRICT,
-    **{f.name: (get_type_hints(Row)[f.name], ... if f.default is MISSING else f.default) for f in fields(Row)},
-)
+_FIELDS: dict[str, Any] = {
+    f.name: (get_type_hints(Row)[f.name], ... if f.default is MISSING else f.default) for f in fields(Row)
+}
+_ROW = create_model("_Row", __config__=_STRICT, **_FIELDS)
 _SUMMARY = TypeAdapter(Summary)
 
 
@@ -50,7 +49,7 @@ class _Replay(BaseModel):
     next_gpa: _Id
     next_vcpu: _Id
     firmware: tuple[_Id, _Id]
-    rows: Annotated[list[_ROW], Field(max_length=WINDOW + 1)]  # type: ignore[valid-type]
+    rows: Annotated[list[_ROW], Field(max_length=WINDOW + 1)]
     by_source: list[tuple[int, list[_Id]]]
     """Source to the rows, by their place in ``rows``, that its block is about."""
     published: list[tuple[int, bytes]]

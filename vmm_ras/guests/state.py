@@ -20,7 +20,8 @@ from vmm_ras.guests.model import ModelGuest
 from vmm_ras.guests.os import Action, GuestOs
 from vmm_ras.notifier import Notifier
 from vmm_ras.snapshot import Arrival, Part, Snapshot, rebuild, snapshot_of
-from vmm_ras.snapshot.parts import MAX_RAM, SourcePart, plain_part
+from vmm_ras.snapshot.made_of import MAX_RAM, SourcePart
+from vmm_ras.snapshot.parts import plain_part
 
 PARTS: Final = ("model", "model-memory")
 """Names of the parts that are read here."""

@@ -21,6 +21,7 @@ from vmm_ras.effects import Effect
 from vmm_ras.errors import SnapshotError
 from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import GuestProfile
+from vmm_ras.snapshot import made_of
 from vmm_ras.snapshot import parts as _parts
 from vmm_ras.snapshot.container import Part, decode, encode
 from vmm_ras.snapshot.effects import effects_of, plain
@@ -116,7 +117,7 @@ def restore(
     Raises SnapshotError, and leaves ``core`` alone, for anything that such a core could not have been asked to
     remember.
     """
-    guest = _parts.fits(snapshot.parts, core)
+    guest = made_of.fits(snapshot.parts, core)
     return _put(core, snapshot, now, threads, guest)
 
 
@@ -125,7 +126,7 @@ def rebuild(snapshot: Snapshot, hook: Hook | None = None) -> tuple[Notifier, Arr
 
     ``hook``: the policy's, if it has one: code does not travel.
     """
-    core = _parts.build(snapshot.parts, hook)
+    core = made_of.build(snapshot.parts, hook)
     return core, _put(core, snapshot, None, None, core.guest)
 
 
