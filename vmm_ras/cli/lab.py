@@ -70,7 +70,7 @@ def table(rows: list[Moment], title: str) -> Table:
 
     found = Table(
         title=f"One lost page: {title}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 1, 0),
-        caption="Milliseconds of emulated machines: a real host is some hundred times as fast.",
+        caption="Milliseconds of emulated machines; real ones are far faster.",
         caption_justify="left",
     )  # fmt: skip
     found.add_column("ms", justify="right", style="dim", no_wrap=True)
