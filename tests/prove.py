@@ -116,9 +116,9 @@ def report(seed: int, steps: int, seconds: float, done: Counter[str], moves: int
     lines += [f"| {name} | {count:,} |" for name, count in sorted(done.items(), key=lambda i: (", " in i[0], i[0]))]
     lines += [
         "", "## Moved at a random point", "",
-        f"{moves:,} further VMs were saved at a random point of such a life, and made again of nothing but the bytes "
-        "of the snapshot (docs/snapshot.md).  From then on both did the same, effect by effect, and in the end "
-        "remembered the same.", "",
+        f"{moves:,} further VMs (seed {seed}) were saved at a random point of such a life, and made again of nothing "
+        "but the bytes of the snapshot (docs/snapshot.md).  From then on both did the same, effect by effect, and in "
+        "the end remembered the same.", "",
         "| what | times |", "|---|---:|",
     ]  # fmt: skip
     lines += [f"| {name} | {count:,} |" for name, count in sorted(moved.items(), key=lambda i: ("," in i[0], i[0]))]

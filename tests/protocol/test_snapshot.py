@@ -192,6 +192,7 @@ def test_host_addresses_and_threads_are_the_destinations() -> None:
     assert two.threads == {7: 1}
     assert two.memory.slots[0].hva == 0x5000_0000
     assert arrival.holes == holes(one) != ()
+    assert arrival.held == (1,), "vCPU 0 consumed something too, and is only to be stopped"
 
 
 # -- what is owed --------------------------------------------------------------------

@@ -35,6 +35,8 @@ class Arrival(NamedTuple):
 
     holes: tuple[tuple[int, int], ...]
     """(gpa, size) of guest memory that is lost: to be made a hole again.  Ascending, and apart."""
+    held: tuple[int, ...]
+    """vCPUs that stay out of the guest until the core releases them: they consumed what is not told yet."""
     effects: tuple[Effect, ...]
     """To be carried out, in order: the source's adapter had not, or had no answer to them."""
     vcpus: tuple[Mapping[str, Any], ...]
@@ -152,6 +154,7 @@ def _put(
     core.plain_esr.clear()
     return Arrival(
         _merged(((first, count) for first, count, _, _ in value["poison"]), core),
+        tuple(sorted(vcpu for vcpu, abort in core.aborts.items() if abort.state is not None)),
         tuple(effects),
         tuple(vcpus),
         None if lines is None else lines.model_dump(),
