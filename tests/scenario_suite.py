@@ -190,11 +190,6 @@ def sea() -> Iterator[tuple[str, list[Line]]]:
         {"event": "abort", "page": "a", "esr": "0x92000010", "located": False}, SETTLE,
         expect(page="a", offlined=False, signal="BUS_OBJERR", told="nothing"),
     ]  # fmt: skip
-    yield "two-vcpus", [
-        head("two vCPUs use lost pages one after the other"), page("a", "reader"), page("b", "reader", vcpu=1),
-        consumed("a"), consumed("b"), SETTLE, taken("sea"),
-        expect(page="a", offlined=True, signal="BUS_MCEERR_AR"), expect(page="b", offlined=True, signal="BUS_MCEERR_AR"),
-    ]  # fmt: skip
     yield "three-in-a-row", [
         head("three SEAs in a row: all are handled, whatever is printed", "printed_blocks"),
         page("a", "reader"), page("b", "reader"), page("c", "reader"),
