@@ -1,7 +1,7 @@
 """CPU models by their MIDR_EL1, and the errata that Linux works around because of one (arm64 ``cpu_errata.c``).
 
-As of Linux 7.2; an older guest knows fewer, and each can be configured out.  Work-arounds that are not chosen by MIDR
-alone (Spectre's, those of features) are not here; see ``SAFE``.
+As of Linux 7.2; an older guest knows fewer, and each can be configured out.  Work-arounds that are chosen by
+something else in the first place (Spectre's, those of features) are not here; see ``SAFE``.
 """
 
 from __future__ import annotations
@@ -151,6 +151,12 @@ ERRATA: Final[dict[str, tuple[Range, ...]]] = {name: _ranges(text) for name, tex
 """Name, as the vendors number them, to the CPUs that have it."""
 FIXED: Final[dict[str, tuple[tuple[int, int], ...]]] = {"ARM 843419": ((MODELS["Cortex-A53"] | 4, 1 << 8),)}
 """Erratum to (MIDR_EL1, bits of REVIDR_EL1 of which any says that it is fixed)."""
+CONDITIONS: Final[dict[str, str]] = {
+    "ARM 1463225": "the guest's kernel runs at EL2",
+    "ARM 1542419": "CTR_EL0.DIC is 1",
+    "ARM 4193714": "the guest has SME",
+}
+"""Erratum to what must hold beside the MIDR for a guest to work around it."""
 SAFE: Final[dict[str, tuple[Range, ...]]] = {
     "Spectre v2": _ranges(
         "Cortex-A35 Cortex-A53 Cortex-A55 Brahma-B53 Hisi-TSV110 Qualcomm-KRYO-2XX-SILVER Qualcomm-KRYO-3XX-SILVER "

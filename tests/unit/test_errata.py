@@ -13,7 +13,7 @@ from acpi.presets import PRESETS
 from vmm_ras.arm64 import EL1H
 from vmm_ras.effects import Release, SetRegisters
 from vmm_ras.errata import DISCOVER_IMPL_CPUS, DISCOVER_IMPL_VER, Cpu, Pool, errata_of, is_discovery
-from vmm_ras.errata_data import ERRATA, MODELS, affects, cpu_name
+from vmm_ras.errata_data import CONDITIONS, ERRATA, MODELS, affects, cpu_name
 from vmm_ras.errors import InputError, SnapshotError
 from vmm_ras.events import GuestCall, VcpuState
 from vmm_ras.memory import MemoryMap, MemorySlot
@@ -109,6 +109,10 @@ def test_what_real_kernels_say(boot: dict) -> None:
     printed = [set(OBSERVED["errata"][line]) for line in boot["detected"] if line in OBSERVED["errata"]]
     assert all(any_of & told for any_of in printed)
     assert told - set(OBSERVED["not_printed"]) <= set().union(*printed)
+
+
+def test_conditions() -> None:
+    assert set(OBSERVED["not_printed"]) <= CONDITIONS.keys() <= ERRATA.keys()
 
 
 def test_kernels_spoke_of_errata() -> None:

@@ -96,6 +96,7 @@ def pool(
     from vmm_ras.compat import registers
     from vmm_ras.compat.accept import refusal
     from vmm_ras.errata import Cpu, Pool
+    from vmm_ras.errata_data import CONDITIONS
 
     given = {str(file): _description(file) for file in hosts}
     found = Pool.of([Cpu(*(host.registers.get(reg, 0) for reg in registers.IMPLEMENTATION)) for host in given.values()])
@@ -109,15 +110,24 @@ def pool(
     errata = {name: [cpu.name for cpu in because] for name, because in found.errata().items()}
     if json_:
         print_json(
-            {"pool": found.plain(), "names": [cpu.name for cpu in found.cpus], "errata": errata,
-             "hazards": found.hazards(), "seen": [seen._asdict() for seen in found.seen()], "problems": problems}
-        )  # fmt: skip
+            {
+                "pool": found.plain(),
+                "names": [cpu.name for cpu in found.cpus],
+                "errata": errata,
+                "conditions": {name: text for name, text in CONDITIONS.items() if name in errata},
+                "hazards": found.hazards(),
+                "seen": [seen._asdict() for seen in found.seen()],
+                "problems": problems,
+            }
+        )
     else:
         for cpu in found.cpus:
             mark = "  (the guest is shown this one)" if cpu == found.chosen else ""
             print(f"{cpu.name}: MIDR_EL1 {cpu.midr:#x}, REVIDR_EL1 {cpu.revidr:#x}, AIDR_EL1 {cpu.aidr:#x}{mark}")
         for name, because in errata.items():
-            print(f"works around {name}: {', '.join(because)}")
+            print(
+                f"works around {name}{f', if {CONDITIONS[name]}' if name in CONDITIONS else ''}: {', '.join(because)}"
+            )
         for hazard in found.hazards():
             print(f"mind {hazard}")
         for seen in found.seen():

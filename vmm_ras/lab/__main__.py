@@ -11,6 +11,7 @@ import typer
 
 from vmm_ras.lab.compat_command import compat
 from vmm_ras.lab.conformance_command import attached, conformance
+from vmm_ras.lab.errata_command import errata
 from vmm_ras.lab.linux_kvm_command import linux_kvm
 from vmm_ras.lab.qemu_migration_command import qemu_migration
 from vmm_ras.lab.tiny_command import tiny
@@ -74,6 +75,7 @@ def smoke(
 app.command()(conformance)
 app.command()(attached)
 app.command()(compat)
+app.command()(errata)
 app.command()(linux_kvm)
 app.command()(qemu_migration)
 app.command()(tiny)

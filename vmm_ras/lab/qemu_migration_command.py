@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,15 +17,11 @@ def qemu_migration(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print every assertion.")] = False,
 ) -> None:
     """Let QEMU migrate into files, with and without ras=on, with an un-acked error; read them."""
-    from vmm_ras.errors import RasError
-    from vmm_ras.lab.errors import LabError, Unavailable
+    from vmm_ras.lab.command import lane
     from vmm_ras.lab.newer_qemu import OWN, SUITES, QemuPackages
-    from vmm_ras.lab.qemu import end_on_signals
     from vmm_ras.lab.qemu_migration import run
 
-    end_on_signals()
-    code = 0
-    try:
+    with lane("qemu-migration", verbose=True):
         packages = QemuPackages(say=lambda line: typer.echo(f"qemu-migration: {line}"))
         for series in qemu or (OWN, *SUITES):
 
@@ -41,15 +36,3 @@ def qemu_migration(
             if report is not None:
                 done.write(report / f"qemu-migration-{series}.md")
             typer.echo(f"qemu-migration: {done.facts['QEMU']}: {len(done.rows)} assertions held, {done.seconds:.1f} s")
-    except RasError as error:
-        code = 3 if isinstance(error, Unavailable) else 1
-        typer.echo(f"qemu-migration: {'not possible here' if code != 1 else 'FAILED'}: {error}", err=True)
-        if isinstance(error, LabError) and error.detail:
-            typer.echo(error.detail, err=True)
-    except OSError as error:
-        code = 3
-        typer.echo(f"qemu-migration: not possible here: {error}", err=True)
-    except KeyboardInterrupt:
-        code = 130
-        typer.echo("qemu-migration: interrupted", err=True)
-    sys.exit(code)

@@ -21,9 +21,11 @@ from vmm_ras.boot.kernel_image import ImageHeader, Kernel, read_header
 from vmm_ras.boot.layout import BOOT_PSTATE, Boot, lay_out
 from vmm_ras.deciding import Hook
 from vmm_ras.effects import Effect, Escalate
+from vmm_ras.errata import Pool
 from vmm_ras.errors import GuestError, HostError, InputError
 from vmm_ras.events import Event
 from vmm_ras.io.guest_ram import GuestRam
+from vmm_ras.io.kvm import implementations
 from vmm_ras.io.kvm.gic import GicV3
 from vmm_ras.io.kvm.guest import KvmGuest
 from vmm_ras.io.kvm.system import Kvm
@@ -67,6 +69,8 @@ class Configuration:
     policy: Policy | None = None
     hook: Hook | None = None
     profile: GuestProfile = PROFILES["linux"]
+    pool: Pool | None = None
+    """CPUs that the guest is told of; it is shown the chosen one.  Without, it is shown the host's."""
     huge: bool = False
     """RAM of the host's 2 MiB pages."""
     describe: Callable[..., FirmwareDescription] = field(default=platform.describe, repr=False)
@@ -291,11 +295,15 @@ class Running:
             self.vm.add_memory(ram.slot)
             self.sdei = self.vm.forward_calls()
             self.relayed = self.vm.relay_aborts()
+            if c.pool is not None:
+                implementations.announce(self.vm)
             for index in range(c.vcpus):
                 self.vm.add_vcpu(powered=index == 0)
             self.gic = GicV3(self.vm, platform.GICD, platform.GICR, platform.INTERRUPTS)
             self.boot = self._load()
             first = self.vm.vcpus[0]
+            if c.pool is not None:
+                implementations.show(first, c.pool)
             self.midr = first.get(SYSREGS["MIDR_EL1"])
             for name, value in (("X0", self.boot.device_tree_at), ("PC", self.boot.entry), ("PSTATE", BOOT_PSTATE)):
                 first.set(CORE[name], value)
@@ -303,6 +311,7 @@ class Running:
                 self.boot.image.sources, MemoryMap([ram.slot]), policy=c.policy, hook=c.hook, guest=c.profile,
                 vcpus=c.vcpus, page_shift=self.boot.page_shift,
             )  # fmt: skip
+            core.pool = c.pool
             self.guest = _Guest(
                 self.vm, ram, core, self._take, raise_line=self._raise_line, heard=machine.carried_out,
                 ended=self._vcpu_ended,
