@@ -71,6 +71,8 @@ class Server:
         self._log = log or (lambda line: print(line, file=sys.stderr))
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._waking = threading.RLock()
+        """Around the descriptor, so that nobody writes to another that got its number."""
         self._events: deque[tuple[str, dict[str, Any], float]] = deque()
         self._clients: dict[socket.socket, _Client] = {}
         self._busy: dict[socket.socket, _Client] = {}
@@ -105,8 +107,9 @@ class Server:
 
     def wake(self) -> None:
         """Let the loop look anew.  From any thread, or signal handler."""
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
+        with self._waking:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def stop(self) -> None:
         """Let :meth:`run` return.  From any thread, or signal handler."""
@@ -144,8 +147,9 @@ class Server:
             for machine in self.commands.machines.values():
                 self._removed(machine)
             selector.close()
-            wake, self._wake = self._wake, -1
-            os.close(wake)
+            with self._waking:
+                wake, self._wake = self._wake, -1
+                os.close(wake)
 
     def _timeout(self) -> float | None:
         if self._busy:
