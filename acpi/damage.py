@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from acpi.ghes import DataEntry201, Entry, ErrorStatusHeader, StatusBlock, entry_class
-from cper.damage import body_fault, plain_fault
+from cper.fault import body_fault, plain_fault
 from cper.plain import hex_in, members
 from cper.section import plain_body
 from cper.wire import TruncatedError, WireError

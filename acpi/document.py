@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from acpi.damage import DamagedBlock
 from acpi.ghes import StatusBlock
 from acpi.stream import Item, Kind
-from cper.damage import DamagedRecord
 from cper.plain import hex_in, members
-from cper.record import Record
 from cper.section import body_of_plain, plain_body, section_named
 from cper.wire import EncodeError
 
 if TYPE_CHECKING:
+    from cper.damage import DamagedRecord
+    from cper.record import Record
     from cper.section import AnySection
 
 VERSION = 1
@@ -40,6 +40,9 @@ def head(kind: str) -> dict[str, Any]:
 def of_item(item: Item) -> dict[str, Any]:
     """The document of an item of a stream."""
     if item.kind is Kind.RECORD:
+        from cper.damage import DamagedRecord
+        from cper.record import Record
+
         if item.fault is None:
             return head("record") | Record.plain_of(item.data)
         return head("record") | DamagedRecord.decode(item.data).plain()
@@ -72,6 +75,9 @@ def encode(document: Mapping[str, Any], limit: int) -> bytes:
     if unknown:
         raise ValueError(f"a document of kind {kind!r} has no {', '.join(sorted(map(repr, unknown)))}")
     if kind == "record":
+        from cper.damage import DamagedRecord
+        from cper.record import Record
+
         if "size" in document:
             return _bounded(DamagedRecord.of_plain(document), limit).encode()
         if "gaps" in document:
@@ -95,7 +101,7 @@ def encode(document: Mapping[str, Any], limit: int) -> bytes:
 
 
 def _bounded(read: Record | DamagedRecord, limit: int) -> Record | DamagedRecord:
-    size = read.size if isinstance(read, DamagedRecord) else read.header.record_length
+    size = getattr(read, "size", None) or (read.header.record_length if read.header is not None else 0)
     if size > limit:
         raise EncodeError(f"{size} bytes are more than {limit}", structure="Record", path="header.record_length")
     return read

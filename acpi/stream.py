@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from acpi.damage import DamagedBlock
 from acpi.ghes import ErrorStatusHeader, StatusBlock
-from cper.damage import DamagedRecord
-from cper.record import Record
-from cper.record_header import RecordHeader
 from cper.wire import DecodeError, WireError
+
+if TYPE_CHECKING:  # a stream without records does without their declarations, which take a while to make
+    from cper.damage import DamagedRecord
+    from cper.record import Record
 
 MAX_SIZE = 16 << 20
 """Bytes of one item at most; one that says it has more is damaged."""
@@ -27,7 +28,6 @@ _START = b"CPER"
 _SIGNATURE_SIZE = 10
 PIECE = 1 << 16
 """Bytes of what is nothing known that are told at once."""
-_LENGTH = RecordHeader.at("record_length").offset
 
 
 class Kind(StrEnum):
@@ -54,6 +54,9 @@ class Item(NamedTuple):
     def read(self) -> Reading | None:
         """What it holds, as far as it can be read; None of padding and of bytes that are nothing known."""
         if self.kind is Kind.RECORD:
+            from cper.damage import DamagedRecord
+            from cper.record import Record
+
             return Record.decode(self.data) if self.fault is None else DamagedRecord.decode(self.data)
         if self.kind is Kind.STATUS_BLOCK:
             return StatusBlock.decode(self.data) if self.fault is None else DamagedBlock.decode(self.data)
@@ -89,7 +92,7 @@ def items(chunks: Iterable[bytes]) -> Iterator[Item]:
 
 
 def _next(buffer: bytes, at: int, offset: int, ended: bool, lost: bool) -> tuple[int, Item | None]:
-    """The item at ``buffer[at:]``, or how many bytes are needed to tell; ``lost``: what came before is nothing known."""
+    """The item at ``buffer[at:]``, or how many bytes are needed to tell; ``lost``: before it is nothing known."""
     have = len(buffer) - at
     if not have:
         return 1, None
@@ -124,15 +127,21 @@ def _bytes(buffer: bytes, at: int, offset: int, ended: bool, fault: WireError | 
 
 
 def _record(view: memoryview, buffer: bytes, at: int, offset: int, ended: bool) -> tuple[int, Item | None]:
+    from cper.record import Record, RecordHeader
+
     if len(view) < RecordHeader.SIZE and not ended:
         return RecordHeader.SIZE, None
-    length = int.from_bytes(view[_LENGTH : _LENGTH + 4], "little")
+    at_length = RecordHeader.at("record_length").offset
+    length = int.from_bytes(view[at_length : at_length + 4], "little")
     if length <= MAX_SIZE and len(view) < length and not ended:
         return length, None
     fault: WireError
     if length > MAX_SIZE:
         fault = DecodeError(
-            f"{length} bytes are more than {MAX_SIZE}", structure="Record", path="header.record_length", offset=_LENGTH
+            f"{length} bytes are more than {MAX_SIZE}",
+            structure="Record",
+            path="header.record_length",
+            offset=at_length,
         )
     else:
         try:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Self
-from uuid import UUID
 
+from cper.fault import body_fault, plain_fault
 from cper.plain import members, number_in, object_in, objects_in
-from cper.record import Gap, Record, RecordSection, body_span, check_length, put_together, uncovered
+from cper.record import Gap, Record, body_span, check_length, put_together, uncovered
 from cper.record_header import RecordHeader, SectionDescriptor
-from cper.section import Section, body_of_plain, plain_body, section_class
+from cper.section import body_of_plain, plain_body
 from cper.wire import DecodeError, TruncatedError, WireError
 
 _SIGNATURES = ("signature_start", "signature_end")
@@ -152,28 +152,6 @@ def _body(
     return body, left - len(body)
 
 
-def plain_fault(error: WireError) -> dict[str, Any]:
-    """What JSON holds of a fault: ``where`` (structure and field), ``offset`` in bytes, ``reason``."""
-    where = f"{error.structure}.{error.path}" if error.path else error.structure
-    return {"where": where, "offset": error.offset, "reason": error.reason}
-
-
-def body_fault(guid: UUID, body: bytes, where: str, offset: int) -> WireError | None:
-    """Why a body that lies at ``offset`` cannot be read; None where it can, or where its type is unknown."""
-    cls = section_class(guid)
-    if cls is None:
-        return None
-    try:
-        if issubclass(cls, Section):
-            cls.plain_of_body(body)
-        else:
-            cls.of_body(body)
-    except WireError as error:
-        path = f"{where}.{error.path}" if error.path else where
-        return type(error)(error.reason, structure=error.structure, path=path, offset=offset + (error.offset or 0))
-    return None
-
-
 def faults_of(record: Record) -> list[WireError]:
     """Why bodies of a whole record cannot be read as the type that their descriptor names."""
     found = (
@@ -183,4 +161,4 @@ def faults_of(record: Record) -> list[WireError]:
     return [fault for fault in found if fault is not None]
 
 
-__all__ = ["DamagedRecord", "DamagedSection", "RecordSection", "body_fault", "faults_of", "plain_fault"]
+__all__ = ["DamagedRecord", "DamagedSection", "faults_of"]

@@ -106,7 +106,7 @@ A release is worth {budget:,} executions; `python -m tests.fuzz --runs N --repor
 
 | | |
 |---|---|
-| Executions of the last run | {executed:,} |
+| Executions of the last run | {executed:,}, {share:.1%} of the budget |
 | Time | {took:,.0f} s |
 | Peak memory | {memory} MiB |
 | Inputs in its corpus | {kept:,} |

@@ -15,7 +15,8 @@ from acpi.damage import DamagedBlock
 from acpi.ghes import Entry, StatusBlock
 from acpi.stream import MAX_SIZE, Kind, items
 from cper.common import Severity, Timestamp
-from cper.damage import DamagedRecord, body_fault, faults_of
+from cper.damage import DamagedRecord, faults_of
+from cper.fault import body_fault
 from cper.memory import PlatformMemory
 from cper.record import Record
 from cper.text_form import decoded, form_of, of_text

@@ -102,18 +102,18 @@ def faults_of(item: Item) -> list[WireError]:
     from acpi import damage
     from acpi.damage import DamagedBlock
     from acpi.ghes import StatusBlock
-    from cper.damage import DamagedRecord
-    from cper.damage import faults_of as faults_of_record
-    from cper.record import Record
 
     read = item.read()
-    if isinstance(read, DamagedRecord | DamagedBlock):
-        return list(read.faults) or [item.fault] if item.fault else list(read.faults)
-    if isinstance(read, Record):
-        return faults_of_record(read)
+    if read is None:
+        return [item.fault] if item.fault else []
     if isinstance(read, StatusBlock):
         return damage.faults_of(read)
-    return [item.fault] if item.fault else []
+    if not isinstance(read, DamagedBlock):
+        from cper.damage import DamagedRecord, faults_of
+
+        if not isinstance(read, DamagedRecord):
+            return faults_of(read)
+    return list(read.faults) or ([item.fault] if item.fault else [])
 
 
 def complain(found: Iterable[Item]) -> None:

@@ -9,15 +9,15 @@ from uuid import UUID
 from acpi.damage import DamagedBlock
 from acpi.ghes import DataEntry300, Entry, ErrorStatusHeader, StatusBlock
 from cper.construct_section import ConstructSection
-from cper.damage import DamagedRecord
-from cper.record import Record
 from cper.section import Section, section_class
 from cper.wire import OpenEnum, OpenFlags, Struct, WireError
 
 if TYPE_CHECKING:
     from acpi.hest import Hest
     from acpi.stream import Item
+    from cper.damage import DamagedRecord
     from cper.framed import FramedSection
+    from cper.record import Record
     from cper.section import AnySection
 
 
@@ -116,10 +116,10 @@ def _framed_fields(section: FramedSection[Any], base: int, prefix: str) -> Itera
 def reading_fields(item: Item) -> Iterator[Field]:
     """The fields of an item of a stream, as far as it can be read."""
     read = item.read()
-    if isinstance(read, Record | DamagedRecord):
-        yield from record_fields(read)
-    elif isinstance(read, StatusBlock | DamagedBlock):
+    if isinstance(read, StatusBlock | DamagedBlock):
         yield from block_fields(read)
+    elif read is not None:
+        yield from record_fields(read)
     else:
         yield Field(0, len(item.data), str(item.kind), "")
 
