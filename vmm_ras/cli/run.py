@@ -60,7 +60,7 @@ def run(
 
     configuration = Configuration(
         kernel, initrd, append, number(memory, "--memory"), vcpus, name, policy(policy_file), hook(hook_file),
-        PROFILES[guest], huge,
+        PROFILES[guest], huge=huge,
     )  # fmt: skip
     journal = _Journal(json_, quiet)
     sys.setswitchinterval(0.0005)  # a vCPU that leaves the guest does not wait for a thread that only computes
