@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import threading
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from acpi.image import Image, PlacedSource
 from acpi.presets import PRESETS
 from vmm_ras.effects import Acked, Effect, InjectSea, InjectSerror, Posted
 from vmm_ras.errors import GuestError
 from vmm_ras.events import TellSea, TellSerror
-from vmm_ras.io import libc
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm.guest import KvmGuest
 from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.io.kvm.thread import VcpuThread
-from vmm_ras.io.kvm.vcpu import Vcpu
 from vmm_ras.io.kvm.vm import Vm
 from vmm_ras.io.qemu.errors import Failure
 from vmm_ras.io.qemu.wait import Deadline
 from vmm_ras.kvm import ioctls
 from vmm_ras.kvm.one_reg import CORE
-from vmm_ras.kvm.siginfo import MADV_HWPOISON
+from vmm_ras.lab.hwpoison import lose
+from vmm_ras.lab.tiny_desk import INSTRUCTION, MMIO, Answer, Command, Desk, Skip
 from vmm_ras.memory import MemoryMap
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import Policy, load_policy
@@ -38,11 +34,9 @@ SIZE = 16 << 20
 TABLES = RAM + (8 << 20)
 PAGES = RAM + (1 << 20)
 """From here on the scenarios lose pages."""
-MMIO = 0x0900_0000
 BOOTED = 0x3C5
 """PSTATE: EL1h, everything masked."""
 SECONDS = 60.0
-INSTRUCTION = 4
 IMAGE = "tiny.bin"
 POLICY = """\
 version = 1
@@ -59,96 +53,9 @@ deliver = %s
 """
 
 
-class Command(IntEnum):
-    """As in the table of ``tiny.S``."""
-
-    NONE = 0
-    LOAD = 1
-    STORE = 2
-    JUMP = 3
-    UNMASK = 4
-    MASK = 5
-    HVC = 6
-    SMC = 7
-    IDS = 8
-    ESB = 9
-    USER = 10
-    WALK = 11
-    SPIN = 12
-    POLL = 13
-    MMU = 14
-
-
-class Taken(NamedTuple):
-    """An exception as the guest saw it."""
-
-    vector: int
-    esr: int
-    far: int
-    elr: int
-    spsr: int
-
-
-class Answer(NamedTuple):
-    """What became of a command."""
-
-    results: tuple[int, ...]
-    taken: tuple[Taken, ...]
-    records: tuple[int, ...]
-    """Physical addresses that the guest found in records."""
-
-
-class _Desk:
-    """Where one vCPU gets its commands; in its thread, but for ``wanted``."""
-
-    def __init__(self) -> None:
-        self.wanted: tuple[int, Sequence[int], Callable[[Vcpu], int] | int] | None = None
-        self.arguments: Sequence[int] = ()
-        self.skip: Callable[[Vcpu], int] | int = INSTRUCTION
-        self.busy = False
-        self.results: list[int] = []
-        self.taken: list[list[int]] = []
-        self.records: list[int] = []
-        self.done = threading.Event()
-        self.begun, self.up = threading.Event(), threading.Event()
-
-
 def policy(sea: str = "", found: Sequence[str] = ("polled",)) -> Policy:
     """Consumed: SEA with syndrome ``sea`` (TOML).  Found: these ways."""
     return load_policy(POLICY % (f"sea = {sea}" if sea else "", str(list(found)).replace("'", '"')), "tiny")
-
-
-def lose_own() -> int:
-    """Lose a page of this process that is no guest memory; its address."""
-    fd = os.memfd_create("own", os.MFD_CLOEXEC)
-    os.ftruncate(fd, 4096)
-    address = libc.mmap(4096, fd)
-    os.close(fd)
-    ctypes.memset(address, 1, 4096)
-    _lose(address, 4096)
-    return address
-
-
-def _lose(address: int, size: int) -> None:
-    """By a child: the kernel may end whoever does it.  Raises Failure where nothing is lost."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            libc.madvise(address & -4096, size, MADV_HWPOISON)
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise Failure("madvise(MADV_HWPOISON) fails: CAP_SYS_ADMIN is needed, and CONFIG_MEMORY_FAILURE")
-
-
-def frame_number(ram: GuestRam, gpa: int) -> int | None:
-    """The host's page frame that this process has mapped there (/proc/self/pagemap); None: none."""
-    with open("/proc/self/pagemap", "rb", buffering=0) as file:
-        entry = int.from_bytes(os.pread(file.fileno(), 8, (ram.hva + gpa - ram.gpa) // 4096 * 8), "little")
-    return entry & (1 << 55) - 1 if entry >> 63 else None
 
 
 class TinyGuest:
@@ -164,10 +71,7 @@ class TinyGuest:
         self.sdei = self.vm.forward_calls()
         self.code = Path(IMAGE).read_bytes()
         self.image: Image = PRESETS[preset].place(TABLES)
-        self.desks = [_Desk() for _ in range(vcpus)]
         self.seen: list[Effect] = []
-        self.exceptions = 0
-        """Taken so far."""
         self.ended: list[str] = []
         self._news = threading.Condition()
         for _ in range(vcpus):
@@ -177,6 +81,7 @@ class TinyGuest:
         self.core = Notifier(
             self.image.sources, slots, policy=policy(sea, found), guest=PROFILES["generic-sei"], vcpus=vcpus
         )
+        self.desks = [Desk(vcpu, self.core.ways) for vcpu in self.vm.vcpus]
         self.guest = KvmGuest(self.vm, self.ram, self.core, self._take, heard=self._heard, ended=self._over)
         if start:
             self.start()
@@ -206,14 +111,10 @@ class TinyGuest:
 
     # -- commands -----------------------------------------------------------------------
 
-    def begin(
-        self, number: Command, *arguments: int, vcpu: int = 0, skip: Callable[[Vcpu], int] | int = INSTRUCTION
-    ) -> None:
+    def begin(self, number: Command, *arguments: int, vcpu: int = 0, skip: Skip = INSTRUCTION) -> None:
         """Give a vCPU a command, and wait until it has it.  ``skip``: what the handler of an exception adds to ELR."""
         desk = self.desks[vcpu]
-        desk.done.clear()
-        desk.begun.clear()
-        desk.wanted = (number, arguments, skip)
+        desk.give(number, arguments, skip)
         if not desk.begun.wait(SECONDS):
             raise Failure(f"vCPU {vcpu} takes no command; {self._where(vcpu)}; {'; '.join(self.ended) or 'it runs'}")
 
@@ -224,12 +125,9 @@ class TinyGuest:
             raise Failure(
                 f"vCPU {vcpu} does not finish its command; {self._where(vcpu)}; {'; '.join(self.ended) or 'it runs'}"
             )
-        taken = tuple(Taken(*values) for values in desk.taken)
-        return Answer(tuple(desk.results), taken, tuple(desk.records))
+        return desk.answer()
 
-    def do(
-        self, number: Command, *arguments: int, vcpu: int = 0, skip: Callable[[Vcpu], int] | int = INSTRUCTION
-    ) -> Answer:
+    def do(self, number: Command, *arguments: int, vcpu: int = 0, skip: Skip = INSTRUCTION) -> Answer:
         """A command, and what became of it.  Raises Failure."""
         self.begin(number, *arguments, vcpu=vcpu, skip=skip)
         return self.finish(vcpu)
@@ -276,7 +174,7 @@ class TinyGuest:
 
     def lose(self, gpa: int, size: int = 4096) -> None:
         """madvise(MADV_HWPOISON) of guest memory."""
-        _lose(self.ram.hva + gpa - self.ram.gpa, size)
+        lose(self.ram.hva + gpa - self.ram.gpa, size)
 
     # -- the VMM's side -----------------------------------------------------------------
 
@@ -285,53 +183,11 @@ class TinyGuest:
         if reason != ioctls.EXIT_MMIO:
             raise GuestError(f"vCPU {vcpu.index}: exit {reason}")
         desk, access = self.desks[vcpu.index], vcpu.mmio()
-        register, value = access.phys_addr - MMIO, int.from_bytes(access.data, "little")
         if access.is_write:
-            self._written(desk, register, value)
+            desk.written(access.phys_addr - MMIO, int.from_bytes(access.data, "little"))
         else:
-            vcpu.answer_mmio(self._read(vcpu, desk, register).to_bytes(8, "little"))
+            vcpu.answer_mmio(desk.read(access.phys_addr - MMIO).to_bytes(8, "little"))
         return True
-
-    def _written(self, desk: _Desk, register: int, value: int) -> None:
-        if register == 0x40:
-            desk.results.append(value)
-        elif register == 0x100:
-            desk.taken.append([value])
-            self.exceptions += 1
-        elif 0x108 <= register <= 0x120:
-            desk.taken[-1].append(value)
-        elif register in (0x140, 0x160):
-            desk.records.append(value)
-
-    def _read(self, vcpu: Vcpu, desk: _Desk, register: int) -> int:
-        if register == 0:
-            return self._next(desk)
-        if 8 <= register < 8 + 8 * len(desk.arguments):
-            return desk.arguments[(register - 8) // 8]
-        if register == 0x128:
-            skip = desk.skip
-            return (skip if isinstance(skip, int) else skip(vcpu)) & (1 << 64) - 1
-        if register in (0x130, 0x138, 0x150, 0x158):
-            ways = self.core.ways["sea" if register < 0x150 else "sdei"]
-            if not ways or (register < 0x150 and desk.taken and desk.taken[-1][0] % 4 == 3):
-                ways = self.core.ways["sei"]
-            placed = ways[0].placed
-            return placed.block if register in (0x130, 0x150) else placed.ack or 0
-        return 0
-
-    def _next(self, desk: _Desk) -> int:
-        if desk.busy:
-            desk.busy = False
-            desk.done.set()
-        desk.up.set()
-        wanted, desk.wanted = desk.wanted, None
-        if wanted is None:
-            threading.Event().wait(0.002)  # it asks again and again
-            return Command.NONE
-        number, desk.arguments, desk.skip = wanted
-        desk.results, desk.taken, desk.records, desk.busy = [], [], [], True
-        desk.begun.set()
-        return number
 
     def _heard(self, effects: Sequence[Effect]) -> None:
         with self._news:

@@ -18,7 +18,8 @@ from vmm_ras.io.qemu.errors import Failure
 from vmm_ras.kvm.one_reg import CORE
 from vmm_ras.lab import tiny_memory, tiny_serror, tiny_telling
 from vmm_ras.lab.report import Report
-from vmm_ras.lab.tiny_guest import PAGES, Command, Taken, TinyGuest
+from vmm_ras.lab.tiny_desk import Command, Taken
+from vmm_ras.lab.tiny_guest import PAGES, TinyGuest
 
 MARK = "@"
 Scenario = Callable[[Report, Kvm], None]

@@ -15,8 +15,10 @@ from vmm_ras.io import libc
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.io.sigbus import lost_pages
+from vmm_ras.lab.hwpoison import frame_number
 from vmm_ras.lab.report import Report
-from vmm_ras.lab.tiny_guest import PAGES, RAM, SIZE, Command, TinyGuest, frame_number
+from vmm_ras.lab.tiny_desk import Command
+from vmm_ras.lab.tiny_guest import PAGES, RAM, SIZE, TinyGuest
 
 PAGE = 4096
 LOST = PAGES + 8 * PAGE

@@ -16,7 +16,8 @@ from vmm_ras.kvm.events import VcpuEvents
 from vmm_ras.kvm.hosts import HOSTS
 from vmm_ras.kvm.one_reg import CORE
 from vmm_ras.lab.report import Report
-from vmm_ras.lab.tiny_guest import PAGES, RAM, SIZE, Command, TinyGuest
+from vmm_ras.lab.tiny_desk import Command
+from vmm_ras.lab.tiny_guest import PAGES, RAM, SIZE, TinyGuest
 
 SERROR = 7
 """Number of the vector: SError from the current EL with SPx."""

@@ -6,8 +6,10 @@ from vmm_ras.effects import Acked, OwnMemory, Posted
 from vmm_ras.events import TellSea
 from vmm_ras.io import libc
 from vmm_ras.io.kvm.system import Kvm
+from vmm_ras.lab.hwpoison import lose_own
 from vmm_ras.lab.report import Report
-from vmm_ras.lab.tiny_guest import MMIO, PAGES, Command, TinyGuest, lose_own
+from vmm_ras.lab.tiny_desk import MMIO, Command
+from vmm_ras.lab.tiny_guest import PAGES, TinyGuest
 from vmm_ras.sdei_table import EVENT_ENABLE, EVENT_REGISTER, PE_UNMASK, VERSION
 
 PAGE = 4096
@@ -140,7 +142,7 @@ def in_flight(report: Report, kvm: Kvm) -> None:
             guest.tell(TellSea(0, 0x96000010, MMIO + number))
             answer = guest.do(Command.IDS, skip=0)
             report.equal(len(answer.results), 3, f"command {number + 1} is carried out whole")
-        report.equal(guest.exceptions, count, "an SEA was taken before each of them")
+        report.equal(guest.desks[0].exceptions, count, "an SEA was taken before each of them")
 
 
 SCENARIOS = (
