@@ -52,14 +52,17 @@ class Service(threading.Thread):
         """Wait until it has ended: the guest has.  It may be called twice, and from the thread itself."""
         if self.is_alive() and threading.current_thread() is not self:
             self.join(seconds)
-        if self._wake >= 0 and not self.is_alive():
-            os.close(self._wake)
-            self._wake = -1
+        with _lock:
+            if self._wake >= 0 and not self.is_alive():
+                os.close(self._wake)
+                self._wake = -1
 
     def poke(self) -> None:
         """Let it look at the clock anew."""
-        if threading.current_thread() is not self and self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
+        if threading.current_thread() is not self:
+            with _lock:
+                if self._wake >= 0:
+                    os.eventfd_write(self._wake, 1)
 
     def forget(self, gpa: int, size: int) -> None:
         """These pages were replaced."""

@@ -82,6 +82,8 @@ class VcpuThread(threading.Thread):
             return job()
         done: Future[Any] = Future()
         self._jobs.put((job, done))
+        if self.ended:  # meanwhile: nobody takes it any more
+            self._refuse()
         try:
             return done.result(JOB_SECONDS)
         except TimeoutError:
