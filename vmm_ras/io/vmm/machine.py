@@ -6,84 +6,28 @@ goes with the old ones.  Memory that the guest has lost is replaced before it bo
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
-from acpi.description import FirmwareDescription
-from acpi.firmware import GUEST_PAGE, build
+from acpi.firmware import GUEST_PAGE
 from acpi.firmware_presets import RAM
 from vmm_ras.boot.kernel_image import ImageHeader, Kernel, read_header
-from vmm_ras.boot.layout import BOOT_PSTATE, Boot, lay_out
-from vmm_ras.deciding import Hook
 from vmm_ras.effects import Effect, Escalate
-from vmm_ras.errata import Pool
-from vmm_ras.errors import GuestError, HostError, InputError
+from vmm_ras.errors import HostError, InputError
 from vmm_ras.events import Event
 from vmm_ras.io.guest_ram import GuestRam
-from vmm_ras.io.kvm import implementations
-from vmm_ras.io.kvm.gic import GicV3
 from vmm_ras.io.kvm.guest import KvmGuest
 from vmm_ras.io.kvm.system import Kvm
-from vmm_ras.io.kvm.thread import VcpuThread
-from vmm_ras.io.kvm.vm import Vm
 from vmm_ras.io.vmm import platform
 from vmm_ras.io.vmm.bus import Bus
+from vmm_ras.io.vmm.configuration import HUGE_PAGE, Configuration, Ending
 from vmm_ras.io.vmm.console import Console
 from vmm_ras.io.vmm.pl011 import Pl011
-from vmm_ras.kvm import ioctls
-from vmm_ras.kvm.exits import EXIT_UNION, MmioExit
-from vmm_ras.kvm.one_reg import CORE, SYSREGS
-from vmm_ras.memory import MemoryMap
+from vmm_ras.io.vmm.running import Running
 from vmm_ras.notifier import Notifier
-from vmm_ras.policy import Policy
-from vmm_ras.profiles import PROFILES, GuestProfile
-
-HUGE_PAGE = 2 << 20
-"""Bytes."""
-_CHUNK = 1 << 20
-_ACCESS = MmioExit.reader("phys_addr", "len", "data", "is_write")
-_ENDINGS = {
-    ioctls.SYSTEM_EVENT_SHUTDOWN: "powered off",
-    ioctls.SYSTEM_EVENT_RESET: "reset",
-    ioctls.SYSTEM_EVENT_CRASH: "crashed",
-}
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """What a machine is made of."""
-
-    kernel: Path
-    """An uncompressed arm64 ``Image``."""
-    initrd: Path | None = None
-    command_line: str = ""
-    memory: int = 1 << 30
-    """Bytes."""
-    vcpus: int = 1
-    name: str = "guest"
-    policy: Policy | None = None
-    hook: Hook | None = None
-    profile: GuestProfile = PROFILES["linux"]
-    pool: Pool | None = None
-    """CPUs that the guest is told of; it is shown the chosen one.  Without, it is shown the host's."""
-    huge: bool = False
-    """RAM of the host's 2 MiB pages."""
-    describe: Callable[..., FirmwareDescription] = field(default=platform.describe, repr=False)
-    """(bytes of RAM, vCPUs, ``sdei``) to all that the ACPI tables say."""
-
-
-class Ending(NamedTuple):
-    """Why a boot ended."""
-
-    how: str
-    """``powered off``, ``reset``, ``crashed``, ``stopped`` (from outside, or by policy) or ``failed``."""
-    why: str = ""
-
 
 Heard = Callable[[Event | Effect], object]
 
@@ -272,99 +216,6 @@ class VirtualMachine:
             self.watch(effects)
 
 
-class _Guest(KvmGuest):
-    """The adapter, whose events are heard of too."""
-
-    machine: VirtualMachine
-
-    def receive(self, event: Event) -> None:
-        with self.lock:
-            self.machine.came(event)
-            super().receive(event)
-
-
-class Running:
-    """One boot: all that a reset throws away."""
-
-    def __init__(self, machine: VirtualMachine) -> None:
-        c, ram = machine.configuration, machine.ram
-        self.machine = machine
-        self.vm = Vm(machine._kvm)
-        self.gic: GicV3 | None = None
-        try:
-            self.vm.add_memory(ram.slot)
-            self.sdei = self.vm.forward_calls()
-            self.relayed = self.vm.relay_aborts()
-            if c.pool is not None:
-                implementations.announce(self.vm)
-            for index in range(c.vcpus):
-                self.vm.add_vcpu(powered=index == 0)
-            self.gic = GicV3(self.vm, platform.GICD, platform.GICR, platform.INTERRUPTS)
-            self.boot = self._load()
-            first = self.vm.vcpus[0]
-            if c.pool is not None:
-                implementations.show(first, c.pool)
-            self.midr = first.get(SYSREGS["MIDR_EL1"])
-            for name, value in (("X0", self.boot.device_tree_at), ("PC", self.boot.entry), ("PSTATE", BOOT_PSTATE)):
-                first.set(CORE[name], value)
-            core = Notifier(
-                self.boot.image.sources, MemoryMap([ram.slot]), policy=c.policy, hook=c.hook, guest=c.profile,
-                vcpus=c.vcpus, page_shift=self.boot.page_shift,
-            )  # fmt: skip
-            core.pool = c.pool
-            self.guest = _Guest(
-                self.vm, ram, core, self._take, raise_line=self._raise_line, heard=machine.carried_out,
-                ended=self._vcpu_ended,
-            )  # fmt: skip
-            self.guest.machine, self.guest.lock = machine, machine.lock
-        except BaseException:
-            self.close()
-            raise
-
-    def _load(self) -> Boot:
-        """Everything that the guest finds, into RAM."""
-        c, ram = self.machine.configuration, self.machine.ram
-        description = c.describe(c.memory, c.vcpus, sdei=self.sdei)
-        size = 0 if c.initrd is None else _size(c.initrd)
-        boot = lay_out(build(description), self.machine.kernel, size, c.command_line, os.urandom(32))
-        _copy(c.kernel, ram, boot.kernel_at, self.machine.kernel.size)
-        if c.initrd is not None:
-            _copy(c.initrd, ram, boot.initrd_at, size)
-        for _, gpa, data in boot.regions:
-            ram.write(gpa, data)
-        return boot
-
-    def _take(self, thread: VcpuThread, reason: int) -> bool:
-        """An exit that is not the core's."""
-        vcpu = thread.vcpu
-        if reason == ioctls.EXIT_MMIO:
-            gpa, size, data, is_write = _ACCESS(vcpu.run_page, EXIT_UNION)
-            found = self.machine.bus.access(gpa, size, data if is_write else None)
-            if not is_write:
-                vcpu.answer_mmio(found)
-            return True
-        if reason == ioctls.EXIT_SYSTEM_EVENT:
-            kind = vcpu.system_event().type
-            self.machine.end(Ending(_ENDINGS.get(kind, "failed"), f"vCPU {vcpu.index}: system event {kind}"))
-            return False
-        raise GuestError(f"vCPU {vcpu.index}: KVM_RUN ended with exit reason {reason}")
-
-    def _vcpu_ended(self, thread: VcpuThread) -> None:
-        if not self.guest.ending:
-            self.machine.end(Ending("failed", thread.ended))
-
-    def _raise_line(self, kind: str, number: int) -> None:
-        gsiv = number if kind == "gsiv" else platform.GPIO_GSIV
-        for level in (True, False):
-            self.vm.set_line(gsiv, level)
-
-    def close(self) -> None:
-        """Give the KVM objects back."""
-        if self.gic is not None:
-            self.gic.close()
-        self.vm.close()
-
-
 def _kernel(path: Path) -> Kernel:
     try:
         with path.open("rb") as file:
@@ -373,22 +224,4 @@ def _kernel(path: Path) -> Kernel:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-
-
-def _copy(path: Path, ram: GuestRam, gpa: int, room: int) -> None:
-    """A file into RAM.  Raises InputError where it is longer than its place, or cannot be read."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            while data := file.read(min(_CHUNK, room + 1)):
-                room -= len(data)
-                if room < 0:
-                    raise InputError(f"{path}: longer than it says, or it grew")
-                ram.write(gpa, data)
-                gpa += len(data)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+__all__ = ["Configuration", "Ending", "VirtualMachine"]
