@@ -27,9 +27,9 @@ class Service:
         self.path, self.server, self.commands, self.logged = path, server, commands, logged
 
     def client(self, **options: Any) -> QmpClient:
-        return QmpClient(self.path, **options)
+        return QmpClient(self.path, **({"timeout_s": 60.0} | options))
 
-    def connection(self, seconds: float = 10.0) -> socket.socket:
+    def connection(self, seconds: float = 60.0) -> socket.socket:
         """A connection that has said nothing yet."""
         raw = socket.socket(socket.AF_UNIX)
         raw.settimeout(seconds)
@@ -57,7 +57,7 @@ def service(*vms: str, **like: Any) -> Iterator[Service]:
             yield Service(listener.path, server, commands, logged)
         finally:
             server.stop()
-            thread.join(10)
+            thread.join(60)
         assert not thread.is_alive()
     assert logged == []
 
