@@ -208,15 +208,19 @@ class Scenario(LosingMachine):
         self.report.equal(ending.how, "reset", "the machine is reset", ending.why)
         return ending
 
-    def second_boot(self) -> None:
-        """A reset replaces what was lost: the guest boots again, and has all of its memory."""
-        ram, rules = self.machine.ram, [page for page, rule in self.rules.items() if rule != "bare"]
-        lost = sorted(page << 12 for page in rules if ram.is_lost(page << 12))
-        self.report.equal(len(lost), len(rules), "the host has lost every page until now", f"{len(lost)} pages")
+    def reset(self) -> None:
+        """A reset replaces what was lost."""
+        ram, pages = self.machine.ram, [page for page, rule in self.rules.items() if rule != "bare"]
+        lost = sorted(page << 12 for page in pages if ram.is_lost(page << 12))
+        self.report.equal(len(lost), len(pages), "the host has lost every page until now", f"{len(lost)} pages")
         replaced = self.machine.halt()
         done = sorted(page for gpa, size in replaced for page in range(gpa, gpa + size, 4096))
         self.report.equal(done, lost, "every lost page was replaced", f"{len(done)} pages")
+        self.report.equal([page for page in done if ram.is_lost(page)], [], "no page is lost any more")
         self.rules.clear()
+
+    def second_boot(self) -> None:
+        """The guest boots again, and has all of its memory."""
         self.boot()
         corrupted = self.console.run("grep Corrupted /proc/meminfo", SECONDS).strip()
         self.report.check(corrupted.endswith(" 0 kB"), "Linux knows of no lost page", corrupted)
@@ -224,7 +228,6 @@ class Scenario(LosingMachine):
         self.console.run("dd if=/dev/zero of=/tmp/all bs=1M count=64 2>/dev/null && rm /tmp/all", 2 * SECONDS)
         signals = [e for e in self.seen[since:] if isinstance(e, HostSignal)]
         self.report.equal(signals, [], "the guest fills 64 MiB of its memory without an error")
-        self.report.equal([p for p in done if ram.is_lost(p)], [], "no page is lost any more")
 
     def power_off(self) -> None:
         """The guest ends itself."""
@@ -234,8 +237,8 @@ class Scenario(LosingMachine):
 
     # -- in order -----------------------------------------------------------------------
 
-    def play(self, *, fatal: tuple[str, ...] = FATAL[:1]) -> None:
-        """The whole scenario."""
+    def play(self, *, whole: bool = False) -> None:
+        """The scenario; ``whole``: with the boots after it."""
         step = self.step
         with step("Boot"):
             self.first_boot()
@@ -254,10 +257,14 @@ class Scenario(LosingMachine):
             self.survived()
         with step("Afterwards"):
             self.afterwards(1 + VCPUS + len(ways))
-        with step(f"An SError that Linux does not survive ({fatal[0]}), and a reset"):
-            self.panic(fatal[0])
+        with step(f"An SError that Linux does not survive ({FATAL[0]}), and a reset"):
+            self.panic(FATAL[0])
+            self.reset()
+        if not whole:
+            return
+        with step("The boot after the reset"):
             self.second_boot()
-        for name in fatal[1:]:
+        for name in FATAL[1:]:
             with step(f"An SError that Linux does not survive ({name})"):
                 self.panic(name)
                 self.machine.halt()
@@ -306,7 +313,7 @@ def main() -> int:
             if wanted["demo"]:
                 scenario.demo()
             else:
-                scenario.play(fatal=FATAL if wanted["all"] else FATAL[:1])
+                scenario.play(whole=wanted["all"])
         finally:
             scenario.close()
     except (RasError, OSError) as error:
