@@ -74,6 +74,7 @@ def main() -> int:
             [sys.executable, "-m", "tests.fuzz", *words], stderr=subprocess.PIPE, text=True, check=False
         )
         took = time.monotonic() - began
+        FOUND.mkdir(parents=True, exist_ok=True)
         for case in artifacts.iterdir():
             data = case.read_bytes()
             (FOUND / f"{case.name.split('-')[0]}-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)

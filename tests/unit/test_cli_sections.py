@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from acpi.ghes import StatusBlock
 from cper.section import MODULES, section_class
 from tests.command_line import cli, tree_paths
+from tests.fuzz.test_fuzz_sections import seeds
 from tests.golden.linux import LINUX
 
 BLOCKS = {
@@ -48,9 +48,8 @@ def leaves(value: object, path: str = "") -> set[str]:
 
 @pytest.mark.parametrize("guid", MODULES, ids=lambda g: MODULES[g].partition(":")[2])
 def test_a_bare_section_is_shown_and_encoded_again(guid, tmp_path: Path) -> None:
-    entries = [e for b in BLOCKS.values() for e in StatusBlock.decode(b).entries if e.header.section_type == guid]
     cls = section_class(guid)
-    bodies = [e.body for e in entries if len(e.body) >= cls.SIZE] or [bytes(cls.SIZE)]
+    bodies = [body for body in seeds(guid) if len(body) >= cls.SIZE] or [bytes(cls.SIZE)]
     path, again, name = tmp_path / "bare", tmp_path / "again", MODULES[guid].partition(":")[2]
     path.write_bytes(bodies[0])
     text = cli("cper", "show", path, "--type", name, "--json").stdout
