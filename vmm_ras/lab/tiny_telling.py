@@ -138,6 +138,7 @@ def in_flight(report: Report, kvm: Kvm) -> None:
     """A vCPU that waits for its device is asked for: its access is completed first, and the exception is not lost."""
     count = 20
     with TinyGuest(kvm) as guest:
+        guest.do(Command.IDS, skip=0)  # the handler is to go back to where it came from, from now on
         for number in range(count):
             guest.tell(TellSea(0, 0x96000010, MMIO + number))
             answer = guest.do(Command.IDS, skip=0)
