@@ -37,7 +37,7 @@ def python() -> Path:
     if not found.exists():
         venv.create(FOLDER / "venv", with_pip=True)
     if subprocess.run([found, "-I", "-c", "import cper; cper.parse"], capture_output=True, check=False).returncode:
-        command = [str(found), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"cper=={VERSION}"]
+        command = [str(found), "-m", "pip", "install", "-qq", "--disable-pip-version-check", f"cper=={VERSION}"]
         run(command, os.environ | _json_c(), f"libcper's module cper {VERSION} cannot be installed", 600)
     return found
 
@@ -55,7 +55,10 @@ def _json_c() -> dict[str, str]:
     found = next(root.rglob("json-c.pc"), None)
     if found is None:
         raise Unavailable("libjson-c-dev has no json-c.pc")
-    return {"PKG_CONFIG_SYSROOT_DIR": str(root), "PKG_CONFIG_PATH": str(found.parent)}
+    text = found.read_text()
+    if str(root) not in text:  # where it lies now; a sysroot would move Python's headers as well
+        found.write_text(text.replace("=/usr", f"={root}/usr"))
+    return {"PKG_CONFIG_PATH": str(found.parent)}
 
 
 def parsed(interpreter: Path, records: Iterable[bytes]) -> Iterator[Any]:
