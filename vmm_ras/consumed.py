@@ -79,8 +79,11 @@ def tell_record(
         return bare(core, vcpu, state, abort, rule, out)
     for way in rule.deliver:
         sources = core.ways[way]
-        if way == "sea" and len(sources) > 1 and not core.guest.walks_all_sea_sources:
-            sources = [sources[vcpu % len(sources)]]  # the guest looks at its own only
+        if way == "sea" and len(sources) > 1:
+            if not core.guest.walks_all_sea_sources:
+                sources = [sources[vcpu % len(sources)]]  # the guest looks at its own only
+            elif any(s.placed.source_id in core.busy for s in sources):  # else one vCPU's SEA eats the other's record
+                sources = [s for s in sources if s.placed.source_id in core.busy]
         for source in sources:
             if source.refuses(queue, now):
                 continue

@@ -292,3 +292,21 @@ def test_two_vcpus_consume_at_once() -> None:
     assert len(of(later, Acked)) == 2
     assert offlined(m, 1)
     assert offlined(m, 2)
+
+
+@pytest.mark.parametrize(("guest", "waits"), [("linux", True), ("generic", False)])
+def test_a_second_sea_source_is_no_second_way_for_a_guest_that_walks_them_all(guest: str, waits: bool) -> None:
+    """Linux may read the other vCPU's record with this one's SEA; a guest whose vCPUs have a source each does not."""
+    m = Machine("conformance", guest)
+    m.os.ack_delay[None] = 0.3
+    assert len(m.core.ways["sea"]) == 2
+    first, second = m.ar(1, vcpu=0), m.ar(2, vcpu=1)
+
+    later = m.wait(3)
+
+    assert len(of(first, InjectSea)) == 1
+    assert len(of(second, InjectSea)) == (not waits)
+    assert len(of(second, Hold)) == waits
+    assert [e.vcpu for e in of([*first, *second, *later], InjectSea)] == [0, 1]
+    assert {e.pages for e in of(later, Acked)} == {((GPA + 0x1000, 4096),), ((GPA + 0x2000, 4096),)}
+    assert m.os.signalled == 2
