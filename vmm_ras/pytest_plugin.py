@@ -1,8 +1,8 @@
 """pytest plugin: firmware-first policies as unit tests (``docs/testing-policies.md``).
 
 Fixtures: ``machine`` (a VM to which things happen), ``guest`` (what its guest does), ``policy`` (override it),
-``trace`` (replay a recorded trace) and ``scenario`` (play a scenario file); a file ``*.scenario.jsonl`` is a test.  ``@pytest.mark.machine(...)`` describes the machine.  Nothing else of vmm-ras is
-imported before a test asks for it.
+``trace`` (replay a recorded trace) and ``scenario`` (play a scenario file); a file ``*.scenario.jsonl`` is a test.
+``@pytest.mark.machine(...)`` describes the machine.  Nothing else of vmm-ras is imported before a test asks for it.
 """
 
 from __future__ import annotations
