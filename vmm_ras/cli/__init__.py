@@ -8,6 +8,7 @@ import sys
 import typer
 
 from vmm_ras.cli import acpi, compat, cper, hest, host, lab, policy, qemu_migration, scenario, snapshot, trace
+from vmm_ras.cli.attach import attach
 from vmm_ras.cli.common import OPTIONS
 from vmm_ras.cli.compare import compare
 from vmm_ras.cli.doctor import doctor
@@ -21,6 +22,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 bad data, 2 usage, 3 the host lacks something, 4 a --fail-on condition holds.",
     **OPTIONS,
 )
+app.command()(attach)
 app.command()(replay)
 app.command()(run)
 app.command()(compare)
@@ -31,8 +33,8 @@ app.add_typer(acpi.app, name="acpi")
 app.add_typer(compat.app, name="compat")
 app.add_typer(cper.app, name="cper")
 app.add_typer(hest.app, name="hest")
-app.add_typer(lab.app, name="lab")
 app.add_typer(host.app, name="host")
+app.add_typer(lab.app, name="lab")
 app.add_typer(policy.app, name="policy")
 app.add_typer(qemu_migration.app, name="qemu-migration")
 app.add_typer(scenario.app, name="scenario")
