@@ -13,6 +13,7 @@ from acpi.ghes import Entry, StatusBlock
 from cper.memory import PlatformMemory
 from cper.record import Record
 from tests.command_line import cli, process, tree_paths
+from vmm_ras.cli import COMMANDS
 from vmm_ras.ledger import crc32c
 
 ROOT = Path(__file__).parents[2]
@@ -268,3 +269,22 @@ def test_overlaps_are_notes_and_contradictions_are_findings(tmp_path: Path) -> N
     )
     done = cli("policy", "check", file, "--json", code=1)
     assert any("contradicts itself: large" in f for f in json.loads(done.stdout)["findings"])
+
+
+def test_the_list_of_commands_is_whole_and_loads_none() -> None:
+    script = (
+        "import sys, vmm_ras.cli as cli\n"
+        "sys.argv = ['vmm-ras', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', *[m for m in sys.modules if m.startswith('vmm_ras.')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    shown, _, loaded = done.stdout.partition("LOADED ")
+
+    assert set(loaded.split()) == {"vmm_ras.cli", "vmm_ras.cli.common"}
+    assert "..." not in shown.partition("Commands:")[2], "each says what it does in one line"
+    for name in COMMANDS:
+        assert f"\n  {name} " in shown
+        assert f"vmm-ras {name} [".encode() in cli(name, "--help").stdout
+    assert b"Did you mean 'replay'?" in cli("replai", code=2).stderr

@@ -4,42 +4,90 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from vmm_ras.cli import acpi, compat, cper, hest, host, lab, policy, qemu_migration, scenario, snapshot, trace
-from vmm_ras.cli.attach import attach
 from vmm_ras.cli.common import OPTIONS
-from vmm_ras.cli.compare import compare
-from vmm_ras.cli.doctor import doctor
-from vmm_ras.cli.inject import inject
-from vmm_ras.cli.replay import replay
-from vmm_ras.cli.run import run
-from vmm_ras.cli.serve import serve
+
+COMMANDS = {
+    "replay": "Replay a memory-failure trace into a model guest.",
+    "compare": "Compare policies and guests over one trace.",
+    "policy": "Firmware-first policies: show, check, explain.",
+    "scenario": "Play scenario files on the model, or on Linux in QEMU.",
+    "trace": "Convert, count and make traces.",
+    "hest": "Build and show HESTs.",
+    "acpi": "Build, show, check and find ACPI tables about errors.",
+    "cper": "Show, decode, encode and compare CPER.",
+    "run": "Boot an arm64 Linux on this host's KVM.",
+    "serve": "Serve VMs with model guests on a QMP socket.",
+    "inject": "Tell a VM of errors, over such a socket.",
+    "attach": "Tell the guest of a running QEMU an error.",
+    "doctor": "Say what this host can do, and what it lacks.",
+    "lab": "Lose a page of a real guest, and watch its way.",
+    "snapshot": "All that a guest is owed, in a file.",
+    "host": "Describe what this host's KVM offers.",
+    "compat": "Which registers stop a move, and what helps.",
+    "qemu-migration": "Show the RAS state in QEMU's migration streams.",
+}
+"""What the list of commands says of each.  It lies in the module of its name, as ``app`` or as a function, and is
+loaded when it is used: to make all of them takes ten times as long as to make one."""
+
+
+class _Lazy(Mapping[str, Any]):
+    """The commands by name, each made when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        word = name.replace("-", "_")
+        module = import_module(f"vmm_ras.cli.{word}")
+        group = getattr(module, "app", None)
+        if group is None:
+            group = typer.Typer(**OPTIONS)
+            group.command()(getattr(module, word))
+        command = typer.main.get_command(group)
+        command.name = name
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Commands(TyperGroup):
+    """The group of all commands, whose list loads none."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Lazy()  # type: ignore[assignment]  # nobody adds to it
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, in order."""
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list in the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Firmware-first memory errors for virtual machines: replay SIGBUS traces, build and read ACPI and CPER.",
     epilog="Exit codes: 0 done, 1 bad data, 2 usage, 3 the host lacks something, 4 a --fail-on condition holds.",
     **OPTIONS,
 )
-app.command()(attach)
-app.command()(replay)
-app.command()(run)
-app.command()(compare)
-app.command()(serve)
-app.command()(inject)
-app.command()(doctor)
-app.add_typer(acpi.app, name="acpi")
-app.add_typer(compat.app, name="compat")
-app.add_typer(cper.app, name="cper")
-app.add_typer(hest.app, name="hest")
-app.add_typer(host.app, name="host")
-app.add_typer(lab.app, name="lab")
-app.add_typer(policy.app, name="policy")
-app.add_typer(qemu_migration.app, name="qemu-migration")
-app.add_typer(scenario.app, name="scenario")
-app.add_typer(snapshot.app, name="snapshot")
-app.add_typer(trace.app, name="trace")
+
+
+@app.callback()
+def _commands() -> None:
+    pass
 
 
 def main() -> None:
