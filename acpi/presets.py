@@ -36,6 +36,15 @@ _SEA = SourceDescription(0, NotificationType.SEA, max_sections=26)
 _SDEI = SourceDescription(1, NotificationType.SDEI, vector=DEFAULT_SDEI_EVENT, max_sections=26)
 _POLLED = SourceDescription(2, NotificationType.POLLED, poll_interval_ms=1000, max_sections=26)
 
+_ALL = (
+    _SEA,
+    _SDEI,
+    _POLLED,
+    SourceDescription(3, NotificationType.SEI, max_sections=26),
+    SourceDescription(4, NotificationType.GSIV, vector=DEFAULT_GSIV, max_sections=26),
+    SourceDescription(5, NotificationType.GPIO_SIGNAL, max_sections=26),
+)
+
 PRESETS: dict[str, Preset] = {
     "default": Preset(
         "SEA for what was consumed; SDEI, else polling, for what was found.  4 KiB blocks hold 26 memory entries.",
@@ -43,14 +52,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "all": Preset(
         "One source for each delivery: SEA, SDEI, polled, SEI, GSIV, GPIO.",
-        (
-            _SEA,
-            _SDEI,
-            _POLLED,
-            SourceDescription(3, NotificationType.SEI, max_sections=26),
-            SourceDescription(4, NotificationType.GSIV, vector=DEFAULT_GSIV, max_sections=26),
-            SourceDescription(5, NotificationType.GPIO_SIGNAL, max_sections=26),
-        ),
+        _ALL,
     ),
     "qemu-7.2": Preset("QEMU 7.2, arm virt with ras=on.", (_qemu(0, NotificationType.SEA),), QEMU_WORDS, 1),
     "qemu-10.0": Preset("QEMU 10.0, arm virt with ras=on.", (_qemu(0, NotificationType.SEA),), QEMU_WORDS, 1),
@@ -63,12 +65,7 @@ PRESETS: dict[str, Preset] = {
     "conformance": Preset(
         "As ``all``, and a second source for SEA and for polling.",
         (
-            _SEA,
-            _SDEI,
-            _POLLED,
-            SourceDescription(3, NotificationType.SEI, max_sections=26),
-            SourceDescription(4, NotificationType.GSIV, vector=DEFAULT_GSIV, max_sections=26),
-            SourceDescription(5, NotificationType.GPIO_SIGNAL, max_sections=26),
+            *_ALL,
             SourceDescription(6, NotificationType.SEA, max_sections=26),
             SourceDescription(7, NotificationType.POLLED, poll_interval_ms=1000, block_length=0x2000, max_sections=26),
         ),

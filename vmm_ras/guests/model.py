@@ -176,7 +176,7 @@ class ModelGuest:
                     if kind in listeners:
                         listeners[kind](e)
             except GuestError as error:
-                failed = {*(failed or ()), getattr(e, "source_id", None)}
+                failed = {*(failed or ()), getattr(e, "source_id", None)} - {None}  # of no source: nothing hangs on it
                 out.append(Failed(e.id, str(error)))
         return out
 

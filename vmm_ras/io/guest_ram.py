@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
-from types import TracebackType
-from typing import Self
 
 from vmm_ras.errors import GuestError, HostError, Poisoned
 from vmm_ras.io import libc
+from vmm_ras.io.closing import Closing
 from vmm_ras.memory import MemorySlot
 
 MFD_HUGETLB_2MB = os.MFD_HUGETLB | 21 << 26
 
 
-class GuestRam:
+class GuestRam(Closing):
     """``size`` bytes of RAM at the guest physical address ``gpa``.  Use it in a ``with`` block, or close it.
 
     ``huge``: of the host's 2 MiB pages.  Reading and writing raise GuestError outside, Poisoned on a lost page.
@@ -116,11 +115,3 @@ class GuestRam:
             libc.munmap(self.hva, self.size)
             os.close(self.fd)
             self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

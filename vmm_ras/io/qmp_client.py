@@ -6,17 +6,18 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import orjson
 
 from vmm_ras.errors import HostError, InputError
+from vmm_ras.io.closing import Closing
 from vmm_ras.qmp.json_reader import JsonReader, Malformed
 
 MAX_REPLY = 16 << 20
 
 
-class QmpClient:
+class QmpClient(Closing):
     """A connection that is through with negotiation.
 
     ``timeout_s``: seconds that a reply may take.  ``heard`` is given the events that come in between.  Raises HostError
@@ -86,9 +87,3 @@ class QmpClient:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

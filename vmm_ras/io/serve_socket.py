@@ -10,14 +10,14 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 from vmm_ras.errors import HostError
+from vmm_ras.io.closing import Closing
 
 BACKLOG = 64
 
 
-class UnixListener:
+class UnixListener(Closing):
     """A listening UNIX socket with mode 0600.  Raises HostError."""
 
     def __init__(self, path: str | Path) -> None:
@@ -57,12 +57,6 @@ class UnixListener:
         with contextlib.suppress(OSError):
             if _identity(self.path) == self._known:
                 self.path.unlink()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def tcp_listener(port: int) -> socket.socket:

@@ -11,9 +11,8 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
+from vmm_ras.io.closing import Closing
 from vmm_ras.io.qemu.gdb import Debugger
 from vmm_ras.io.qemu.machine import Machine, SharedRam
 from vmm_ras.io.qemu.qmp import Monitor, Qtest
@@ -26,7 +25,7 @@ from vmm_ras.lab.records import RecordStore
 CPU = "neoverse-n1"
 
 
-class Qemu(Machine):
+class Qemu(Machine, Closing):
     """A running machine: ``virt`` without ACPI of its own, our firmware files instead.  Use it in a ``with`` block."""
 
     def __init__(
@@ -126,14 +125,6 @@ class Qemu(Machine):
             os.close(self._complaints)
             self._complaints = -1
             self.ram.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _memory_file(self, name: str, data: bytes) -> str:
         fd = os.memfd_create(name.replace("/", "-"))

@@ -14,10 +14,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from acpi.image import PlacedSource, find_sources, find_tables
+from vmm_ras.io.closing import Closing
 from vmm_ras.io.qemu.errors import Failure as Refused
 from vmm_ras.io.qemu.machine import SharedRam
 from vmm_ras.io.qemu.qmp import Monitor, Qtest
@@ -37,7 +36,7 @@ SECONDS = 60.0
 _STEP = 1 << 20
 
 
-class PausedQemu:
+class PausedQemu(Closing):
     """A machine that never runs.  Use it in a ``with`` block."""
 
     def __init__(self, program: QemuProgram, folder: Path, ras: bool) -> None:
@@ -89,14 +88,6 @@ class PausedQemu:
         for channel in self._channels.values():
             channel.close()
         os.close(self.ram.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def run(program: QemuProgram, series: str, keep: Callable[[str, bytes], object] = lambda name, data: None) -> Report:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from acpi.image import Image, PlacedSource
 from acpi.presets import PRESETS
 from vmm_ras.effects import Acked, Effect, InjectSea, InjectSerror, Posted
 from vmm_ras.errors import GuestError
 from vmm_ras.events import TellSea, TellSerror
+from vmm_ras.io.closing import Closing
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm.guest import KvmGuest
 from vmm_ras.io.kvm.system import Kvm
@@ -58,7 +57,7 @@ def policy(sea: str = "", found: Sequence[str] = ("polled",)) -> Policy:
     return load_policy(POLICY % (f"sea = {sea}" if sea else "", str(list(found)).replace("'", '"')), "tiny")
 
 
-class TinyGuest:
+class TinyGuest(Closing):
     """One machine.  Use it in a ``with`` block."""
 
     def __init__(
@@ -202,11 +201,3 @@ class TinyGuest:
         self.guest.end()
         self.vm.close()
         self.ram.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -25,7 +25,8 @@ from vmm_ras.effects import (
 )
 from vmm_ras.errata import is_discovery
 from vmm_ras.errors import GuestError, HostError
-from vmm_ras.events import AckRead, Code, Done, Event, Failed, GuestCall, HostSignal, MemoryFault, Replaced, Stopped
+from vmm_ras.events import AckRead, Code, Event, Failed, GuestCall, HostSignal, MemoryFault, Replaced, Stopped
+from vmm_ras.guests.carrying import carry_out
 from vmm_ras.io import sigbus
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm import inject
@@ -125,7 +126,7 @@ class KvmGuest:
 
     def _drive(self, effects: list[Effect]) -> None:
         while effects:
-            answers = self._perform(effects)
+            answers = carry_out(effects, self._one, (GuestError, HostError, OSError))
             self._heard(effects)
             now = time.monotonic()
             effects = [e for answer in answers for e in self.core.receive(answer, now)]
@@ -195,25 +196,6 @@ class KvmGuest:
         self._ended(thread)
 
     # -- effects ------------------------------------------------------------------------
-
-    def _perform(self, effects: Sequence[Effect]) -> list[Event]:
-        """Carry out a list of effects in order; the answers."""
-        out: list[Event] = []
-        failed: set[int | None] = set()
-        for e in effects:
-            source = getattr(e, "source_id", None)
-            if source is not None and source in failed:
-                continue
-            try:
-                answer = self._one(e)
-            except (GuestError, HostError, OSError) as error:
-                failed.add(source)
-                answer = Failed(e.id, str(error))
-            if answer is not None:
-                out.append(answer)
-        if effects:
-            out.append(Done(effects[-1].id))
-        return out
 
     def _one(self, e: Effect) -> Event | None:
         if isinstance(e, WriteGuest):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import Self
 
 from vmm_ras.errors import HostError
+from vmm_ras.io.closing import Closing
 from vmm_ras.io.kvm.ioctl import call
 from vmm_ras.kvm import ioctls
 
 DEVICE = "/dev/kvm"
 
 
-class Kvm:
+class Kvm(Closing):
     """The open device.  Use it in a ``with`` block, or close it.  Raises HostError where it cannot be opened."""
 
     def __init__(self, path: str = DEVICE) -> None:
@@ -39,11 +38,3 @@ class Kvm:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import Self
 
+from vmm_ras.io.closing import Closing
 from vmm_ras.io.kvm.ioctl import KvmError, Value, call, fetch, put
 from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.io.kvm.vcpu import Vcpu
@@ -26,7 +25,7 @@ SDEI_CALLS = (0xC400_0020, 0x20)
 FIRST_SPI, LAST_SPI = 32, 1019
 
 
-class Vm:
+class Vm(Closing):
     """A machine.  Every method raises KvmError.  Closing it closes its vCPUs too; KVM drops it with the last file."""
 
     def __init__(self, kvm: Kvm) -> None:
@@ -109,11 +108,3 @@ class Vm:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

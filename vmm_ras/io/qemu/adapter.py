@@ -25,7 +25,8 @@ from vmm_ras.effects import (
     WriteGuest,
 )
 from vmm_ras.errors import GuestError
-from vmm_ras.events import AckRead, Done, Event, Failed, GuestCall, Stopped
+from vmm_ras.events import AckRead, Event, GuestCall, Stopped
+from vmm_ras.guests.carrying import carry_out
 from vmm_ras.io.qemu import inject
 from vmm_ras.io.qemu.errors import Failure
 from vmm_ras.io.qemu.machine import Machine
@@ -217,22 +218,7 @@ class QemuGuest:
 
     def perform(self, effects: list[Effect]) -> list[Event]:
         """Carry out a list of effects in order; the answers."""
-        out: list[Event] = []
-        failed: set[int | None] = set()
-        for e in effects:
-            source = getattr(e, "source_id", None)
-            if source in failed:
-                continue
-            try:
-                answer = self._perform(e)
-            except GuestError as error:
-                failed.add(source)
-                answer = Failed(e.id, str(error))
-            if answer is not None:
-                out.append(answer)
-        if effects:
-            out.append(Done(effects[-1].id))
-        return out
+        return carry_out(effects, self._perform)
 
     def _perform(self, e: Effect) -> Event | None:
         ram = self.qemu.ram

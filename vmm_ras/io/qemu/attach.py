@@ -7,13 +7,12 @@ import re
 import socket
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from acpi.image import PlacedSource, find_sources, find_tables
 from acpi.table import Rsdp
 from cper.wire import WireError
 from vmm_ras.errors import GuestError
+from vmm_ras.io.closing import Closing
 from vmm_ras.io.qemu.errors import Failure
 from vmm_ras.io.qemu.gdb import Debugger
 from vmm_ras.io.qemu.machine import Machine, SharedRam
@@ -26,7 +25,7 @@ _CHUNK = 1 << 24
 _GPA = re.compile(r"gpa: (0x[0-9a-f]+)|^(0x[0-9a-f]+)\s*$", re.MULTILINE)
 
 
-class Attached(Machine):
+class Attached(Machine, Closing):
     """A machine under emulation (TCG).  Use it in a ``with`` block: at its end the guest goes on without us.
 
     The debugger stops the guest while it connects.  Raises Failure where somebody does not answer.
@@ -107,11 +106,3 @@ class Attached(Machine):
             with suppress(Failure):  # it may be gone
                 self.debugger.detach()
             self._hang_up()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

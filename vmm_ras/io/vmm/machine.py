@@ -9,8 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from acpi.firmware import GUEST_PAGE
 from acpi.firmware_presets import RAM
@@ -18,6 +16,7 @@ from vmm_ras.boot.kernel_image import ImageHeader, Kernel, read_header
 from vmm_ras.effects import Effect, Escalate
 from vmm_ras.errors import HostError, InputError
 from vmm_ras.events import Event
+from vmm_ras.io.closing import Closing
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm.guest import KvmGuest
 from vmm_ras.io.kvm.system import Kvm
@@ -32,7 +31,7 @@ from vmm_ras.notifier import Notifier
 Heard = Callable[[Event | Effect], object]
 
 
-class VirtualMachine:
+class VirtualMachine(Closing):
     """One guest.  Use it in a ``with`` block, or close it; then nothing of it is left, its console neither.
 
     ``heard`` is told every event as it comes and every effect once it was carried out; under the lock, so it must be
@@ -184,14 +183,6 @@ class VirtualMachine:
             self.console.close()
             self.ram.close()
             self._kvm.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- inside ---------------------------------------------------------------------------
 
