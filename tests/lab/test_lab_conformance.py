@@ -105,6 +105,43 @@ def test_what_was_not_played_now_is_kept(tmp_path):
     assert list(whole["scenarios"]) == sorted(NAMES)
 
 
+def test_a_run_that_was_ended_is_taken_up(tmp_path, monkeypatch):
+    folder = tmp_path / "suite" / "x"
+    folder.mkdir(parents=True)
+    for name in NAMES:
+        (folder / f"{name.replace('/', '-')}.scenario.jsonl").write_bytes(
+            (conformance_tables.SCENARIOS / f"{name}.scenario.jsonl").read_bytes()
+        )
+    said, out = [], tmp_path / "out"
+
+    def play(boot, **more):
+        monkeypatch.setattr(conformance, "Boot", lambda lab: boot)
+        said.clear()
+        try:
+            return conformance.series_of(LAB, folder.parent, "", out, tmp_path, False, said.append, **more)
+        finally:
+            boot.down()
+
+    class Ended(Boot):
+        def up(self):
+            if out.exists() and len(json.loads((out / "linux-6.12.json").read_text())["scenarios"]) == 2:
+                raise KeyboardInterrupt
+            return super().up()
+
+    with pytest.raises(KeyboardInterrupt):
+        play(Ended())
+    assert play(Boot(), resume=True)
+    assert "2 of 2 scenarios end as on the model" in said[-1]
+    held = json.loads((out / "linux-6.12.json").read_text())
+    assert sorted(held["scenarios"]) == sorted(f"x/{name.replace('/', '-')}" for name in NAMES)
+    assert play(Boot(), resume=True)
+    assert "0 of 0 scenarios" in said[-1]
+    path = folder / "sea-bare-reader.scenario.jsonl"
+    path.write_text(path.read_text().replace('"vcpu":1', '"vcpu":0'))
+    assert play(Boot(), resume=True)
+    assert "1 of 1 scenarios" in said[-1], "another scenario under the same name is played"
+
+
 class TestStage:
     def test_the_tables_are_those_of_the_preset(self):
         assert script_stage.firmware().description.sources == PRESETS[script_stage.PRESET].sources

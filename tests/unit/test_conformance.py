@@ -9,6 +9,7 @@ from acpi.hest import NotificationType as N
 from tests import conformance_tables, scenario_suite
 from vmm_ras import profiles
 from vmm_ras.errors import InputError
+from vmm_ras.lab.conformance import digest
 from vmm_ras.profiles import PROFILES
 from vmm_ras.scenario.model_stage import ModelStage
 from vmm_ras.scenario.play import Seen, play
@@ -58,6 +59,8 @@ def test_the_model_ends_as_the_kernel_did(series):
     assert run.keys() <= {name for name, s in SCENARIOS.items() if not s.head.model_only}
     assert len(run) >= 50
     assert {name: row["failed"] for name, row in run.items() if row["failed"]} == {}
+    other = [name for name, row in run.items() if row["digest"] != digest(SCENARIOS[name])]
+    assert not other, "the scenario was another one then: play it again"
     wrong = {}
     for name, row in run.items():
         seen = play(SCENARIOS[name], ModelStage(f"linux-{series}")).seen

@@ -7,6 +7,7 @@ the blocks, and the report.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -136,6 +137,18 @@ def key(name: str) -> str:
     return f"{path.parent.name}/{path.name.partition('.')[0]}"
 
 
+def digest(scenario: Script) -> str:
+    """What a scenario is, in 16 digits: all of its lines count, its file's name does not."""
+    return hashlib.sha256(repr((scenario.head, scenario.steps)).encode()).hexdigest()[:16]
+
+
+def passed(before: dict[str, Any], lab: Lab, scenario: Script) -> bool:
+    """Whether this very scenario has passed on this very kernel, by what :func:`observed` wrote."""
+    row = before["scenarios"].get(key(scenario.name), {}) if before else {}
+    same = row.get("digest") == digest(scenario) and before["about"]["kernel"] == lab.kernel.version
+    return bool(same and not row["failed"])
+
+
 def observed(lab: Lab, boot: Boot, rows: Sequence[Row], before: dict[str, Any] | None = None) -> str:
     """What a kernel did, as JSON, a line per scenario; ``before``: what it did in those that were not played now."""
     about = {
@@ -147,36 +160,45 @@ def observed(lab: Lab, boot: Boot, rows: Sequence[Row], before: dict[str, Any] |
         about |= {name: before["about"][name] + about[name] for name in ("boots", "seconds")}
     lines = dict(before["scenarios"]) if before else {}
     lines |= {
-        key(row.result.scenario.name): {"failed": list(row.result.failed), "seen": row.result.seen.plain()}
+        key(row.result.scenario.name): {
+            "digest": digest(row.result.scenario), "failed": list(row.result.failed), "seen": row.result.seen.plain(),
+        }
         for row in rows
-    }
+    }  # fmt: skip
     body = ",\n".join(f"  {json.dumps(name)}: {json.dumps(lines[name])}" for name in sorted(lines))
     return f'{{\n "about": {json.dumps(about)},\n "scenarios": {{\n{body}\n }}\n}}\n'
 
 
 def series_of(
-    lab: Lab, folder: Path, only: str, out: Path | None, evidence: Path, verbose: bool, say: Callable[[str], object]
-) -> bool:
-    """Play the scenarios of a folder on one kernel; whether all ended as on the model.  Raises LabError, InputError."""
+    lab: Lab, folder: Path, only: str, out: Path | None, evidence: Path, verbose: bool, say: Callable[[str], object],
+    *, resume: bool = False,
+) -> bool:  # fmt: skip
+    """Play the scenarios of a folder on one kernel; whether all ended as on the model.  Raises LabError, InputError.
+
+    ``out`` is written after each of them; ``resume``: those that passed by what it holds already are left out.
+    """
     paths = sorted(folder.rglob("*.scenario.jsonl")) if folder.is_dir() else [folder]
     found = [script.read(path.read_bytes(), str(path)) for path in paths if re.search(only, key(str(path)))]
+    found = [s for s in found if not s.head.model_only]
     boot, start, rows = Boot(lab), time.monotonic(), list[Row]()
-    try:
-        for row in run(lab, [s for s in found if not s.head.model_only], evidence, boot):
-            rows.append(row)
-            name = key(row.result.scenario.name)
-            for text in row.result.failed:
-                say(f"conformance: Linux {lab.kernel.series}: {name}: {text}")
-            if row.evidence is not None:
-                say(f"conformance: Linux {lab.kernel.series}: {name}: see {row.evidence}")
-            elif verbose:
-                say(f"conformance: Linux {lab.kernel.series}: {name}: passed in {row.seconds:.1f} s")
-    finally:
-        if out is not None and rows:
-            out.mkdir(parents=True, exist_ok=True)
-            path = out / f"linux-{lab.kernel.series}.json"
-            before = json.loads(path.read_text()) if only and path.exists() else {}
-            path.write_text(observed(lab, boot, rows, before))
+    path = None if out is None else out / f"linux-{lab.kernel.series}.json"
+    before = json.loads(path.read_text()) if path is not None and path.exists() and (only or resume) else {}
+    if resume:
+        found = [s for s in found if not passed(before, lab, s)]
+    for row in run(lab, found, evidence, boot):
+        rows.append(row)
+        name = key(row.result.scenario.name)
+        for text in row.result.failed:
+            say(f"conformance: Linux {lab.kernel.series}: {name}: {text}")
+        if row.evidence is not None:
+            say(f"conformance: Linux {lab.kernel.series}: {name}: see {row.evidence}")
+        elif verbose:
+            say(f"conformance: Linux {lab.kernel.series}: {name}: passed in {row.seconds:.1f} s")
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_suffix(".new")
+            new.write_text(observed(lab, boot, rows, before))
+            new.rename(path)  # whoever ends the run leaves a whole file
     bad = sum(bool(row.result.failed) for row in rows)
     say(
         f"conformance: Linux {lab.kernel.version}: {len(rows) - bad} of {len(rows)} scenarios end as on the model, "
@@ -185,4 +207,4 @@ def series_of(
     return not bad
 
 
-__all__ = ["Boot", "Row", "key", "observed", "run", "series_of"]
+__all__ = ["Boot", "Row", "digest", "key", "observed", "passed", "run", "series_of"]

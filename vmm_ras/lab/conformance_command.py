@@ -16,6 +16,7 @@ def conformance(
     scenarios: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Scenario files.")] = Path("fixtures/scenarios"),
     only: Annotated[str, typer.Option(metavar="REGEX", help="Of their names: those that hold this.")] = "",
     observed: Annotated[Path | None, typer.Option(metavar="DIR", help="Write what each kernel did here.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave out what passed by --observed already.")] = False,
     evidence: Annotated[Path, typer.Option(metavar="DIR", help="Where a failure leaves its logs and blocks.")] = Path(
         "out/conformance"
     ),
@@ -33,7 +34,8 @@ def conformance(
     try:
         packages = GuestPackages(say=lambda line: typer.echo(f"conformance: {line}"))
         for series in kernel or SERIES:
-            if not series_of(packages.prepare(series), scenarios, only, observed, evidence, verbose, typer.echo):
+            lab = packages.prepare(series)
+            if not series_of(lab, scenarios, only, observed, evidence, verbose, typer.echo, resume=resume):
                 code = 1
     except RasError as error:
         code = 3 if isinstance(error, Unavailable) else 1
