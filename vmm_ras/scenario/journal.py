@@ -5,27 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from vmm_ras.effects import (
-    Acked,
-    ArmAck,
-    Decided,
-    Escalate,
-    Hold,
-    InjectSea,
-    InjectSerror,
-    OwnMemory,
-    PollAck,
-    Posted,
-    RaiseLine,
-    Release,
-    Reply,
-    Report,
-    SetRegisters,
-    Stop,
-    TakenBack,
-    Undelivered,
-    WriteGuest,
-)
+from vmm_ras.effects import ArmAck, PollAck, Release, Reply, SetRegisters, Stop, WriteGuest
 from vmm_ras.events import (
     Code,
     GuestAbort,
@@ -41,6 +21,7 @@ from vmm_ras.guests.os import Action
 from vmm_ras.memory import MemorySlot
 from vmm_ras.rows import OUTCOMES, size_of
 from vmm_ras.traces.items import AckDelay, MaskSerror, PollStop, RunAt, SdeiRegistered, VcpuThread
+from vmm_ras.words import asked
 
 
 class Moment(NamedTuple):
@@ -75,6 +56,10 @@ class Place(NamedTuple):
         """The guest physical address of a host virtual one."""
         return hva - self.slot.hva + self.slot.gpa
 
+    def vcpu(self, index: int) -> str:
+        """A vCPU in words."""
+        return f"vCPU {index}"
+
     def thread(self, tid: int) -> str:
         """A host thread in words."""
         return f"vCPU {self.threads.index(tid)}" if tid in self.threads else "no vCPU"
@@ -97,7 +82,7 @@ _QUIET = (Stop, Release, ArmAck, WriteGuest, PollAck, Reply, MemorySlot, VcpuThr
 
 
 def _words(what: Any, place: Place) -> tuple[str, str]:
-    if isinstance(what, _QUIET):
+    if isinstance(what, _QUIET) or (isinstance(what, SetRegisters) and what.source_id is None):
         return "", ""
     if isinstance(what, Action):
         source = "" if what.source_id is None else f" (source {what.source_id})"
@@ -105,7 +90,8 @@ def _words(what: Any, place: Place) -> tuple[str, str]:
     said = _said(what, place)
     if said is not None:
         return said
-    return "core", _asked(what, place)
+    text = asked(what, place)
+    return "core", repr(what) if text is None else text
 
 
 def _said(what: Any, place: Place) -> tuple[str, str] | None:
@@ -148,39 +134,3 @@ def _said(what: Any, place: Place) -> tuple[str, str] | None:
         case PollStop(stopped):
             return "guest", f"{'stops' if stopped else 'starts'} looking at polled sources"
     return None
-
-
-def _asked(what: Any, place: Place) -> str:
-    """What the core asked for, or noticed."""
-    match what:
-        case Decided(_, code, gpa, size, rule, verdict):
-            where = "a page that nobody knows" if gpa < 0 else f"{place.page(gpa)}, {size:#x} bytes"
-            return f"rule {rule} decides about {where}, {code.name}: {verdict}"
-        case Posted(_, source_id, delivery, vcpu, _, pages, block, rule):
-            on = "" if vcpu is None else f", vCPU {vcpu}"
-            more = f" and {len(pages) - 1} more" if len(pages) > 1 else ""
-            about = f": {place.page(pages[0][0])}{more}" if pages else ""
-            return f"block of {len(block)} bytes for source {source_id} ({delivery}{on}) by rule {rule}{about}"
-        case InjectSea(_, source_id, vcpu, esr, _):
-            return f"SEA for vCPU {vcpu}, ESR {esr:#x}{', without a record' if source_id is None else ''}"
-        case InjectSerror(_, _, vcpu, vsesr):
-            return f"virtual SError for vCPU {vcpu}, syndrome {vsesr:#x}"
-        case SetRegisters(_, source_id, vcpu):
-            return "" if source_id is None else f"SDEI event on vCPU {vcpu}"
-        case RaiseLine(_, _, kind, number):
-            return f"{kind} {number} is raised"
-        case Hold(_, vcpu, reason, until):
-            return f"vCPU {vcpu} is held until {until:.6f}: {reason}"
-        case Acked(_, source_id):
-            return f"source {source_id} is acknowledged"
-        case TakenBack(_, source_id, _, reason):
-            return f"block of source {source_id} is taken back: {reason}"
-        case Undelivered(_, rule, reason):
-            return f"no way of rule {rule} is open: {reason}" if rule else reason
-        case OwnMemory(_, _, hva):
-            return f"hva {hva:#x} is the VMM's own memory"
-        case Escalate(_, _, action, reason):
-            return f"asks the orchestrator to {action}: {reason}"
-        case Report(_, _, gpa, _, rule):
-            return f"reports {place.page(gpa)} to the orchestrator, rule {rule}"
-    return repr(what)

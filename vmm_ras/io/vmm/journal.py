@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmm_ras.effects import (
     Acked,
@@ -21,6 +21,7 @@ from vmm_ras.effects import (
     Undelivered,
 )
 from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault, Replaced
+from vmm_ras.words import asked
 
 _KINDS: dict[type, str] = {
     HostSignal: "host-signal", GuestAbort: "guest-abort", MemoryFault: "memory-fault", Replaced: "replaced",
@@ -49,6 +50,16 @@ def _value(value: Any) -> Any:
     return value
 
 
+class _Names(NamedTuple):
+    vcpus: tuple[str, ...]
+
+    def page(self, gpa: int) -> str:
+        return f"guest address {gpa:#x}"
+
+    def vcpu(self, index: int) -> str:
+        return self.vcpus[index]
+
+
 def line(item: Event | Effect, names: tuple[str, ...], threads: dict[int, str]) -> str | None:
     """For people; ``names`` are those of the vCPUs, ``threads`` names by thread id."""
     match item:
@@ -61,28 +72,4 @@ def line(item: Event | Effect, names: tuple[str, ...], threads: dict[int, str]) 
             return f"memory is lost at guest address {gpa:#x}, {size} bytes"
         case Replaced(gpa, size):
             return f"guest address {gpa:#x}, {size} bytes: good memory again"
-        case Decided(_, code, gpa, _, rule, what):
-            where = "at an unknown address" if gpa < 0 else f"at guest address {gpa:#x}"
-            return f"{code.name} {where}: rule {rule}: {what}"
-        case Posted(_, source, way, _, _, pages, block):
-            told = ", ".join(f"{gpa:#x}" for gpa, _ in pages[:4]) + (", ..." if len(pages) > 4 else "")
-            return f"source {source}: a record of {len(block)} bytes ({told}), told by {way.upper()}"
-        case InjectSea(_, source, vcpu, esr):
-            return f"{names[vcpu]}: SEA, ESR {esr:#x}" + ("" if source is not None else ", without a record")
-        case InjectSerror(_, _, vcpu, vsesr):
-            return f"{names[vcpu]}: SError, syndrome {vsesr:#x}"
-        case Acked(_, source):
-            return f"source {source}: the guest acknowledged"
-        case TakenBack(_, source, _, reason):
-            return f"source {source}: the record was taken back: {reason}"
-        case Undelivered(_, rule, reason):
-            return f"rule {rule}: nothing can be told now: {reason}" if rule else reason
-        case OwnMemory(_, code, hva):
-            return f"{code.name} at host address {hva:#x}: the VMM's own memory is lost"
-        case Escalate(_, _, action, reason):
-            return f"policy asks for {action}: {reason}"
-        case Report(_, code, gpa, _, rule):
-            return f"report of rule {rule}: {code.name} at guest address {gpa:#x}"
-        case HookFailed(_, reason) | Dropped(_, _, reason):
-            return reason
-    return None
+    return asked(item, _Names(names)) if type(item) in _KINDS else None
