@@ -2,11 +2,13 @@
 
 A call returns an error where a mapping raises SIGBUS: on a page that the host has lost, pread(2) and pwrite(2) of shmem
 give EIO.  hugetlbfs has no write(2): there process_vm_readv(2) and process_vm_writev(2), of this process itself, give
-EFAULT.  (Measured by the lab: docs/lab.md.)
+EFAULT.  (Measured by the lab: docs/lab.md.)  Holes that this process made itself (``vmm_ras.io.holes``) only its
+mappings know: a call would read zeros there, so they are remembered here.
 """
 
 from __future__ import annotations
 
+import bisect
 import errno
 import os
 
@@ -35,6 +37,18 @@ class GuestRam(Closing):
         except OSError as error:
             os.close(self.fd)
             raise HostError(f"{size} bytes of guest RAM: {error.strerror}") from None
+        self._holes: list[tuple[int, int]] = []
+        """(first, end) of ranges of the file that count as lost, whatever the host has there; ascending, and apart."""
+
+    @property
+    def holes(self) -> list[tuple[int, int]]:
+        """(gpa, size) of what was made a hole."""
+        return [(self.gpa + first, end - first) for first, end in self._holes]
+
+    def add_hole(self, gpa: int, size: int) -> None:
+        """From now on this range counts as lost; it touches no other hole.  Raises GuestError."""
+        first = self._offset(gpa, size)
+        bisect.insort(self._holes, (first, first + size))
 
     @property
     def slot(self) -> MemorySlot:
@@ -45,8 +59,9 @@ class GuestRam(Closing):
         """``size`` bytes at ``gpa``."""
         offset, parts = self._offset(gpa, size), []
         while size:
+            room = self._room(offset, size)
             try:
-                part = libc.read_mapped(self.hva + offset, size) if self.huge else os.pread(self.fd, size, offset)
+                part = libc.read_mapped(self.hva + offset, room) if self.huge else os.pread(self.fd, room, offset)
             except OSError as error:
                 raise self._error(error, offset) from None
             if not part:
@@ -59,11 +74,12 @@ class GuestRam(Closing):
         """Write all of ``data`` at ``gpa``; before a lost page all that comes before it."""
         offset, view = self._offset(gpa, len(data)), memoryview(data)
         while view:
+            part = view[: self._room(offset, len(view))]
             try:
                 if self.huge:
-                    done = libc.write_mapped(self.hva + offset, bytes(view))
+                    done = libc.write_mapped(self.hva + offset, bytes(part))
                 else:
-                    done = os.pwrite(self.fd, view, offset)
+                    done = os.pwrite(self.fd, part, offset)
             except OSError as error:
                 raise self._error(error, offset) from None
             offset, view = offset + done, view[done:]
@@ -93,6 +109,7 @@ class GuestRam(Closing):
             libc.mmap(count, self.fd, first, self.hva + first)
         except OSError as error:
             raise HostError(f"guest memory at {self.gpa + first:#x} cannot be replaced: {error.strerror}") from None
+        self._holes = [hole for hole in self._holes if not first <= hole[0] < hole[1] <= first + count]
         for offset in range(first, first + count, self.granule):
             if self.is_lost(self.gpa + offset):
                 raise HostError(f"guest memory at {self.gpa + offset:#x} stays lost")
@@ -103,6 +120,15 @@ class GuestRam(Closing):
         if not 0 <= offset <= offset + size <= self.size:
             raise GuestError(f"{size} bytes at {gpa:#x} are outside the guest's RAM")
         return offset
+
+    def _room(self, offset: int, size: int) -> int:
+        """How many of ``size`` bytes at ``offset`` come before a hole.  Raises Poisoned where there is one."""
+        if not self._holes:
+            return size
+        at = bisect.bisect_right(self._holes, (offset, self.size))
+        if at and offset < self._holes[at - 1][1]:
+            raise Poisoned(self.gpa + offset)
+        return min(size, self._holes[at][0] - offset) if at < len(self._holes) else size
 
     def _error(self, error: OSError, offset: int) -> GuestError:
         if error.errno in (errno.EIO, errno.EFAULT):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import errno
 import os
+import platform
 import sys
 from typing import Any, Final
 
@@ -17,6 +19,10 @@ MAP_FIXED: Final = 0x10
 MAP_ANONYMOUS: Final = 0x20
 FALLOC_FL_PUNCH_HOLE_KEEP_SIZE: Final = 3
 SIGNALFD_MASK_SIZE: Final = 8
+PROT_NONE: Final = 0
+_USERFAULTFD: Final = {"x86_64": 323, "aarch64": 282}
+"""Number of the system call userfaultfd(2)."""
+UFFD_USER_MODE_ONLY: Final = 1
 _FAILED = ctypes.c_void_p(-1).value
 _POINTER, _SIZE, _INT, _LONG = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_long
 _library = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -38,6 +44,8 @@ _munmap = _function("munmap", _INT, _POINTER, _SIZE)
 _madvise = _function("madvise", _INT, _POINTER, _SIZE, _INT)
 _fallocate = _function("fallocate", _INT, _INT, _INT, _LONG, _LONG)
 _prctl = _function("prctl", _INT, _INT, *[ctypes.c_ulong] * 4)
+_syscall = _function("syscall", _LONG, _LONG, _LONG)
+_mprotect = _function("mprotect", _INT, _POINTER, _SIZE, _INT)
 _signalfd = _function("signalfd", _INT, _INT, _POINTER, _INT)
 
 
@@ -91,6 +99,23 @@ def madvise(address: int, size: int, advice: int) -> None:
     """Raises OSError; EPERM for MADV_HWPOISON without CAP_SYS_ADMIN."""
     if _madvise(address, size, advice):
         raise _fail("madvise")
+
+
+def close_mapping(address: int, size: int) -> None:
+    """Let no access through a mapping succeed.  Raises OSError."""
+    if _mprotect(address, size, PROT_NONE):
+        raise _fail("mprotect")
+
+
+def userfaultfd() -> int:
+    """A file for the faults of this process in user mode.  Raises OSError."""
+    number = _USERFAULTFD.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, "userfaultfd: its number is not known here")
+    fd = _syscall(number, UFFD_USER_MODE_ONLY | os.O_CLOEXEC)
+    if fd < 0:
+        raise _fail("userfaultfd")
+    return int(fd)
 
 
 def punch_hole(fd: int, offset: int, size: int) -> None:

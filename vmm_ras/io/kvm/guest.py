@@ -34,13 +34,19 @@ from vmm_ras.io.kvm.service import Service
 from vmm_ras.io.kvm.thread import VcpuThread
 from vmm_ras.io.kvm.vm import Vm
 from vmm_ras.kvm import events, ioctls
+from vmm_ras.kvm.siginfo import SIGBUS
 from vmm_ras.memory import HEALTHY, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.sdei import is_sdei
 from vmm_ras.sdei_table import NOT_SUPPORTED
 
 END_SECONDS = 30.0
+ACCESSES = (ioctls.EXIT_MMIO, ioctls.EXIT_ARM_NISV)
 Exit = Callable[[VcpuThread, int], bool]
+
+
+class Frozen(GuestError):
+    """The guest is moving: its core takes no further event here."""
 
 
 class KvmGuest:
@@ -61,14 +67,17 @@ class KvmGuest:
         self._take, self._raise_line, self._heard, self._ended = take, raise_line or self._pulse, heard, ended
         self.lock = threading.RLock()
         self.started = threading.Event()
-        self.ending = False
+        self.ending = self.frozen = False
         self.vcpus = [VcpuThread(self, vcpu) for vcpu in vm.vcpus]
         self.service = Service(self)
 
     # -- begin and end ------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Run the vCPUs.  SIGBUS is blocked in the calling thread from now on.  Raises HostError."""
+    def start(self, effects: Sequence[Effect] = ()) -> None:
+        """Run the vCPUs.  SIGBUS is blocked in the calling thread from now on.  Raises HostError.
+
+        ``effects``: what a core that was restored still asks for; it is carried out before any other event.
+        """
         sigbus.block_signals()
         self.service.begin()
         for thread in self.vcpus:
@@ -77,7 +86,8 @@ class KvmGuest:
             thread.ready.wait()
         with self.lock:
             self.core.threads |= {t.native_id: t.vcpu.index for t in self.vcpus if t.native_id is not None}
-        self.started.set()
+            self.started.set()
+            self._drive(list(effects))
 
     def end(self) -> None:
         """Take every vCPU out for good, and end the threads; machine and RAM stay.  It may be called twice."""
@@ -91,6 +101,15 @@ class KvmGuest:
                 thread.wake()
                 thread.join(0.05)
         self.service.end(END_SECONDS)
+
+    def freeze(self) -> None:
+        """Take every vCPU out for good, in the middle of whatever it does: nothing reaches the core any more.
+
+        What a vCPU came out for meanwhile happens again where its guest goes on.
+        """
+        with self.lock:
+            self.frozen = self.ending = True
+        self.end()
 
     def join(self, seconds: float | None = None) -> bool:
         """Wait until no vCPU runs; whether that is so."""
@@ -108,10 +127,11 @@ class KvmGuest:
             ram, shift, done = self.ram, self.core.page_shift, list[tuple[int, int]]()
             lost = [(first << shift, count << shift) for first, count, state, _ in self.core.poison.runs()
                     if state != HEALTHY]  # fmt: skip
-            lost += [(gpa, ram.granule) for gpa in sigbus.lost_pages(ram)]
+            lost += [*ram.holes, *((gpa, ram.granule) for gpa in sigbus.lost_pages(ram))]
             for gpa, size in lost:
                 if ram.gpa <= gpa < ram.gpa + ram.size and not any(a <= gpa and gpa + size <= a + n for a, n in done):
                     done.append(ram.replace(gpa, size))
+                    self.vm.mend(MemorySlot(ram.hva + done[-1][0] - ram.gpa, *done[-1]))
                     self.service.forget(*done[-1])
                     self.receive(Replaced(*done[-1]))
             return done
@@ -119,8 +139,10 @@ class KvmGuest:
     # -- events -------------------------------------------------------------------------
 
     def receive(self, event: Event) -> None:
-        """Give the core an event, and carry out what follows.  From any thread."""
+        """Give the core an event, and carry out what follows.  From any thread.  Raises Frozen."""
         with self.lock:
+            if self.frozen:
+                raise Frozen("the guest is moving")
             self._drive(self.core.receive(event, time.monotonic()))
         self.service.poke()
 
@@ -135,7 +157,7 @@ class KvmGuest:
         """Let the core do what is due."""
         with self.lock:
             due, now = self.core.next_deadline(), time.monotonic()
-            if due is not None and due <= now:
+            if due is not None and due <= now and not self.frozen:
                 self._drive(self.core.expire(now))
 
     # -- what a vCPU's thread asks for -------------------------------------------------------
@@ -150,6 +172,12 @@ class KvmGuest:
     def take_exit(self, thread: VcpuThread, reason: int, signals: sigbus.SignalFile) -> bool:
         """An exit of KVM_RUN, in the vCPU's thread; False: the vCPU ends."""
         vcpu, now = thread.vcpu, time.time()
+        if reason in ACCESSES and self.ram.holes:
+            found = self._in_hole(thread, reason, now)
+            if found is not None:
+                vcpu.undo(reason)
+                self._consumed(thread, found)
+                return True
         if reason == ioctls.EXIT_INTR:
             for info in signals.read():
                 found = sigbus.host_signal(info, threading.get_native_id(), now)
@@ -168,6 +196,23 @@ class KvmGuest:
         else:
             return self._take(thread, reason)
         return True
+
+    def is_refused(self, thread: VcpuThread, reason: int, signals: sigbus.SignalFile) -> bool:
+        """Whether the vCPU came out because it used memory that is lost; in its thread.  The core is told nothing."""
+        if reason in ACCESSES and self._in_hole(thread, reason, 0.0) is not None:
+            thread.vcpu.undo(reason)
+            return True
+        if reason == ioctls.EXIT_INTR:
+            return any(info.signo == SIGBUS and info.code == Code.AR for info in signals.read())
+        return reason == events.EXIT_MEMORY_FAULT and thread.vcpu.lost
+
+    def _in_hole(self, thread: VcpuThread, reason: int, now: float) -> HostSignal | None:
+        """What an access to a hole of memory is that the machine was cut at: poison that the vCPU consumed."""
+        ram = self.ram
+        gpa = thread.vcpu.fault_ipa() if reason == ioctls.EXIT_ARM_NISV else thread.vcpu.mmio().phys_addr
+        if not any(first <= gpa < first + size for first, size in ram.holes):
+            return None
+        return HostSignal(Code.AR, ram.hva + gpa - ram.gpa, sigbus.MIN_SHIFT, threading.get_native_id(), now)
 
     def _consumed(self, thread: VcpuThread, found: HostSignal) -> None:
         with self.lock:

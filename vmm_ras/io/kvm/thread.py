@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from vmm_ras import arm64
 from vmm_ras.errors import GuestError, RasError
 from vmm_ras.events import VcpuState
 from vmm_ras.io.kvm import inject
@@ -26,6 +27,7 @@ MAX_SERRORS = 16
 """For one vCPU, while one is pending."""
 JOB_SECONDS = 30.0
 """A vCPU that is out does what it is asked for at once; no longer than this is waited for it."""
+_TRIES = 16
 
 
 class VcpuThread(threading.Thread):
@@ -42,6 +44,8 @@ class VcpuThread(threading.Thread):
         """It stands at the access that the host refused it."""
         self.serrors: deque[tuple[int | None, int]] = deque()
         """(source, syndrome) of the SError that is pending, and behind it of those that wait for their turn."""
+        self.came_held = False
+        """Its guest came from another host while it stood at an access that was refused there."""
         self.ready = threading.Event()
         self.ended = ""
         """Why it runs no more."""
@@ -55,9 +59,11 @@ class VcpuThread(threading.Thread):
             self.vcpu.admit_signals(SIGNALS)
             self.ready.set()
             self.guest.started.wait()
+            if self.came_held:
+                self._access_again(signals)
             while not self.guest.ending:
                 self._come_out()
-                if not self.guest.ending and not self.guest.take_exit(self, self.vcpu.run(), signals):
+                if not self.guest.ending and not self._enter(signals):
                     self.ended = "the guest ended it"
                     break
         except (RasError, OSError) as error:
@@ -68,6 +74,29 @@ class VcpuThread(threading.Thread):
             signals.close()
             self.guest.vcpu_ended(self)
             self._refuse()
+
+    def _enter(self, signals: SignalFile) -> bool:
+        """KVM_RUN until the next exit, and what becomes of that; False: the vCPU ends."""
+        reason = self.vcpu.run()
+        try:
+            return self.guest.take_exit(self, reason, signals)
+        except RasError:
+            if self.guest.frozen:
+                self.vcpu.undo(reason)
+            raise
+
+    def _access_again(self, signals: SignalFile) -> None:
+        """Let the host refuse the access once more: only then KVM knows FAR.  Nothing else of the guest is executed."""
+        vcpu, pc, pstate = self.vcpu, self.vcpu.get(inject.PC), self.vcpu.get(inject.PSTATE)
+        vcpu.set(inject.PSTATE, pstate | arm64.PSTATE_DAIF)
+        for _ in range(_TRIES):
+            reason = vcpu.run()
+            self.at_access = self.guest.is_refused(self, reason, signals)
+            if self.at_access:
+                break
+        vcpu.set(inject.PSTATE, pstate)
+        if not self.at_access or vcpu.get(inject.PC) != pc:
+            raise GuestError(f"vCPU {vcpu.index}: the access at {pc:#x} was refused elsewhere, and is not refused here")
 
     def kick(self) -> None:
         """Take it out of KVM_RUN, now or as soon as it enters."""

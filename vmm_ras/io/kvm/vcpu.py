@@ -24,6 +24,8 @@ _VALUE_SIZE = 256
 """Bytes of the largest register (SVE)."""
 _MAX_REGISTERS = 8192
 EHWPOISON = 133
+_INSTRUCTION = 4
+"""Bytes."""
 _SAVED = tuple(CORE[f"X{n}"] for n in range(18))
 _ALL_SIGNALS = frozenset(range(1, 65))
 
@@ -94,6 +96,14 @@ class Vcpu:
         if self._unsettled:
             self.settle()
 
+    def undo(self, reason: int) -> None:
+        """What the vCPU came out for happens again when it enters: nobody has answered it.  Settles it."""
+        if reason in (ioctls.EXIT_MMIO, ioctls.EXIT_ARM_NISV):
+            _REASON.pack_into(self.run_page, exits.EXIT_REASON, ioctls.EXIT_UNKNOWN)  # else KVM completes the access
+            self._unsettled = False
+        elif reason == ioctls.EXIT_HYPERCALL:
+            self.set(CORE["PC"], self.get(CORE["PC"]) - _INSTRUCTION)
+
     def admit_signals(self, signals: Iterable[int]) -> None:
         """KVM_SET_SIGNAL_MASK: while the guest runs, these signals end KVM_RUN; all others are blocked."""
         mask = signal_mask(_ALL_SIGNALS - frozenset(signals))
@@ -124,6 +134,10 @@ class Vcpu:
     def memory_fault(self) -> MemoryFaultExit:
         """After EXIT_MEMORY_FAULT."""
         return MemoryFaultExit.decode(self._exit(MemoryFaultExit.SIZE))
+
+    def fault_ipa(self) -> int:
+        """After EXIT_ARM_NISV (struct kvm_run, ``arm_nisv``): where the access went that has no syndrome."""
+        return int.from_bytes(self.run_page[exits.EXIT_UNION + 8 : exits.EXIT_UNION + 16], "little")
 
     def _exit(self, size: int) -> bytes:
         return bytes(self.run_page[exits.EXIT_UNION : exits.EXIT_UNION + size])

@@ -48,10 +48,34 @@ class Vm(Closing):
 
     def add_memory(self, slot: MemorySlot, flags: int = 0) -> None:
         """Let guest memory at ``slot.gpa`` be what the process has at ``slot.hva``."""
-        put(self.fd, ioctls.SET_USER_MEMORY_REGION, UserspaceMemoryRegion(
-            slot=len(self.slots), flags=flags, guest_phys_addr=slot.gpa, memory_size=slot.size,
-            userspace_addr=slot.hva))  # fmt: skip
+        self._set_memory(len(self.slots), slot, flags)
         self.slots.append(slot)
+
+    def _set_memory(self, number: int, slot: MemorySlot, flags: int = 0) -> None:
+        put(self.fd, ioctls.SET_USER_MEMORY_REGION, UserspaceMemoryRegion(
+            slot=number, flags=flags, guest_phys_addr=slot.gpa, memory_size=slot.size,
+            userspace_addr=slot.hva))  # fmt: skip
+
+    def cut(self, gpa: int, size: int) -> None:
+        """Take a range out of the slot that holds it: an access there comes out of KVM_RUN as one to a device.
+
+        An instruction that is fetched there, or a table walk, is an abort that KVM injects without a word.
+        """
+        self.enable(ioctls.CAP_ARM_NISV_TO_USER)
+        number = next(i for i, s in enumerate(self.slots) if s.gpa <= gpa and gpa + size <= s.gpa + s.size)
+        whole = self.slots[number]
+        self._set_memory(number, MemorySlot(whole.hva, whole.gpa, 0))
+        before, end = MemorySlot(whole.hva, whole.gpa, gpa - whole.gpa), gpa + size
+        self.slots[number] = before
+        if before.size:
+            self._set_memory(number, before)
+        if end < whole.gpa + whole.size:
+            self.add_memory(MemorySlot(whole.hva + end - whole.gpa, end, whole.gpa + whole.size - end))
+
+    def mend(self, slot: MemorySlot) -> None:
+        """Let the guest have memory again that ``cut`` took; nothing is done where it has."""
+        if not any(s.gpa <= slot.gpa < s.gpa + s.size for s in self.slots):
+            self.add_memory(slot)
 
     def add_vcpu(self, *, powered: bool = True, features: int = 0) -> Vcpu:
         """One more vCPU, of the host's kind, with PSCI; one that is not ``powered`` waits for CPU_ON.
