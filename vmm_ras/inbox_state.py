@@ -22,7 +22,7 @@ _Hex = Annotated[
 
 
 class _Plain(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class RecordState(_Plain):

@@ -10,8 +10,9 @@ import re
 import tomllib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from cper.wire import Documented
 from vmm_ras.deciding import CONDITIONS, family
 from vmm_ras.default_policy import TEXT
 from vmm_ras.errors import InputError
@@ -22,8 +23,8 @@ Way = Literal["sea", "sei", "sdei", "gsiv", "gpio", "polled"]
 U64 = Annotated[int, Field(ge=0, lt=1 << 64, strict=True)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class _Table(Documented):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Rate(_Table):

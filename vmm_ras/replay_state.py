@@ -23,7 +23,7 @@ from vmm_ras.snapshot.parts import plain_part
 PARTS: Final = (*state.PARTS, "replay")
 """Names of the parts that are read here."""
 _EVENTS: Final = frozenset({HostSignal, GuestAbort, MemoryFault})
-_STRICT = ConfigDict(extra="forbid", strict=True, val_json_bytes="hex")
+_STRICT = ConfigDict(extra="forbid", strict=True, val_json_bytes="hex", defer_build=True)
 _Id = Annotated[int, Field(ge=0)]
 _Time = Annotated[float, Field(allow_inf_nan=False)]
 Entry = tuple[int, float | None, Any]

@@ -31,7 +31,7 @@ _Pages = list[tuple[_U64, Annotated[int, Field(gt=0, le=1 << 64)]]]
 
 
 class _Plain(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class _Source(_Plain):

@@ -43,6 +43,7 @@ from cper.wire._cells import (
     u32,
     u64,
 )
+from cper.wire._documented import Documented
 from cper.wire._errors import DecodeError, EncodeError, LayoutError, TruncatedError, WireError, explain
 from cper.wire._layout import FieldLayout
 from cper.wire._struct import Struct
@@ -57,6 +58,7 @@ __all__ = [
     "Bits",
     "Cell",
     "DecodeError",
+    "Documented",
     "EncodeError",
     "FieldLayout",
     "Guid",

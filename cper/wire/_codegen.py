@@ -50,6 +50,9 @@ def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
             names[f"load{index}"] = slot.kind
             if issubclass(slot.kind, OpenFlags):
                 names[f"names{index}"] = slot.kind.names_of
+        elif slot.kind is not None:  # a nested structure
+            kind: Any = slot.kind
+            names |= {f"load{index}": kind.decode, f"dump{index}": kind.encode, f"plain{index}": kind.plain_of}
         if slot.const is not None:
             names[f"const{index}"] = slot.const
         field = cls.model_fields[slot.name]

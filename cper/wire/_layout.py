@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from cper.wire._cells import Bits, Cell, OpenEnum, OpenFlags, Valid, ValidationBits, Word
+from cper.wire._documented import doc_of
 from cper.wire._errors import LayoutError
 
 if TYPE_CHECKING:
@@ -26,8 +27,14 @@ class FieldLayout:
     valid: int | None = None
     bits: tuple[int, int] | None = None
     """Lowest and highest bit of the word at ``offset``, where the field is a slice."""
-    doc: str = ""
     reserved: bool = False
+    declared: tuple[type[Struct], str] | None = field(default=None, repr=False, compare=False)
+    """The class and the name that the field is declared under."""
+
+    @property
+    def doc(self) -> str:
+        """What the declaration says of it."""
+        return doc_of(*self.declared) if self.declared else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +121,7 @@ def lay_out(
         nested = next((k for k in kinds if isinstance(k, type) and issubclass(k, Struct)), None)
         kind = next((k for k in kinds if isinstance(k, type) and issubclass(k, OpenEnum | OpenFlags | bool)), None)
         valid, part, cell = _first(marks, Valid), _first(marks, Bits), _first(marks, Cell)
-        flag, doc = 1 << valid.bit if valid else 0, field.description or ""
-        bit = valid.bit if valid else None
+        flag, bit = (1 << valid.bit, valid.bit) if valid else (0, None)
         if part is not None:
             if part.word not in words:
                 raise complain(f"slices {part.word!r}, which is not declared above", name)
@@ -125,10 +131,10 @@ def lay_out(
             mask = (1 << part.hi - part.lo) - 1
             lo, mask = (0, mask << part.lo) if part.in_place else (part.lo, mask)
             slots.append(Slot(name, index, at, flag, lo, mask, kind))
-            rows.append(FieldLayout(name, at, whole.size, bit, (part.lo, part.hi - 1), doc))
+            rows.append(FieldLayout(name, at, whole.size, bit, (part.lo, part.hi - 1), declared=(cls, name)))
             continue
         if nested is not None:
-            cell = Cell(f"{nested.SIZE}s", load=nested.decode, dump=nested.encode, plain=nested.plain_of)
+            cell = _nested(nested)
         if cell is None:
             raise complain("has no wire cell", name)
         literal = _literal(kinds)
@@ -138,12 +144,9 @@ def lay_out(
                 plain=cell.plain, exact=cell.exact, const=literal,
             )
         )  # fmt: skip
-        rows.append(FieldLayout(name, offset, cell.size, bit, None, doc))
+        rows.append(FieldLayout(name, offset, cell.size, bit, declared=(cls, name)))
         if nested is not None:
-            rows += [
-                FieldLayout(f"{name}.{r.path}", offset + r.offset, r.size, r.valid, r.bits, r.doc, r.reserved)
-                for r in nested.layout
-            ]
+            rows += [replace(r, path=f"{name}.{r.path}", offset=offset + r.offset) for r in nested.layout]
         words[name] = len(words), cell, offset
         offset += cell.size
 
@@ -168,6 +171,16 @@ def lay_out(
         size, tuple((n, c, o) for n, (_, c, o) in words.items()), tuple(slots), tuple(rows),
         flags[0] if flags else None, sum(bits) | sum({s.mask << s.lo for s in inside}),
     )  # fmt: skip
+
+
+def _nested(kind: type[Struct]) -> Cell:
+    """Room for a structure.  To look its functions up now would have its codec written, which few need."""
+    return Cell(
+        f"{kind.SIZE}s",
+        load=lambda raw: kind.decode(raw),  # noqa: PLW0108
+        dump=lambda value: kind.encode(value),  # noqa: PLW0108
+        plain=lambda raw: kind.plain_of(raw),  # noqa: PLW0108
+    )
 
 
 def _no_overlap(cls: type[Struct], name: str, cell: Cell, slices: list[Slot]) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 
 from cper.wire._codegen import generate, generate_reader
+from cper.wire._documented import Documented
 from cper.wire._errors import EncodeError, LayoutError, TruncatedError
 from cper.wire._layout import FieldLayout, Layout, lay_out
 from cper.wire._plain import generate_packer
@@ -17,15 +18,33 @@ from cper.wire._plain import generate_packer
 _LENIENT = {"lenient": True}
 
 
-class Struct(BaseModel):
+class _Written:
+    """A part of the codec, which is written when somebody first asks for one: of many classes few are met."""
+
+    PARTS = ("decode", "plain_of", "encode", "pack", "_source", "_codec")
+
+    def __init__(self, cls: type[Struct], part: str) -> None:
+        self.cls, self.part = cls, part
+
+    def __get__(self, instance: Struct | None, owner: type[Struct]) -> Any:
+        cls = self.cls
+        if vars(cls)[self.part] is self:
+            cls._source, cls._codec = generate(cls, cls.words)
+            cls.decode = staticmethod(cls._codec["decode"])  # type: ignore[method-assign]
+            cls.plain_of = staticmethod(cls._codec["plain_of"])  # type: ignore[method-assign]
+            cls.encode = cls._codec["encode"]  # type: ignore[method-assign]
+            cls.pack = staticmethod(cls._codec["pack"])  # type: ignore[method-assign]
+        part = vars(cls)[self.part]
+        return part.__get__(instance, owner) if hasattr(part, "__get__") else part
+
+
+class Struct(Documented):
     """A wire structure of fixed size; subclass it with ``size=``.
 
     Decoding is lenient: whatever bytes no valid field claims are kept in ``residue``.  Constructors are strict.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_bytes="hex", val_json_bytes="hex"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="hex", val_json_bytes="hex")
 
     SIZE: ClassVar[int]
     """Bytes on the wire."""
@@ -48,12 +67,8 @@ class Struct(BaseModel):
         if size is not None:
             cls.words = lay_out(cls, size)
             cls.SIZE, cls.layout = size, cls.words.rows
-            cls._source, cls._codec = generate(cls, cls.words)
-            codec = cls._codec
-            cls.decode = staticmethod(codec["decode"])  # type: ignore[method-assign]
-            cls.plain_of = staticmethod(codec["plain_of"])  # type: ignore[method-assign]
-            cls.encode = codec["encode"]  # type: ignore[method-assign]
-            cls.pack = staticmethod(codec["pack"])  # type: ignore[method-assign]
+            for part in _Written.PARTS:
+                setattr(cls, part, _Written(cls, part))
 
     # -- codec -------------------------------------------------------------------
 

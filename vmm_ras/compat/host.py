@@ -45,7 +45,7 @@ Capability = Annotated[int, BeforeValidator(_count), PlainSerializer(str)]
 class Description(BaseModel):
     """A host.  ``parse`` reads the JSON that ``text`` writes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     format: Annotated[str, Field(pattern=f"^{FORMAT}$")] = FORMAT
     version: Annotated[int, Field(ge=1, le=1)] = 1

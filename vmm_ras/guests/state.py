@@ -35,7 +35,7 @@ _Ranges = list[tuple[_U64, Annotated[int, Field(gt=0, lt=1 << 64)]]]
 
 
 class _Plain(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class _Os(_Plain):

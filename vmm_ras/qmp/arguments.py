@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from cper.wire import Documented
 from vmm_ras.errors import InputError
 
 U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
@@ -17,12 +18,11 @@ MAX_REGISTRATIONS = 4096
 """SDEI handlers that a model guest registers when it boots, all vCPUs together."""
 
 
-class Arguments(BaseModel):
+class Arguments(Documented):
     """None; and what all have in common: names with hyphens, nothing converted, nothing unknown."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, alias_generator=lambda name: name.replace("_", "-"),
-        use_attribute_docstrings=True,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
 class Plain(BaseModel):
     """A part, or a piece of one: no other members, and no other types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class SourcePart(Plain):

@@ -72,7 +72,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
     def _item(self, wall: bool) -> TraceItem:
         raise NotImplementedError
@@ -247,7 +247,9 @@ GuestLine = Annotated[
     Field(discriminator="action"),
 ]
 AnyLine = TraceLine | MemoryLine | VcpuLine | SignalLine | AbortLine | FaultLine | UnlocatedLine | GuestLine
-_ADAPTER: TypeAdapter[AnyLine] = TypeAdapter(Annotated[AnyLine, Field(discriminator="event")])
+_ADAPTER: TypeAdapter[AnyLine] = TypeAdapter(
+    Annotated[AnyLine, Field(discriminator="event")], config=ConfigDict(defer_build=True)
+)
 
 
 def _fits(size: int, start: int) -> int:
