@@ -83,6 +83,33 @@ def test_a_column_of_bytes_is_the_bytes():
             assert found["aer.tlp_prefix_log"].values[row].tobytes() == raw[200 + at.offset : 200 + at.offset + at.size]
 
 
+def test_only_the_columns_that_are_asked_for():
+    data = b"".join(records(Pcie, 5))
+    whole, some = columns(data, Pcie), columns(data, Pcie, ["aer.header_log", "port_type"])
+    assert list(some) == [name for name in whole if name in {"aer.header_log", "port_type"}]
+    for name, column in some.items():
+        assert np.array_equal(column.values, whole[name].values)
+        assert np.array_equal(column.valid, whole[name].valid)
+    with pytest.raises(ValueError, match=r"^Pcie has no aer, colour$"):
+        columns(data, Pcie, ["colour", "port_type", "aer"])
+
+
+@pytest.mark.parametrize("word", [0, 1 << 3, (1 << 22) - 1, None])
+def test_validation_words_alike_or_not(word):
+    """Blocks that have one validation word are filled without a look at each row: the same columns."""
+    rng = random.Random(2)
+    bodies = [rng.randbytes(80) for _ in range(40)]
+    if word is not None:
+        bodies = [word.to_bytes(8, "little") + body[8:] for body in bodies]
+    descriptor = SectionDescriptor.blank(PlatformMemory.GUID)
+    data = b"".join(Record.of_bodies([(body, descriptor)]).encode() for body in bodies) * 120
+    found = columns(data, PlatformMemory)
+    for name in ("node", "bank", "bank_group", "row_high", "physical_address"):
+        want = [getattr(PlatformMemory.of_body(body), name) for body in bodies] * 120
+        assert found[name].values.tolist() == [value or 0 for value in want]
+        assert found[name].valid.tolist() == [value is not None for value in want]
+
+
 def test_other_records_are_passed_over():
     memory, other = records(PlatformMemory, 3), records(Pcie, 2)
     short = Record.of_bodies([(bytes(73), SectionDescriptor.blank(PlatformMemory.GUID))]).encode()
