@@ -102,7 +102,13 @@ def bare(name: str, esr: str = "0x92000410", **more: Any) -> Line:
     return {"event": "sea", "page": name, "esr": esr, **more}
 
 
+PATIENT = "version = 1\n" + "".join(
+    f'[[rule]]\nname = "{name}"\n{when}deliver = ["{way}"]\nhold_ms = 60000\nunacked = {{ after_ms = 60000 }}\n'
+    for name, when, way in (("consumed", 'when = { code = "AR" }\n', "sea"), ("found", "", "polled"))
+)
+"""Rules that wait a minute for an acknowledgement."""
 SETTLE: Line = {"event": "settle"}
+RESET: Line = {"event": "reset"}
 ALIVE, DEAD = expect(alive=True), expect(alive=False)
 
 
@@ -567,6 +573,65 @@ def sdei() -> Iterator[tuple[str, list[Line]]]:
     ]  # fmt: skip
 
 
+def reset() -> Iterator[tuple[str, list[Line]]]:
+    """The machine begins anew in the middle of something."""
+    stop, quiet = guest("poll-stop", stopped=True), {"event": "settle", "seconds": 0.5}
+    again = page("z", "early"), found("z"), SETTLE
+    for name, kept in (("replaced", False), ("kept", True)):
+        host = "the host keeps it" if kept else "the host replaces it"
+        yield f"unread-{name}", [
+            head(f"a reset while a record is unread; the page stays lost: {host}" if kept else
+                 f"a reset while a record is unread; {host}: the guest that boots is told nothing", deliver=["polled"]),
+            page("a", "nobody"), stop, found("a"), quiet, expect(source="polled", acked=False, cleared=False),
+            RESET | {"replaced": not kept}, SETTLE, taken("polled"), expect(source="polled", bound=True),
+            expect(page="a", offlined=kept, told="polled" if kept else "nothing"), ALIVE,
+        ]  # fmt: skip
+        yield f"offlined-{name}", [
+            head(f"a reset after a page was taken out of use; {host}", deliver=["gsiv"]), page("a", "nobody"), found("a"),
+            SETTLE, expect(page="a", offlined=True), RESET | {"replaced": not kept}, SETTLE, taken("gsiv"),
+            expect(page="a", offlined=kept, reported=kept, told="gsiv" if kept else "nothing"), ALIVE,
+        ]  # fmt: skip
+    yield "unread-sea", [
+        head("a reset while an SEA's record is unread: the next SEA finds its own record only"),
+        page("a", "reader", vcpu=1), page("b", "nobody"), record("sea", block(memory("b")), page="a", el=1), quiet,
+        expect(source="sea", acked=False), RESET, taken("sea"), page("c", "reader", vcpu=1), consumed("c"), SETTLE, taken("sea"),
+        expect(page="b", offlined=False), expect(page="c", offlined=True, signal="BUS_MCEERR_AR", told="sea"),
+    ]  # fmt: skip
+    yield "held", [
+        head("a reset while a vCPU is held, because its SEA's source is busy: it boots", policy=PATIENT),
+        page("a", "reader"), page("b", "nobody"), page("c", "reader", vcpu=1),
+        record("sea", block(memory("b")), page="a", el=1), quiet, consumed("c"), RESET,
+        taken("sea"), page("z", "reader", vcpu=1), consumed("z"), SETTLE, taken("sea"),
+        expect(page="z", offlined=True, signal="BUS_MCEERR_AR", told="sea"), expect(page="c", signal="none"),
+    ]  # fmt: skip
+    yield "sdei-registered", [
+        head("a reset while SDEI is registered: the guest that boots registers anew", deliver=["sdei", "polled"]),
+        page("a", "early"), found("a"), SETTLE, expect(page="a", told="sdei"), RESET, *again, taken("sdei"),
+        expect(page="z", offlined=True, signal="BUS_MCEERR_AO", told="sdei"),
+    ]  # fmt: skip
+    yield "sdei-unregistered", [
+        head("a reset while SDEI is unregistered: the guest that boots registers it", deliver=["sdei", "polled"]),
+        guest("sdei", registered=False), RESET, *again, taken("sdei"),
+        expect(page="z", offlined=True, signal="BUS_MCEERR_AO", told="sdei"),
+    ]  # fmt: skip
+    yield "sdei-waiting", [
+        head("a page waits for the event to be registered, and is not replaced: the guest that boots is told", deliver=["sdei"]),
+        page("a", "nobody"), guest("sdei", registered=False), found("a"), quiet, expect(page="a", told="nothing"),
+        RESET | {"replaced": False}, SETTLE, taken("sdei"), expect(page="a", offlined=True, told="sdei"),
+    ]  # fmt: skip
+    yield "panicked", [
+        head("a fatal block, a panic, a reset: the guest that boots is told of new errors", deliver=["gsiv"]),
+        page("a", "early"), record("gsiv", block(memory("a", "fatal"), severity="fatal")), SETTLE, DEAD, RESET, *again,
+        taken("gsiv"), expect(page="z", offlined=True, signal="BUS_MCEERR_AO", told="gsiv"), ALIVE,
+    ]  # fmt: skip
+    yield "identical-record", [
+        head("a reset between two identical records: the guest that boots remembers none"),
+        page("a", "nobody"), record("gsiv", block(memory("a"))), SETTLE, expect(page="a", offlined=True), RESET,
+        expect(page="a", offlined=False), record("gsiv", block(memory("a"))), SETTLE, taken("gsiv"),
+        expect(page="a", offlined=True),
+    ]  # fmt: skip
+
+
 def serror() -> Iterator[tuple[str, list[Line]]]:
     """SErrors without a record: what the syndrome says decides."""
     for vsesr, what in ((0x811, "restartable"), (0x1811, "corrected")):
@@ -585,7 +650,7 @@ def serror() -> Iterator[tuple[str, list[Line]]]:
 
 
 FAMILIES = {f.__name__: f for f in (channel, sea, severity, threshold, outside, sections, malformed, several, granule,
-                                    repeated, burst, unread, sdei, serror)}  # fmt: skip
+                                    repeated, burst, unread, sdei, reset, serror)}  # fmt: skip
 
 
 def files() -> dict[str, str]:

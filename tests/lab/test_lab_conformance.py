@@ -12,7 +12,9 @@ from vmm_ras.effects import Posted
 from vmm_ras.errors import InputError
 from vmm_ras.lab import conformance, script_stage
 from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.script_guest import APART, FREE, KEPT, ScriptGuest
 from vmm_ras.lab.script_stage import QemuStage
+from vmm_ras.scenario.bound import OUTSIDE
 from vmm_ras.scenario.model_stage import ModelStage
 from vmm_ras.traces import script
 
@@ -115,7 +117,7 @@ def test_a_run_that_was_ended_is_taken_up(tmp_path, monkeypatch):
     said, out = [], tmp_path / "out"
 
     def play(boot, **more):
-        monkeypatch.setattr(conformance, "Boot", lambda lab: boot)
+        monkeypatch.setattr(conformance, "Boot", lambda lab, random: boot)
         said.clear()
         try:
             return conformance.series_of(LAB, folder.parent, "", out, tmp_path, False, said.append, **more)
@@ -149,9 +151,14 @@ class TestStage:
     @pytest.fixture
     def stage(self):
         stage = QemuStage.__new__(QemuStage)
-        stage._begin, stage._victims = 4, {"a": SimpleNamespace(name="s7a"), "b": SimpleNamespace(name="s7b")}
-        stage.console = SimpleNamespace(text="")
+        stage.linux = ScriptGuest(SimpleNamespace(text=""), 0x4000_0000, lambda seconds: None, 1)
         return stage
+
+    @pytest.fixture
+    def guest(self, stage):
+        guest = stage.linux
+        guest._scenario, guest.victims = 4, {"a": SimpleNamespace(name="s7a"), "b": SimpleNamespace(name="s7b")}
+        return guest
 
     @pytest.mark.parametrize(
         ("printed", "code"),
@@ -165,26 +172,47 @@ class TestStage:
             ("SIGBUS s7ab code=4 addr=0x1 \n", "none"),
         ],
     )
-    def test_what_became_of_an_owner(self, stage, printed, code):
-        stage.console.text = f"old\n{printed}"
-        assert stage._signal("a") == code
-        assert stage._signal("nobody") == "none"
+    def test_what_became_of_an_owner(self, guest, printed, code):
+        guest.console.text = f"old\n{printed}"
+        assert guest.signal("a") == code
+        assert guest.signal("nobody") == "none"
 
-    def test_lost_pages(self, stage):
-        stage.pages, stage.gpas = {"a": script.NamedPage("a", "nobody")}, {"a": 0x4000_5000}
+    def test_lost_pages(self, guest):
         asked = []
 
         def run(command):
             asked.append(command)
             return answers.pop(0)
 
-        stage.run = run
+        guest.run = run
         answers = [" 000000040028501c\n\n", "[   1.2] noise 12\n 0000000400205c2c\n\n", "nothing\n"]
-        assert stage._offlined("a") is True
-        assert stage._offlined("a") is False
+        assert guest.offlined(0x4000_5000) is True
+        assert guest.offlined(0x4000_5000) is False
         with pytest.raises(Failure, match="kpageflags of page 0x40005"):
-            stage._offlined("a")
+            guest.offlined(0x4000_5000)
         assert re.search(r"skip=262149 count=1", asked[0])
+
+    def test_a_reset_begins_another_boot(self, guest):
+        """A panic and a log of the boot before are over; what owners got is not."""
+        guest.console.text = "old\nSIGBUS s7a code=5 addr=0x1 \n[ 1.0] Kernel panic - not syncing: x\n"
+        guest.log, guest.unbound = "Memory failure: 0x40005: a\n", {2}
+        assert guest.panicked()
+        assert guest.reported(0x4000_5000)
+        guest.reset()
+        assert not guest.panicked()
+        assert guest.unbound == set()
+        guest.run = lambda command: ""
+        assert not guest.reported(0x4000_5000)
+        assert guest.signal("a") == "BUS_MCEERR_AO"
+
+    def test_a_page_whose_owner_the_kernel_ends_stays_nobody_elses(self, guest):
+        typed = []
+        guest.console = SimpleNamespace(text="", type=typed.append)
+        guest.until = lambda found, seconds, what: re.match(".*", "VICTIM s0a pid=1 va=0x1 pa=0x4000 pc=0x2 text=0x3")
+        assert guest.take(script.NamedPage("a", "reader", 1), KEPT) == 0x4000
+        assert typed == ['(victim s0a hk1; echo "EXIT s0a $?") &']
+        assert guest.take(script.NamedPage("b", "nobody")) == 0x4000_0000 + FREE + APART
+        assert guest.take(script.NamedPage("c", "outside")) == OUTSIDE
 
     def test_what_no_real_guest_does(self, stage):
         with pytest.raises(InputError, match="not on a real guest: a real guest acknowledges when it does"):

@@ -14,7 +14,7 @@ from vmm_ras import arm64
 from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import GuestError
 from vmm_ras.io.qemu import inject
-from vmm_ras.io.qemu.calls import sites
+from vmm_ras.io.qemu.calls import base_of, sites, trampoline
 from vmm_ras.io.qemu.gdb import MAX_PACKET, Debugger, PacketReader, frame, register_numbers, stopped_thread
 from vmm_ras.io.qemu.wait import Channel
 from vmm_ras.lab.errors import Failure
@@ -301,3 +301,34 @@ def test_where_a_kernel_calls():
     for missing in (call, leave):
         with pytest.raises(Failure, match="no HVC where SDEI calls are made"):
             sites(image.replace(missing, bytes(len(missing))), base)
+
+
+class TestRandomAddresses:
+    BASE = 0xFFFF_A17B_3C21_0000
+    CALL = struct.pack("<4I", 0xD503_245F, 0xD400_0002, 0xF940_03E4, 0xA900_0480)
+    LEAVE = struct.pack("<5I", 0x5400_0061, 0xD400_0003, 0x1400_0000, 0xD400_0002, 0x1400_0000)
+    IMAGE = bytes(0x1_2340) + CALL + LEAVE.rjust(0x5_0000, b"\0")
+
+    def read(self, address: int, size: int) -> bytes:
+        """Kernels map nothing of their image's first 64 KiB."""
+        at = address - self.BASE
+        if not 0x1_0000 <= at <= at + size <= len(self.IMAGE):
+            raise Failure("refused with E14")
+        return self.IMAGE[at : at + size]
+
+    @pytest.mark.parametrize("at", [0x1_0000, 0x1_2350, 0x3_0004, len(IMAGE) - 4])
+    def test_a_kernel_is_found_wherever_it_runs(self, at):
+        assert base_of(self.IMAGE, self.BASE + at, self.read) == self.BASE
+
+    @pytest.mark.parametrize("pc", [0x5C00_1000, 0, BASE - 4, BASE + len(IMAGE) + 0x10_0000, 0xFFFF_FFFF_FFFF_0000])
+    def test_a_processor_that_is_elsewhere(self, pc):
+        assert base_of(self.IMAGE, pc, self.read) is None
+
+    def test_another_kernel(self):
+        assert base_of(self.IMAGE.replace(self.CALL, bytes(16)), self.BASE + 0x3_0000, self.read) is None
+        assert base_of(self.IMAGE, self.BASE + 0x3_0000, lambda address, size: bytes(size)) is None
+
+    def test_the_way_out_of_other_page_tables(self):
+        entry, behind = 0xFFFF_FBFF_FE20_0400, self.LEAVE.rjust(0x80, b"\x1f")
+        assert trampoline(entry, lambda at, size: behind.ljust(size, b"\0")) == (entry + 0x80 - 20 + 12,)
+        assert trampoline(entry, lambda at, size: bytes(size)) == ()

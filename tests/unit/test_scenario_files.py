@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests import conformance_tables
 from tests.command_line import cli
 from vmm_ras.errors import InputError
+from vmm_ras.events import MemoryFault
+from vmm_ras.scenario import bound
 from vmm_ras.scenario.model_stage import ModelStage
 from vmm_ras.scenario.play import Seen, play
 from vmm_ras.traces import script
@@ -42,6 +44,8 @@ WRONG = {
     HEAD + '{"event":"wait","seconds":61}': "2: seconds is 61, expected",
     HEAD + '{"event":"boom"}': "2: event is 'boom', expected one of",
     HEAD + '{"event":"settle","more":1}': "2: unknown key 'more'",
+    HEAD + '{"event":"reset","replaced":1}': "2: replaced is 1, expected",
+    HEAD + PAGE + '{"event":"reset"}\n{"event":"signal","code":"AR","page":"a"}': "4: page 'a' has no owner after the reset",
 }  # fmt: skip
 
 
@@ -127,6 +131,37 @@ def test_a_failed_expectation_names_its_line_and_shows_the_timeline(tmp_path):
 )
 def test_what_cannot_be_is_one_line(args, code, words):
     assert words in cli("scenario", "run", EXAMPLE, *args, code=code).stderr.decode()
+
+
+RESET = '{"event":"page","name":"f","owner":"nobody","pages":4}\n{"event":"fault","page":"f","size":16384}\n' \
+    '{"event":"signal","code":"AR","page":"a"}\n{"event":"settle"}\n{"event":"reset","replaced":false}\n{"event":"settle"}\n'  # fmt: skip
+
+
+def test_a_reset_ends_everybody_and_the_next_guest_is_told_of_all_that_stays_lost():
+    later = '{"event":"page","name":"z","owner":"early"}\n'
+    scenario = script.read((HEAD + PAGE + RESET + later).encode(), "f")
+    assert [[page.name for page in boot] for boot in scenario.boots] == [["a", "f"], ["z"]]
+    stage = ModelStage("linux-6.12")
+    stage.open(scenario)
+    for _, item in scenario.steps[2:-3]:
+        stage.settle(5) if isinstance(item, script.Settle) else stage.do(item)
+    assert (stage.page("a").signal, stage.page("a").offlined) == ("BUS_MCEERR_AR", True)
+    ranges = bound.lost_ranges(stage.runner.replay.notifier)
+    assert ranges == [MemoryFault(stage.gpas["a"], 4096), MemoryFault(stage.gpas["f"], 16384)]
+    stage.do(script.Reset())
+    assert (stage.page("a").signal, stage.page("a").offlined) == ("BUS_MCEERR_AR", False)
+    assert bound.lost_ranges(stage.runner.replay.notifier) == []
+    result = play(scenario, stage)
+    assert {name: seen.offlined for name, seen in result.seen.pages.items()} == {"a": True, "f": True, "z": False}
+    assert result.timeline.count("-- reset --") == 1
+    assert [s.runner.replay.notifier.poison.counts for s in [stage]] == [[0, 0, 0, 5]]
+
+
+def test_a_reset_is_not_replayed(tmp_path):
+    file = tmp_path / "x.scenario.jsonl"
+    file.write_text(HEAD + PAGE + RESET)
+    said = cli("replay", file, code=1).stderr.decode()
+    assert f"{file}:7: a replay has one boot; vmm-ras scenario run plays resets" in said
 
 
 def test_nothing_there(tmp_path):

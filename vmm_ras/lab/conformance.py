@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vmm_ras.effects import Posted
-from vmm_ras.io.qemu.calls import sites
 from vmm_ras.lab import initrd
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.guest_firmware import MEMORY, files_of
@@ -29,7 +28,7 @@ from vmm_ras.scenario.play import Result, Seen, play
 from vmm_ras.traces import script
 from vmm_ras.traces.script import Script
 
-APPEND = "nokaslr loglevel=1"
+APPEND, RANDOM = "nokaslr loglevel=1", "kpti=on loglevel=1"
 KERNEL_BASE = {"6.1": 0xFFFF_8000_0800_0000}
 LATER_BASE = 0xFFFF_8000_8000_0000
 """Virtual address of the first byte of a kernel's image without KASLR: of 6.1, and of later ones."""
@@ -48,8 +47,9 @@ class Row(NamedTuple):
 class Boot:
     """One guest, booted when it is first needed, and again where it died."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.built = lab, firmware()
+    def __init__(self, lab: Lab, *, random: bool = False) -> None:
+        """``random``: its kernel has KASLR and KPTI on."""
+        self.lab, self.built, self.random = lab, firmware(), random
         self.qemu: Qemu | None = None
         self.stage: QemuStage | None = None
         self.version = self.release = ""
@@ -61,14 +61,24 @@ class Boot:
             lab, series = self.lab, self.lab.kernel.series
             self.qemu = Qemu(
                 lab, initrd.build(lab), files_of(self.built), gpa=self.built.description.machine.memory[0].gpa,
-                memory=MEMORY, vcpus=VCPUS, gic=3, append=APPEND,
+                memory=MEMORY, vcpus=VCPUS, gic=3, append=RANDOM if self.random else APPEND,
+                options=("-device", "virtio-rng-pci") if self.random else (),
             )  # fmt: skip
-            calls = sites(lab.kernel.image.read_bytes(), KERNEL_BASE.get(series, LATER_BASE))
-            stage = QemuStage(self.qemu, f"linux-{series}", calls, self.built)
+            base = KERNEL_BASE.get(series, LATER_BASE)
+            image = lab.kernel.image.read_bytes()
+            stage = QemuStage(self.qemu, f"linux-{series}", image, None if self.random else base, self.built)
             self.release = stage.boot()
+            if self.random:
+                self._check(stage, base)
             self.version, self.stage = f"{self.qemu.monitor.version} ({self.qemu.monitor.package})", stage
             self.boots += 1
         return self.stage
+
+    def _check(self, stage: QemuStage, linked: int) -> None:
+        found = re.search(r"detected: Kernel page table isolation \(KPTI\)", stage.log)
+        text = int(stage.linux.run("grep -m 1 -w _text /proc/kallsyms").split()[0], 16)
+        if found is None or stage.base in {None, linked} or text != stage.base:
+            raise Failure(f"KASLR and KPTI are not on: the kernel is at {stage.base}, _text at {text:#x}", stage.log)
 
     def down(self) -> None:
         """End it; the next scenario gets another."""
@@ -171,16 +181,17 @@ def observed(lab: Lab, boot: Boot, rows: Sequence[Row], before: dict[str, Any] |
 
 def series_of(
     lab: Lab, folder: Path, only: str, out: Path | None, evidence: Path, verbose: bool, say: Callable[[str], object],
-    *, resume: bool = False,
+    *, resume: bool = False, random: bool = False,
 ) -> bool:  # fmt: skip
     """Play the scenarios of a folder on one kernel; whether all ended as on the model.  Raises LabError, InputError.
 
     ``out`` is written after each of them; ``resume``: those that passed by what it holds already are left out.
+    ``random``: with KASLR and KPTI.
     """
     paths = sorted(folder.rglob("*.scenario.jsonl")) if folder.is_dir() else [folder]
     found = [script.read(path.read_bytes(), str(path)) for path in paths if re.search(only, key(str(path)))]
     found = [s for s in found if not s.head.model_only]
-    boot, start, rows = Boot(lab), time.monotonic(), list[Row]()
+    boot, start, rows = Boot(lab, random=random), time.monotonic(), list[Row]()
     path = None if out is None else out / f"linux-{lab.kernel.series}.json"
     before = json.loads(path.read_text()) if path is not None and path.exists() and (only or resume) else {}
     if resume:

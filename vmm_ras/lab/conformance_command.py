@@ -17,6 +17,8 @@ def conformance(
     only: Annotated[str, typer.Option(metavar="REGEX", help="Of their names: those that hold this.")] = "",
     observed: Annotated[Path | None, typer.Option(metavar="DIR", help="Write what each kernel did here.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out what passed by --observed already.")] = False,
+    qemu: Annotated[str, typer.Option(metavar="SERIES", help="7.2, 10.0 or 11.1.  Default: the host's own.")] = "",
+    random: Annotated[bool, typer.Option("--random", help="With KASLR and KPTI.")] = False,
     evidence: Annotated[Path, typer.Option(metavar="DIR", help="Where a failure leaves its logs and blocks.")] = Path(
         "out/conformance"
     ),
@@ -27,6 +29,7 @@ def conformance(
     from vmm_ras.lab.conformance import series_of
     from vmm_ras.lab.errors import LabError, Unavailable
     from vmm_ras.lab.guest_packages import SERIES, GuestPackages
+    from vmm_ras.lab.newer_qemu import QemuPackages
     from vmm_ras.lab.qemu import end_on_signals
 
     end_on_signals()
@@ -35,7 +38,11 @@ def conformance(
         packages = GuestPackages(say=lambda line: typer.echo(f"conformance: {line}"))
         for series in kernel or SERIES:
             lab = packages.prepare(series)
-            if not series_of(lab, scenarios, only, observed, evidence, verbose, typer.echo, resume=resume):
+            if qemu:
+                lab = QemuPackages(say=lambda line: typer.echo(f"conformance: {line}")).prepare_qemu(qemu).of(lab)
+            if not series_of(
+                lab, scenarios, only, observed, evidence, verbose, typer.echo, resume=resume, random=random
+            ):
                 code = 1
     except RasError as error:
         code = 3 if isinstance(error, Unavailable) else 1

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from vmm_ras.lab.apt import Apt, run
 from vmm_ras.lab.errors import Unavailable
-from vmm_ras.lab.packages import Packages
+from vmm_ras.lab.packages import Lab, Packages
 
 SUITES = {"10.0": "trixie", "11.1": "trixie-backports"}
 """QEMU's series to the suite that has it; 7.2 is the host's own, or bookworm's."""
@@ -22,9 +22,21 @@ _BASE = "trixie"
 class QemuProgram(NamedTuple):
     """A QEMU that can be started."""
 
-    command: tuple[str, ...]
-    """What comes in front of its arguments."""
+    prefix: tuple[str, ...]
+    """Command in front of the program: it dies with the run; a dynamic linker of its own."""
+    program: Path
+    data: tuple[str, ...]
+    """Options that say where its own files are."""
     environment: dict[str, str]
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What comes in front of its arguments."""
+        return *self.prefix, str(self.program), *self.data
+
+    def of(self, lab: Lab) -> Lab:
+        """The lab with this QEMU."""
+        return lab._replace(qemu=self.program, prefix=self.prefix, environment=self.environment)
 
 
 class _Native(Apt):
@@ -49,7 +61,7 @@ class QemuPackages(Packages):
             tools = self._programs()
             prefix = (str(tools["setpriv"]), "--pdeathsig", "KILL", "--")
             if series == OWN:
-                return QemuProgram((*prefix, str(tools["qemu-system-aarch64"])), self._environment())
+                return QemuProgram(prefix, tools["qemu-system-aarch64"], (), self._environment())
             if series not in SUITES:
                 raise Unavailable(f"QEMU {series!r} is none of {', '.join([OWN, *SUITES])}")
             root = self._qemu_root(series)
@@ -60,7 +72,7 @@ class QemuPackages(Packages):
         libraries = [str(p) for p in sorted(root.glob("usr/lib/*-linux-gnu*")) if p.is_dir()]
         search = ":".join([*libraries, *(f"{folder}/pulseaudio" for folder in libraries)])
         data = ("-L", str(root / "usr/share/qemu"), "-L", str(root / "usr/lib/ipxe/qemu"))
-        return QemuProgram((*prefix, str(loader), "--library-path", search, str(program), *data), self._environment())
+        return QemuProgram((*prefix, str(loader), "--library-path", search), program, data, self._environment())
 
     def _qemu_root(self, series: str) -> Path:
         root = self.folder / "qemu" / series

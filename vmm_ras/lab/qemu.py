@@ -30,7 +30,7 @@ class Qemu(Machine, Closing):
 
     def __init__(
         self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], *, gpa: int, memory: int, vcpus: int, gic: int,
-        store: RecordStore | None = None, append: str = "nokaslr",
+        store: RecordStore | None = None, append: str = "nokaslr", options: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._fds: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -39,14 +39,14 @@ class Qemu(Machine, Closing):
         self._complaints = os.memfd_create("qemu-complaints")
         self.ram = SharedRam(gpa, memory)
         try:
-            self._start(lab, initrd, files, vcpus, gic, store, append)
+            self._start(lab, initrd, files, vcpus, gic, store, append, options)
         except BaseException:
             self.close()
             raise
 
     def _start(
         self, lab: Lab, initrd: bytes, files: Mapping[str, bytes], vcpus: int, gic: int, store: RecordStore | None,
-        append: str,
+        append: str, options: Sequence[str],
     ) -> None:  # fmt: skip
         ends = {name: socket.socketpair() for name in ("console", "monitor", "debugger", "qtest")}
         command = [
@@ -62,7 +62,7 @@ class Qemu(Machine, Closing):
             command += ["-chardev", f"socket,id={name},fd={theirs.fileno()}"]
         command += ["-serial", "chardev:console", "-mon", "chardev=monitor,mode=control", "-gdb", "chardev:debugger"]
         command += ["-object", "qtest,id=lines,chardev=qtest,log=/dev/null"]
-        command += ["-device", "vmcoreinfo", *([] if store is None else store.options(self._path(store.fd)))]
+        command += ["-device", "vmcoreinfo", *options, *([] if store is None else store.options(self._path(store.fd)))]
         for name, data in files.items():
             command += ["-fw_cfg", f"name={name},file={self._memory_file(name, data)}"]
         inherited = [

@@ -9,6 +9,7 @@ from acpi.image import PlacedSource
 from vmm_ras import arm64
 from vmm_ras.errors import InputError
 from vmm_ras.events import Code, GuestAbort, HostSignal, MemoryFault, TellRecord, TellSdei, TellSea, TellSerror
+from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import WAYS
 from vmm_ras.scenario.journal import Place
 from vmm_ras.traces import script
@@ -82,6 +83,17 @@ def event_of(
     return item
 
 
+def lost_ranges(core: Notifier) -> list[MemoryFault]:
+    """All guest memory that a core knows to be lost, as another core is told of it."""
+    found: list[tuple[int, int]] = []
+    for first, count, *_ in core.poison.runs():
+        if found and sum(found[-1]) == first:
+            found[-1] = found[-1][0], found[-1][1] + count
+        else:
+            found.append((first, count))
+    return [MemoryFault(first << core.page_shift, count << core.page_shift) for first, count in found]
+
+
 def runs_of(item: Any) -> tuple[str, int] | None:
     """The page whose owner must be running for a line, and its exception level."""
     if isinstance(item, script.Signal) and item.code != Code.AR:
@@ -100,12 +112,14 @@ def model_gpas(scenario: Script, ram: int) -> dict[str, int]:
 
 
 def entries(scenario: Script, place: Place, sources: Sequence[PlacedSource]) -> Iterator[Entry]:
-    """The scenario as a trace, without what it expects.  Raises InputError."""
+    """The scenario as a trace, without what it expects.  Raises InputError, for a reset too: a trace is one boot's."""
     gpas, pages = model_gpas(scenario, place.slot.gpa), {page.name: page for page in scenario.pages}
     clock = 0.0
     for line, item in scenario.steps:
         if isinstance(item, script.Wait | script.Settle):
             clock += item.seconds
+        elif isinstance(item, script.Reset):
+            raise InputError(f"{scenario.name}:{line}: a replay has one boot; vmm-ras scenario run plays resets")
         elif not isinstance(item, NamedPage | Expect):
             runs = runs_of(item)
             if runs is not None:

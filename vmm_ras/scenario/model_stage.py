@@ -8,11 +8,11 @@ from vmm_ras.effects import InjectSea
 from vmm_ras.guests.os import Action
 from vmm_ras.guests.processes import NONE, Process
 from vmm_ras.profiles import PROFILES, WAYS
-from vmm_ras.scenario.bound import event_of, model_gpas, policy_text, runs_of, source_named
+from vmm_ras.scenario.bound import event_of, lost_ranges, model_gpas, policy_text, runs_of, source_named
 from vmm_ras.scenario.machine import Machine
 from vmm_ras.scenario.play import PageSeen, SourceSeen
 from vmm_ras.scenario.runner import ModelRunner
-from vmm_ras.traces.script import Script
+from vmm_ras.traces.script import Reset, Script
 
 STEP = 0.05
 """Seconds between looks at whether anything waits."""
@@ -26,28 +26,53 @@ class ModelStage:
 
     def open(self, scenario: Script) -> None:
         """Boot a model for the scenario.  Raises InputError."""
-        head = scenario.head
+        self._head, self._boots = scenario.head, list(scenario.boots)
+        self.pages = {page.name: page for page in scenario.pages}
+        self._ended: dict[str, str] = {}
+        """What signal the owners of earlier boots had got."""
+        self._past: list[str] = []
+        self.processes: dict[str, Process] = {}
+        self._boot()
+        self.gpas = model_gpas(scenario, self.runner.place.slot.gpa)
+        self._start()
+
+    def _boot(self) -> None:
+        head = self._head
         self.runner = runner = ModelRunner(
             preset=head.preset, guest=self.guest, policy=policy_text(head), vcpus=head.vcpus, ram="512M"
         )
         self.machine, self._profile = Machine(runner), runner.replay.guest.os.profile
-        self.pages = {page.name: page for page in scenario.pages}
-        self.gpas = model_gpas(scenario, runner.place.slot.gpa)
-        self.processes = {
-            page.name: Process(
-                self.gpas[page.name], page.owner in {"reader", "unhandled"}, page.owner == "early",
-                page.owner != "unhandled",
-            )
-            for page in scenario.pages
-            if page.owned
-        }  # fmt: skip
         self._runs: dict[int, str] = {}
         self._at, self._vcpu, self._esr = 0, 0, 0
         self._failures = 0
         self._reported: set[str] = set()
 
+    def _start(self) -> None:
+        """The processes of the boot that begins."""
+        self.processes = {
+            page.name: Process(
+                self.gpas[page.name], page.owner in {"reader", "unhandled"}, page.owner == "early",
+                page.owner != "unhandled",
+            )
+            for page in self._boots.pop(0)
+            if page.owned
+        }  # fmt: skip
+
+    def _reset(self, item: Reset) -> None:
+        lost = [] if item.replaced else lost_ranges(self.runner.replay.notifier)
+        self._past += [self.machine.timeline(), "", "-- reset --"]
+        self._ended |= {name: process.signal for name, process in self.processes.items()}
+        self._boot()
+        self._start()
+        for event in lost:
+            self.machine.play(event)
+
     def do(self, item: Any) -> None:
         """Something happens, and all that follows at once."""
+        if isinstance(item, Reset):
+            self._reset(item)
+            self._follow()
+            return
         runs = runs_of(item)
         if runs is not None:
             name, el = runs
@@ -118,7 +143,8 @@ class ModelStage:
         inside = self.pages[name].owner != "outside"
         told = self.machine.told(gpa=gpa) if inside else None
         return PageSeen(
-            inside and self.runner.offlined(gpa), name in self._reported, NONE if process is None else process.signal,
+            inside and self.runner.offlined(gpa), name in self._reported,
+            self._ended.get(name, NONE) if process is None else process.signal,
             told.delivery if told else "nothing",
         )  # fmt: skip
 
@@ -128,4 +154,4 @@ class ModelStage:
 
     def timeline(self) -> str:
         """What happened, in words."""
-        return self.machine.timeline()
+        return "\n".join([*self._past, self.machine.timeline()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -120,6 +120,17 @@ class SdeiEvent(NamedTuple):
     number: int
 
 
+class Reset(NamedTuple):
+    """The machine begins anew: every process is gone, and the firmware has told nothing yet."""
+
+    replaced: bool = True
+    """The host gives good memory for what it had lost; if not, the guest that boots is told of all of it."""
+
+
+TOLD = Signal | Fault | Abort | Record | Sea | Serror | SdeiEvent
+"""What happens to a guest."""
+
+
 class Wait(NamedTuple):
     """Time passes."""
 
@@ -155,9 +166,20 @@ class Script(NamedTuple):
     """Line number and item: what happens, and what is expected."""
 
     @property
+    def boots(self) -> tuple[tuple[NamedPage, ...], ...]:
+        """The pages that have names, by the boot in which their owners live: each reset begins another."""
+        found: list[list[NamedPage]] = [[]]
+        for _, item in self.steps:
+            if isinstance(item, NamedPage):
+                found[-1].append(item)
+            elif isinstance(item, Reset):
+                found.append([])
+        return tuple(map(tuple, found))
+
+    @property
     def pages(self) -> tuple[NamedPage, ...]:
         """The pages that have names."""
-        return tuple(item for _, item in self.steps if isinstance(item, NamedPage))
+        return tuple(page for boot in self.boots for page in boot)
 
 
 def _resolved(value: Any, gpas: Mapping[str, int]) -> Any:
@@ -189,6 +211,7 @@ def read(data: bytes, name: str) -> Script:
     head: Head | None = None
     steps: list[tuple[int, Any]] = []
     pages: dict[str, NamedPage] = {}
+    gone: set[str] = set()
     lines = data.split(b"\n")
     if len(lines) > MAX_LINES:
         raise InputError(f"{name}: more than {MAX_LINES} lines")
@@ -216,11 +239,13 @@ def read(data: bytes, name: str) -> Script:
             head = item
             continue
         assert head is not None
-        found = _objection(item, pages, head)
+        found = _objection(item, pages, head, gone)
         if found:
             raise wrong(found)
         if isinstance(item, NamedPage):
             pages[item.name] = item
+        if isinstance(item, Reset):
+            gone |= {page.name for page in pages.values() if page.owned}
         if isinstance(item, Record):
             try:
                 item.build(dict.fromkeys(pages, 0x4000_0000))
@@ -232,8 +257,8 @@ def read(data: bytes, name: str) -> Script:
     return Script(name, head, tuple(steps))
 
 
-def _objection(item: Any, pages: Mapping[str, NamedPage], head: Head) -> str:
-    """What a line says that the lines before it do not allow."""
+def _objection(item: Any, pages: Mapping[str, NamedPage], head: Head, gone: Collection[str]) -> str:
+    """What a line says that the lines before it do not allow; ``gone``: pages whose owners a reset has ended."""
     if isinstance(item, NamedPage):
         if item.name in pages:
             return f"page {item.name!r} is there already"
@@ -247,8 +272,9 @@ def _objection(item: Any, pages: Mapping[str, NamedPage], head: Head) -> str:
         runs = isinstance(item, Sea | Serror | Abort | Record) or (
             isinstance(item, Signal) and item.code == Code.AR
         )  # fmt: skip
-        if runs and not pages[page].owned:
-            return f"page {page!r} has no owner, expected one that a process uses"
+        if runs and (page in gone or not pages[page].owned):
+            since = " after the reset" if page in gone else ""
+            return f"page {page!r} has no owner{since}, expected one that a process uses"
     if isinstance(item, Record) and item.page is None and item.source.startswith(("sea", "sei")):
         return "page is missing, expected the one whose owner takes the exception"
     vcpu = getattr(item, "vcpu", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from vmm_ras.events import Code
@@ -173,6 +173,17 @@ class SdeiEventLine(_Line):
         return script.SdeiEvent(self.number)
 
 
+class ResetLine(_Line):
+    """The machine begins anew: the guest boots again, every process is gone."""
+
+    event: Literal["reset"]
+    replaced: bool = Field(True, description="Whether the host gives good memory for what was lost.")
+
+    def item(self) -> script.Reset:
+        """The line as the reader gives it."""
+        return script.Reset(self.replaced)
+
+
 class WaitLine(_Line):
     """Time passes."""
 
@@ -245,9 +256,11 @@ class ExpectLine(_Line):
 GuestLine = Annotated[AckDelayLine | MaskSerrorLine | SdeiLine | PollStopLine, Field(discriminator="action")]
 AnyLine = (
     ScenarioLine | PageLine | SignalLine | FaultLine | AbortLine | RecordLine | SeaLine | SerrorLine | SdeiEventLine
-    | WaitLine | SettleLine | ExpectLine | GuestLine
+    | ResetLine | WaitLine | SettleLine | ExpectLine | GuestLine
 )  # fmt: skip
-_ADAPTER: TypeAdapter[AnyLine] = TypeAdapter(Annotated[AnyLine, Field(discriminator="event")])
+_ADAPTER: TypeAdapter[AnyLine] = TypeAdapter(
+    Annotated[AnyLine, Field(discriminator="event")], config=ConfigDict(defer_build=True)
+)
 
 
 def schema() -> dict[str, Any]:

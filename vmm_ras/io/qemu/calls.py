@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
 
 from vmm_ras.io.qemu.errors import Failure
 
@@ -19,15 +20,51 @@ _TEXT = 1 << 20
 """Both are at the start of the text; behind it is a copy that only runs where the kernel hides from user space."""
 
 
+_ALIGNED = 1 << 16
+"""Kernels are placed at multiples of this (``arch/arm64/include/asm/kernel-pgtable.h``)."""
+_TRAMPOLINE = 2048
+"""Bytes behind an SDEI entry point in which the way back out of the kernel's other page tables lies."""
+
+
+def _places(data: bytes, words: tuple[int, ...], end: int) -> Iterator[int]:
+    pattern = struct.pack(f"<{len(words)}I", *words)
+    at = data.find(pattern, 0, end)
+    while at >= 0:
+        yield at
+        at = data.find(pattern, at + 4, end)
+
+
+def base_of(image: bytes, pc: int, read: Callable[[int, int], bytes]) -> int | None:
+    """Virtual address of the first byte of a kernel that runs at ``pc``, wherever KASLR put it; None: it does not.
+
+    ``read``: memory at a virtual address, which may raise Failure.
+    """
+    words, _ = _SITES[0]
+    at = next(_places(image, words, _TEXT), None)
+    if at is None or not pc >> 63:
+        return None
+    wanted = image[at : at + 4 * len(words)]
+    for base in range(pc & -_ALIGNED, (pc & -_ALIGNED) - len(image) - _ALIGNED, -_ALIGNED):
+        try:
+            if read(base + at, len(wanted)) == wanted:
+                return base
+        except Failure:  # nothing is mapped there
+            continue
+    return None
+
+
+def trampoline(entry: int, read: Callable[[int, int], bytes]) -> tuple[int, ...]:
+    """Virtual addresses of the HVCs behind an SDEI entry point that lies outside the kernel's image (KPTI)."""
+    words, offset = _SITES[1]
+    return tuple(entry + at + offset for at in _places(read(entry, _TRAMPOLINE), words, _TRAMPOLINE))
+
+
 def sites(image: bytes, base: int) -> tuple[int, ...]:
     """Virtual addresses of the HVCs that carry SDEI calls.  Raises Failure."""
     found = []
     for words, offset in _SITES:
-        pattern = struct.pack(f"<{len(words)}I", *words)
-        at = image.find(pattern, 0, _TEXT)
-        if at < 0:
+        places = list(_places(image, words, _TEXT))
+        if not places:
             raise Failure("the kernel's image has no HVC where SDEI calls are made")
-        while at >= 0:
-            found.append(base + at + offset)
-            at = image.find(pattern, at + 4, _TEXT)
+        found += [base + at + offset for at in places]
     return tuple(found)

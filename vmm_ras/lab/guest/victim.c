@@ -5,6 +5,9 @@
  *   e  ask for early signals (PR_MCE_KILL_EARLY), BUS_MCEERR_AO as soon as the page is lost, and leave the page alone
  *   i  leave the page alone
  *   s  read it without a pause
+ *   b  own 2 MiB that are one page of the guest if it can be had, and read the first 4 KiB of it
+ *   w  wait behind SIGBUS instead of ending
+ *   k  let a child have the page too for two minutes, so that nobody else gets it when the process ends
  *   0 to 7  run on this CPU only
  *
  * It says where everything lies: pid, virtual and physical address of the page, pc and physical address of the one
@@ -13,16 +16,18 @@
 typedef unsigned long u64;
 typedef unsigned int u32;
 
-enum { SYS_openat = 56, SYS_close = 57, SYS_write = 64, SYS_pread64 = 67, SYS_exit_group = 94, SYS_nanosleep = 101,
-       SYS_sched_setaffinity = 122, SYS_rt_sigaction = 134, SYS_prctl = 167, SYS_getpid = 172, SYS_mmap = 222 };
-enum { SIGBUS = 7, SA_SIGINFO = 4, PROT_RW = 3, MAP_PRIVATE_ANONYMOUS_POPULATE = 0x8022, AT_FDCWD = -100,
-       PR_MCE_KILL = 33, PR_MCE_KILL_SET = 1, PR_MCE_KILL_EARLY = 1 };
+enum { SYS_openat = 56, SYS_close = 57, SYS_write = 64, SYS_pread64 = 67, SYS_ppoll = 73, SYS_exit_group = 94,
+       SYS_nanosleep = 101, SYS_sched_setaffinity = 122, SYS_rt_sigaction = 134, SYS_prctl = 167, SYS_getpid = 172,
+       SYS_clone = 220, SYS_mmap = 222, SYS_madvise = 233 };
+enum { SIGBUS = 7, SIGCHLD = 17, SA_SIGINFO = 4, PROT_RW = 3, MAP_PRIVATE_ANONYMOUS = 0x22, MADV_HUGEPAGE = 14,
+       AT_FDCWD = -100, PR_MCE_KILL = 33, PR_MCE_KILL_SET = 1, PR_MCE_KILL_EARLY = 1, BIG = 2 << 20 };
 
 struct siginfo { int signo, error, code, pad; u64 address; short lsb; };
 struct ucontext { u64 flags, link, stack[3], mask[16], pad, fault_address, regs[31], sp, pc; };
 struct sigaction { void (*handler)(int, struct siginfo *, struct ucontext *); u64 flags; void *restorer; u64 mask; };
 
 static const char *name;
+static u32 lingers;
 extern const char victim_load[];
 
 static long call(long number, long a, long b, long c, long d, long e, long f)
@@ -76,6 +81,13 @@ static u64 physical(const void *where)
 	return (entry & ((1UL << 55) - 1)) * 4096 + (u64)where % 4096;
 }
 
+static void rest(void)
+{
+	u64 pause[2] = { 0, 1000000 };
+
+	call(SYS_nanosleep, (long)pause, 0, 0, 0, 0, 0);
+}
+
 static void on_sigbus(int signal, struct siginfo *info, struct ucontext *context)
 {
 	(void)signal;
@@ -86,6 +98,8 @@ static void on_sigbus(int signal, struct siginfo *info, struct ucontext *context
 	number("lsb", info->lsb, 10);
 	number("pc", context->pc, 16);
 	flush();
+	while (lingers)
+		rest();
 	call(SYS_exit_group, 3, 0, 0, 0, 0, 0);
 }
 
@@ -93,8 +107,8 @@ __attribute__((used)) static void start(u64 *stack)
 {
 	u64 argc = stack[0];
 	char **argv = (char **)(stack + 1);
-	u64 pause[2] = { 0, 1000000 };
-	u64 *page, idle = 0, spin = 0;
+	u64 keep[2] = { 120, 0 };
+	u64 *page, idle = 0, spin = 0, kept = 0, size = 4096;
 
 	name = argc > 1 ? argv[1] : "victim";
 	for (const char *flag = argc > 2 ? argv[2] : ""; *flag; flag++) {
@@ -106,6 +120,12 @@ __attribute__((used)) static void start(u64 *stack)
 			idle = 1;
 		if (*flag == 's')
 			spin = 1;
+		if (*flag == 'b')
+			size = BIG;
+		if (*flag == 'w')
+			lingers = 1;
+		if (*flag == 'k')
+			kept = 1;
 		if (*flag >= '0' && *flag <= '7') {
 			u64 cpus = 1UL << (*flag - '0');
 
@@ -116,9 +136,17 @@ __attribute__((used)) static void start(u64 *stack)
 			call(SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0, 0);
 		}
 	}
-	page = (u64 *)call(SYS_mmap, 0, 4096, PROT_RW, MAP_PRIVATE_ANONYMOUS_POPULATE, -1, 0);
-	for (u32 i = 0; i < 512; i++)
+	page = (u64 *)call(SYS_mmap, 0, size == BIG ? 2 * BIG : size, PROT_RW, MAP_PRIVATE_ANONYMOUS, -1, 0);
+	if (size == BIG) {
+		page = (u64 *)(((u64)page + BIG - 1) & -BIG);
+		call(SYS_madvise, (long)page, BIG, MADV_HUGEPAGE, 0, 0, 0);
+	}
+	for (u64 i = 0; i < size / 8; i++)
 		page[i] = 0x5a5a5a5a5a5a5a5aUL;
+	if (kept && !call(SYS_clone, SIGCHLD, 0, 0, 0, 0, 0)) {
+		call(SYS_ppoll, 0, 0, (long)keep, 0, 0, 0);
+		call(SYS_exit_group, 0, 0, 0, 0, 0, 0);
+	}
 	text("VICTIM ");
 	text(name);
 	number("pid", call(SYS_getpid, 0, 0, 0, 0, 0, 0), 10);
@@ -131,12 +159,12 @@ __attribute__((used)) static void start(u64 *stack)
 		u64 value;
 
 		if (idle) {
-			call(SYS_nanosleep, (long)pause, 0, 0, 0, 0, 0);
+			rest();
 			continue;
 		}
 		__asm__ volatile(".globl victim_load\nvictim_load: ldr %0, [%1]" : "=r"(value) : "r"(page) : "memory");
 		if (!spin)
-			call(SYS_nanosleep, (long)pause, 0, 0, 0, 0, 0);
+			rest();
 	}
 }
 
