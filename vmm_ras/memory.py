@@ -66,7 +66,7 @@ _IN_CHUNK = _CHUNK - 1
 
 
 _RUN = re.compile(rb"([^\0])\1*", re.DOTALL)
-_ZEROS = bytes(256)
+_ZEROS, _MANY_ZEROS = bytes(256), bytes(1024)
 
 
 def nonzero(pattern: re.Pattern[bytes], data: bytearray) -> Iterator[re.Match[bytes]]:
@@ -74,19 +74,22 @@ def nonzero(pattern: re.Pattern[bytes], data: bytearray) -> Iterator[re.Match[by
 
     Zeros are passed over by comparing, and by arithmetic: that is much quicker than a pattern that looks for others.
     """
-    step = len(_ZEROS)
-    for low in range(0, len(data), step):
-        if data.startswith(_ZEROS, low):
+    step, stride, end = len(_ZEROS), len(_MANY_ZEROS), len(data)
+    for start in range(0, end, stride):
+        if data.startswith(_MANY_ZEROS, start):
             continue
-        at, high = low, low + step
-        word = int.from_bytes(data[at:high], "little")
-        while word:
-            at += (word & -word).bit_length() - 1 >> 3
-            found = pattern.match(data, at, high)
-            assert found is not None
-            yield found
-            at = found.end()
+        for low in range(start, min(start + stride, end), step):
+            if data.startswith(_ZEROS, low):
+                continue
+            at, high = low, low + step
             word = int.from_bytes(data[at:high], "little")
+            while word:
+                at += (word & -word).bit_length() - 1 >> 3
+                found = pattern.match(data, at, high)
+                assert found is not None
+                yield found
+                at = found.end()
+                word = int.from_bytes(data[at:high], "little")
 
 
 def aligned(first: int, count: int) -> Iterator[tuple[int, int]]:
@@ -115,6 +118,36 @@ class PoisonMap:
         self.waiting = [0] * MAX_QUEUES
         """Unreported pages by queue."""
         self._lowest = [0] * MAX_QUEUES
+
+    @classmethod
+    def of_runs(cls, runs: Iterable[tuple[int, int, int, int]]) -> PoisonMap:
+        """The map of which :meth:`runs` gives these: ascending, and apart."""
+        self = cls()
+        chunks, order = self._chunks, self._order
+        for first, count, state, queue in runs:
+            value = state | queue << 2 if state == UNREPORTED else state
+            self.counts[state] += count
+            if state == UNREPORTED:
+                if not self.waiting[queue]:
+                    self._lowest[queue] = first
+                self.waiting[queue] += count
+            page, end = first, first + count
+            while page < end:
+                index, at = page >> _CHUNK_SHIFT, page & _IN_CHUNK
+                size = min(end - page, _CHUNK - at)
+                if not order or order[-1] != index:
+                    order.append(index)
+                    if size == _CHUNK:
+                        self._uniform[index] = value
+                        page += size
+                        continue
+                    chunks[index] = bytearray(_CHUNK)
+                if size == 1:
+                    chunks[index][at] = value
+                else:
+                    chunks[index][at : at + size] = bytes((value,)) * size
+                page += size
+        return self
 
     def state(self, page: int) -> int:
         """HEALTHY, UNREPORTED, POSTED or ACKED."""

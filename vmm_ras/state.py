@@ -18,7 +18,7 @@ from vmm_ras.errors import SnapshotError
 from vmm_ras.events import VcpuState
 from vmm_ras.history import MAX_PAGES, History
 from vmm_ras.inbox_state import InboxState, RecordState, plain_inbox, plain_record
-from vmm_ras.memory import HELD, TOUCH, UNREPORTED, PoisonMap
+from vmm_ras.memory import HELD, TOUCH, PoisonMap
 from vmm_ras.notifier import Notifier
 from vmm_ras.sdei import SdeiDispatcher
 from vmm_ras.source import NEVER, SourceState
@@ -165,13 +165,7 @@ def put(core: Notifier, value: object) -> None:
     _check(core, state)
     events, mpidrs = core.sdei.state.events[1:], core.sdei.state.mpidrs
     sdei = SdeiDispatcher.restore(state.sdei, events, mpidrs, version=core.sdei.state.version)
-    poison = PoisonMap()
-    for page, count, kind, queue in state.poison:
-        if kind == UNREPORTED:
-            poison.add(page, count, queue)
-        else:
-            poison.mark(page, count, kind)
-    core.sdei, core.poison = sdei, poison
+    core.sdei, core.poison = sdei, PoisonMap.of_runs(state.poison)
     for s in state.sources:
         source = core.sources[s.id]
         values = {name: getattr(s, name) for name in SourceState.__slots__}
@@ -238,11 +232,19 @@ def _check(core: Notifier, s: CoreState) -> None:
         first, start = abort.first << core.page_shift, abort.start << core.page_shift
         if abort.first >= 0 and not (_inside(core, first, 1) and _inside(core, start, abort.pages << core.page_shift)):
             refuse(f"aborts.{n}.first", "no guest memory")
-    end = 0
+    end, shift = 0, core.page_shift
+    low = high = 0  # of the slot that held the run before
+    queues = {*range(rules), HELD, TOUCH}
     for n, (page, count, _, queue) in enumerate(s.poison):
-        if page < end or not _inside(core, page << core.page_shift, count << core.page_shift):
+        first, last = page << shift, page + count << shift
+        if not low <= first < last <= high:
+            low, high = next(
+                ((slot.gpa, slot.gpa + slot.size) for slot in core.memory.slots
+                 if slot.gpa <= first < last <= slot.gpa + slot.size), (0, 0),
+            )  # fmt: skip
+        if page < end or not high:
             refuse(f"poison.{n}", "runs ascend, and lie in guest memory")
-        if not (0 <= queue < rules or queue in {HELD, TOUCH}):
+        if queue not in queues:
             refuse(f"poison.{n}", f"there are {rules} rules")
         end = page + count
     for name in ("wanted", "stopping", "entering"):

@@ -148,6 +148,9 @@ def test_whole_chunks_are_as_any_others(steps: list) -> None:
     for first, count, state, queue in poison.runs():
         again[first : first + count] = bytes((queue << 2 | state,)) * count
     assert again == model
+    made = PoisonMap.of_runs(poison.runs())
+    assert (list(made.runs()), made.counts, made.waiting) == (list(poison.runs()), poison.counts, poison.waiting)
+    assert [made.take(q, 3) for q in range(4)] == [poison.take(q, 3) for q in range(4)]
     for page in (0, 1, CHUNK - 1, CHUNK, CHUNK + 9, 3 * CHUNK, 6 * CHUNK):
         assert poison.state(page) == model[page] & 3
 

@@ -294,7 +294,8 @@ class Vcpu:
             raise SnapshotError(f"vCPU: expected {', '.join(names)}")
         for name, number in value.items():
             if name == "x":
-                fits = isinstance(number, list) and len(number) == len(self.x) and all(_is_word(n) for n in number)
+                fits = isinstance(number, list) and len(number) == len(self.x) and set(map(type, number)) == {int}
+                fits = fits and min(number) >= 0 and max(number) <= arm64.U64
             elif name in {"vsesr", "latent"}:
                 fits = number is None or _is_word(number, arm64.ESR_ISS)
             else:
