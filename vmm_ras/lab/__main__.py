@@ -13,6 +13,7 @@ from vmm_ras.lab.compat_command import compat
 from vmm_ras.lab.conformance_command import attached, conformance
 from vmm_ras.lab.errata_command import errata
 from vmm_ras.lab.linux_kvm_command import linux_kvm
+from vmm_ras.lab.moves_command import moves
 from vmm_ras.lab.qemu_migration_command import qemu_migration
 from vmm_ras.lab.tiny_command import tiny
 
@@ -77,6 +78,7 @@ app.command()(attached)
 app.command()(compat)
 app.command()(errata)
 app.command()(linux_kvm)
+app.command()(moves)
 app.command()(qemu_migration)
 app.command()(tiny)
 

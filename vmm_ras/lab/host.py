@@ -47,10 +47,15 @@ class Run(NamedTuple):
 
 
 class Host:
-    """``lab``: what ``HostPackages.prepare_host`` found.  ``memory`` in MiB."""
+    """``lab``: what ``HostPackages.prepare_host`` found.  ``memory`` in MiB.
 
-    def __init__(self, lab: HostLab, *, memory: int = 2048, cpus: int = CPUS) -> None:
-        self.lab, self.memory, self.cpus = lab, memory, cpus
+    ``stream``: the other end of the host's second serial line, /dev/ttyS0; it is closed here once a run has it.
+    """
+
+    def __init__(
+        self, lab: HostLab, *, memory: int = 2048, cpus: int = CPUS, stream: socket.socket | None = None
+    ) -> None:
+        self.lab, self.memory, self.cpus, self.stream = lab, memory, cpus, stream
 
     def run(
         self, files: Mapping[str, bytes], script: str, *, seconds: float = SECONDS,
@@ -110,13 +115,20 @@ class Host:
             "-kernel", str(self.lab.kernel.image), "-initrd", f"/proc/self/fd/{initrd}",
             "-append", "console=ttyAMA0 quiet loglevel=1 panic=-1",
         ]  # fmt: skip
+        inherited = [initrd, serial.fileno()]
+        if self.stream is not None:
+            inherited.append(self.stream.fileno())
+            command += ["-chardev", f"socket,id=stream,fd={inherited[-1]}", "-device", "pci-serial,chardev=stream"]
         try:
             return subprocess.Popen(
-                command, pass_fds=[initrd, serial.fileno()], env=self.lab.environment, stdin=subprocess.DEVNULL,
+                command, pass_fds=inherited, env=self.lab.environment, stdin=subprocess.DEVNULL,
                 stdout=serial.fileno(), stderr=serial.fileno(), start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise Unavailable(f"QEMU cannot be started: {error}") from None
+        finally:
+            if self.stream is not None:
+                self.stream.close()
 
     def _modules(self) -> list[cpio.Node]:
         return [cpio.plain_file(f"mods/{path.name}", path.read_bytes()) for path in self.lab.kernel.modules]

@@ -31,7 +31,7 @@ from vmm_ras.io import sigbus
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm import inject
 from vmm_ras.io.kvm.service import Service
-from vmm_ras.io.kvm.thread import VcpuThread
+from vmm_ras.io.kvm.thread import Frozen, VcpuThread
 from vmm_ras.io.kvm.vm import Vm
 from vmm_ras.kvm import events, ioctls
 from vmm_ras.kvm.siginfo import SIGBUS
@@ -43,10 +43,6 @@ from vmm_ras.sdei_table import NOT_SUPPORTED
 END_SECONDS = 30.0
 ACCESSES = (ioctls.EXIT_MMIO, ioctls.EXIT_ARM_NISV)
 Exit = Callable[[VcpuThread, int], bool]
-
-
-class Frozen(GuestError):
-    """The guest is moving: its core takes no further event here."""
 
 
 class KvmGuest:

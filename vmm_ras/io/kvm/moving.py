@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import bisect
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Final, NamedTuple
 
 from pydantic import Field, ValidationError
@@ -53,7 +53,7 @@ class _Vcpu(Plain):
     serrors: Annotated[
         list[tuple[U16 | None, Annotated[int, Field(ge=0, le=ESR_ISS)]]], Field(max_length=MAX_SERRORS + 2)
     ] = []
-    """(source, syndrome) of the SError that is pending, and behind it of those that wait for their turn."""
+    """As ``VcpuThread.serrors``."""
 
 
 class _Machine(Plain):
@@ -103,8 +103,8 @@ def _runs(gpa: int, data: bytes) -> Iterator[Memory]:
             first = None
 
 
-def depart(guest: KvmGuest, more: Iterable[Part] = (), now: float | None = None) -> Leaving:
-    """Freeze the guest and take it apart; ``more``: parts of the VMM's devices.  Raises HostError."""
+def depart(guest: KvmGuest, more: Callable[[], Iterable[Part]] = tuple) -> Leaving:
+    """Freeze the guest and take it apart; ``more`` gives the parts of the VMM's devices then.  Raises HostError."""
     guest.freeze()
     core = guest.core
     vcpus, states = [], []
@@ -113,11 +113,10 @@ def depart(guest: KvmGuest, more: Iterable[Part] = (), now: float | None = None)
         vcpu.settle_access()
         listed = vcpu.registers()
         states.append(vcpu_state.take(vcpu, listed))
-        serrors = list(thread.serrors) if vcpu.events().serror_pending else list(thread.serrors)[1:]
         registers = {hex(reg): hex(vcpu.get(reg)) for reg in listed}
-        vcpus.append({"registers": registers, "mp_state": vcpu.mp_state, "serrors": serrors})
+        vcpus.append({"registers": registers, "mp_state": vcpu.mp_state, "serrors": list(thread.serrors)})
     machine = plain_part(PART, {"vcpus": vcpus})
-    snapshot = snapshot_of(core, states, now=time.monotonic() if now is None else now, more=[machine, *more])
+    snapshot = snapshot_of(core, states, now=time.monotonic(), more=[machine, *more()])
     return Leaving(snapshot, guest.ram, holes(core))
 
 
@@ -139,6 +138,8 @@ class Arriving:
         self.arrival: Arrival | None = None
         self.refused: list[dict[int, int]] = []
         """Of each vCPU: registers that this host does not take, and that the guest does not miss."""
+        self.sent: list[Mapping[int, int]] = [vcpu.registers for vcpu in self._machine.vcpus]
+        """Of each vCPU: all registers that came."""
         self.left: list[str] = []
         """What this host cannot take of what is pending, in words."""
         self.untold: list[tuple[int, int]] = []
@@ -156,9 +157,10 @@ class Arriving:
         core, ram = guest.core, guest.ram
         if len(self._machine.vcpus) != len(guest.vcpus):
             raise SnapshotError(f"snapshot: part {PART!r}: {len(self._machine.vcpus)} vCPUs, {len(guest.vcpus)} here")
-        arrival = restore(core, self.snapshot, now=time.monotonic(), threads={})
-        self._fill(ram, memory, arrival.holes)
-        self.ways = made.make([*arrival.holes, *self.untold], ways)
+        told = restore(core, self.snapshot, threads={}).holes  # refused before memory comes, if it is
+        self._fill(ram, memory, told)
+        arrival = restore(core, self.snapshot, now=time.monotonic(), threads={})  # no time has passed for the guest
+        self.ways = made.make([*told, *self.untold], ways)
         for thread, vcpu, state in zip(guest.vcpus, self._machine.vcpus, arrival.vcpus, strict=True):
             self._put(thread.vcpu, vcpu, state, guest)
             thread.serrors.extend(vcpu.serrors)

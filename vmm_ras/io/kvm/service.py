@@ -10,11 +10,13 @@ import os
 import select
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vmm_ras.errors import HostError
 from vmm_ras.events import Code, HostSignal
 from vmm_ras.io import libc, sigbus
+from vmm_ras.io.kvm.thread import Frozen
 from vmm_ras.kvm.siginfo import SIGBUS
 from vmm_ras.memory import HEALTHY
 
@@ -135,7 +137,8 @@ class Service(threading.Thread):
         offset = found.hva - ram.hva
         if 0 <= offset < ram.size:
             self._known.add(ram.gpa + offset & -ram.granule)
-        self.guest.receive(found)
+        with suppress(Frozen):  # it is found again, where the guest goes to
+            self.guest.receive(found)
 
     def _look(self, tid: int) -> None:
         """Tell the core of lost pages that no signal named: another one was pending."""

@@ -30,6 +30,10 @@ JOB_SECONDS = 30.0
 _TRIES = 16
 
 
+class Frozen(GuestError):
+    """The guest is moving: its core takes no further event here."""
+
+
 class VcpuThread(threading.Thread):
     """One vCPU.  ``out`` and ``asked`` belong to who holds the guest's lock."""
 
@@ -80,9 +84,8 @@ class VcpuThread(threading.Thread):
         reason = self.vcpu.run()
         try:
             return self.guest.take_exit(self, reason, signals)
-        except RasError:
-            if self.guest.frozen:
-                self.vcpu.undo(reason)
+        except Frozen:
+            self.vcpu.undo(reason)
             raise
 
     def _access_again(self, signals: SignalFile) -> None:
