@@ -31,6 +31,7 @@ from vmm_ras.effects import (
     Stop,
     WriteGuest,
 )
+from vmm_ras.errata import DISCOVER_IMPL_CPUS, DISCOVER_IMPL_VER, Cpu, Pool
 from vmm_ras.errors import Poisoned, SnapshotError
 from vmm_ras.events import AckRead, Code, Done, GuestAbort, HostSignal, Replaced, Stopped, VcpuState
 from vmm_ras.guests import state as guest_state
@@ -631,3 +632,39 @@ def test_differences_are_told_value_by_value() -> None:
     absent = {path: b for path, a, b in differences(again, read_snapshot(DATA)) if a == ABSENT}
     assert absent["vcpus"] == {"vcpus": [{"vsesr": 0x11}, {"vsesr": None}]}
     assert sorted(absent) == ["id-registers", "lines", "vcpus"]
+
+
+# -- the CPUs that the guest was told of ---------------------------------------------------
+
+POOL = Pool.of([Cpu(0x413FD0C1), Cpu(0x410FD034, 1, 2), Cpu(0x411FD0B1)], Cpu(0x410FD034, 1, 2))
+ASKS = ((DISCOVER_IMPL_VER, (0,)), *((DISCOVER_IMPL_CPUS, (index,)) for index in range(4)))
+
+
+def test_the_pool_travels_and_the_answers_stay_the_same() -> None:
+    core = full()
+    core.pool = POOL
+    snapshot = read_snapshot(snapshot_of(core, now=2.5))
+    other = small()
+    restore(other, snapshot)
+    made, _ = rebuild(snapshot)
+
+    for there in (other, made):
+        assert there.pool == POOL
+        assert [there.pool.answer(*ask) for ask in ASKS] == [POOL.answer(*ask) for ask in ASKS]
+    assert not parts_of(snapshot_of(core, now=2.5))["pool"].mandatory, "older readers pass it over"
+
+
+def test_a_core_keeps_its_pool_where_the_snapshot_has_none_and_takes_no_other_one() -> None:
+    core = small()
+    core.pool = POOL
+    restore(core, read_snapshot(snapshot_of(full(), now=2.5)))
+    assert core.pool == POOL
+    there = full()
+    there.pool = Pool.of([Cpu(0x413FD0C1)])
+    assert "told of other CPUs" in refused(core, snapshot_of(there, now=2.5))
+    assert core.pool == POOL
+
+
+@pytest.mark.parametrize("value", [[], {"cpus": [], "chosen": 0}, {"cpus": [[0, 0, 0]], "chosen": 0}, {"chosen": 9}])
+def test_a_pool_that_is_none_is_refused(value: Any) -> None:
+    assert "part 'pool'" in refused(small(), with_part(snapshot_of(full(), now=2.5), "pool", value))

@@ -149,8 +149,11 @@ def _put(
     if lines is not None:
         _parts.check_lines(lines, core)
     effects = effects_of(parts.get("effects", []), core, value.get("last_id"))
+    pool = _parts.pool_of(parts["pool"]) if "pool" in parts else core.pool
+    if core.pool not in {None, pool}:
+        raise SnapshotError("snapshot: part 'pool': the guest was told of other CPUs than here")
     state.put(core, value)
-    core.guest = guest
+    core.guest, core.pool = guest, pool
     core.plain_esr.clear()
     return Arrival(
         _merged(((first, count) for first, count, _, _ in value["poison"]), core),

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from acpi.image import PlacedSource
 from vmm_ras import state
 from vmm_ras.deciding import digest
+from vmm_ras.errata import Pool
 from vmm_ras.errors import SnapshotError
 from vmm_ras.notifier import Notifier
 from vmm_ras.snapshot.container import Part
@@ -80,7 +81,7 @@ _MODELS: Final[dict[str, type[Plain]]] = {
     "machine": Machine, "policy": PolicyPart, "clock": Clock, "lines": Lines,
     "id-registers": IdRegisters, "vcpus": Vcpus,
 }  # fmt: skip
-KNOWN: Final = frozenset((*NEEDED, "history", "records", "lines", "id-registers", "vcpus", "effects"))
+KNOWN: Final = frozenset((*NEEDED, "history", "records", "lines", "id-registers", "vcpus", "effects", "pool"))
 """Parts that are read here."""
 
 
@@ -105,6 +106,8 @@ def take(core: Notifier, placed: Iterable[PlacedSource], now: float) -> list[Par
     for name, keys in _SPLIT.items():
         if all(key in plain for key in keys) and (name != "history" or plain["times"] is not None):
             parts.append(plain_part(name, {key: plain[key] for key in keys}))
+    if core.pool is not None:
+        parts.append(plain_part("pool", core.pool.plain(), mandatory=False))
     return parts
 
 
@@ -126,11 +129,22 @@ def read(part: Part) -> Any:
         raise SnapshotError(f"snapshot: part {part.name!r}: expected an object")
     if part.name == "guest":
         return value
+    if part.name == "pool":
+        pool_of(value)
+        return value
     own = _SPLIT.get(part.name)
     wrong = [key for key in value if key in _ELSEWHERE] if own is None else [key for key in value if key not in own]
     if wrong:
         raise SnapshotError(f"snapshot: part {part.name!r}: {wrong[0][:40]!r} has no place there")
     return value
+
+
+def pool_of(value: object) -> Pool:
+    """The CPUs that the guest was told of.  Raises SnapshotError."""
+    try:
+        return Pool.from_plain(value)
+    except SnapshotError as error:
+        raise SnapshotError(f"snapshot: part 'pool': {error}") from None
 
 
 def state_of(parts: Mapping[str, Any], core: Notifier, shift: float) -> dict[str, Any]:
