@@ -1,16 +1,18 @@
 """Writes, per structure, the Python source of its codec; ``Struct.source()`` shows it.
 
-Four functions come out of one layout: ``decode`` (bytes to object), ``plain_of`` (bytes to what JSON holds, without an
-object), ``encode`` (object to bytes) and ``pack`` (keyword arguments to bytes, without an object).  Whatever bits no
-valid field claims are caught by comparing with what ``encode`` would write: that difference is the residue, so decoding
-and encoding is the identity for any bytes.
+Three functions come out of one layout: ``decode`` (bytes to object), ``encode`` (object to bytes) and ``pack`` (keyword
+arguments to bytes, without an object).  Whatever bits no valid field claims are caught by comparing with what
+``encode`` would write: that difference is the residue, so decoding and encoding is the identity for any bytes.  JSON
+has its own two: ``_plain_of`` and ``_plain``.
 """
 
 from __future__ import annotations
 
 import linecache
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel
 
@@ -20,6 +22,9 @@ from cper.wire._layout import Layout, Slot
 
 if TYPE_CHECKING:
     from cper.wire._struct import Struct
+
+    Read: TypeAlias = Callable[[int, Slot, str], list[str]]
+    """Lines that read a field, by its number, from an expression for its word."""
 
 
 def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
@@ -41,30 +46,25 @@ def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
         "NAME": cls.__name__,
     }
     for index, slot in enumerate(layout.slots):
-        names[f"load{index}"], names[f"dump{index}"], names[f"plain{index}"] = slot.load, slot.dump, slot.plain
+        names[f"load{index}"], names[f"dump{index}"] = slot.load, slot.dump
         if slot.kind is not None and issubclass(slot.kind, OpenEnum):
             names[f"load{index}"] = slot.kind
             names[f"known{index}"] = slot.kind._value2member_map_.get
-            names[f"word{index}"] = {int(m): m.plain for m in slot.kind}.get
         elif slot.kind is not None and issubclass(slot.kind, OpenFlags | bool):
             names[f"load{index}"] = slot.kind
-            if issubclass(slot.kind, OpenFlags):
-                names[f"names{index}"] = slot.kind.names_of
         elif slot.kind is not None:  # a nested structure
             kind: Any = slot.kind
-            names |= {f"load{index}": kind.decode, f"dump{index}": kind.encode, f"plain{index}": kind.plain_of}
+            names |= {f"load{index}": kind.decode, f"dump{index}": kind.encode}
         if slot.const is not None:
             names[f"const{index}"] = slot.const
         field = cls.model_fields[slot.name]
         names[f"default{index}"] = None if field.is_required() else field.get_default(call_default_factory=True)
-    source = "\n\n".join(
-        [_decode(layout, False), _decode(layout, True), _encode(cls, layout, "encode"), _encode(cls, layout, "pack")]
-    )
-    _run(f"<wire codec of {cls.__module__}.{cls.__qualname__}>", source, names)
+    source = "\n\n".join([_decode(layout), _encode(cls, layout, "encode"), _encode(cls, layout, "pack")])
+    run(f"<wire codec of {cls.__module__}.{cls.__qualname__}>", source, names)
     return source, names
 
 
-def _run(filename: str, source: str, names: dict[str, Any]) -> None:
+def run(filename: str, source: str, names: dict[str, Any]) -> None:
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     exec(compile(source, filename, "exec"), names)
 
@@ -87,14 +87,13 @@ def generate_reader(cls: type[Struct], layout: Layout, names: dict[str, Any], wa
         "        raise CLASS._truncated(len(data), offset) from None",
     ]
     for i, s in chosen:
-        value = f"w{s.word} >> {s.lo} & {s.mask:#x}" if s.lo else f"w{s.word} & {s.mask:#x}" if s.mask else f"w{s.word}"
-        lines = [line for line in _read(i, s, value, 0, "") if not line.endswith(" odd = 1")]
+        lines = [line for line in _read(i, s, slice_of(s), "") if not line.endswith(" odd = 1")]
         if s.flag:
-            lines = [f"f{i} = None", f"if w{layout.flags} & {s.flag:#x}:", *(f"    {line}" for line in lines)]
-        out += [f"    {line}" for line in lines]
+            lines = [f"f{i} = None", f"if w{layout.flags} & {s.flag:#x}:", *indented(lines)]
+        out += indented(lines)
     out.append(f"    return {''.join(f'f{i}, ' for i, _ in chosen)}")
     some = {**names, "unpack_some": packer.unpack_from}
-    _run(f"<reader of {cls.__module__}.{cls.__qualname__}: {', '.join(wanted)}>", "\n".join(out), some)
+    run(f"<reader of {cls.__module__}.{cls.__qualname__}: {', '.join(wanted)}>", "\n".join(out), some)
     return some["read"]
 
 
@@ -102,34 +101,25 @@ def _words(layout: Layout) -> str:
     return ", ".join(f"w{i}" for i in range(len(layout.words)))
 
 
-def _decode(layout: Layout, plain: bool) -> str:
+def _decode(layout: Layout) -> str:
     flags = f"w{layout.flags}" if layout.flags is not None else ""
-    into = "out" if plain else "d" if flags else ""
+    into = "d" if flags else ""
+    read = partial(_read, into=into)
     out = [
-        f"def {'plain_of' if plain else 'decode'}(data, offset=0):",
+        "def decode(data, offset=0):",
         "    try:",
         f"        {_words(layout)}, = unpack_from(data, offset if offset >= 0 else len(data))",
         "    except struct_error:",
         "        raise CLASS._truncated(len(data), offset) from None",
     ]
-    if plain:
-        out.append("    out = {}")
-    elif flags:
-        out.append("    d = blank()")
-    odd: list[str] = []
     if flags:
-        odd.append(f"{flags} & {~layout.known & (1 << 8 * layout.words[layout.flags or 0][1].size) - 1:#x}")
-    out.append("    odd = " + (odd[0] if odd else "0"))
+        out.append("    d = blank()")
+    out.append(f"    odd = {unknown_flags(layout) or 0}")
     for i, s in enumerate(layout.slots):
         if s.mask and s.word == layout.flags:  # counts and the like beside the validation bits
-            value = f"{flags} >> {s.lo} & {s.mask:#x}" if s.lo else f"{flags} & {s.mask:#x}"
-            out += [f"    {line}" for line in _read(i, s, value, 0, into)]
-    for run in _runs(layout):
-        out += [f"    {line}" for line in _read_run(layout, run, flags, into)]
-    if plain:
-        out += ["    if odd:", *(f"        {line}" for line in _residue(layout, flags, plain)), "        if residue:"]
-        out += ["            out['residue'] = residue.hex()", "    return out"]
-        return "\n".join(out)
+            out += [f"    {line}" for line in read(i, s, slice_of(s))]
+    for words in runs(layout):
+        out += [f"    {line}" for line in read_run(layout, words, flags, read)]
     if not flags:
         fields = ", ".join(f"{s.name!r}: f{i}" for i, s in enumerate(layout.slots))
         out.append(f"    d = {{{fields}{', ' if fields else ''}'residue': None}}")
@@ -140,19 +130,32 @@ def _decode(layout: Layout, plain: bool) -> str:
         "    set___pydantic_extra__(self, None)",
         "    set___pydantic_private__(self, None)",
         "    if odd:",
-        *(f"        {line}" for line in _residue(layout, flags, plain)),
-        "        d['residue'] = residue",
-        "    return self",
     ]
-    return "\n".join(out)
+    if all(s.exact for s in layout.slots):
+        out += [f"        {line}" for line in residue(layout, flags)]
+    else:
+        out += [f"        raw = bytes(data[offset:offset + {layout.size}])"]
+        out += ["        residue = CLASS._difference(raw, encode(self))"]
+    return "\n".join([*out, "        d['residue'] = residue", "    return self"])
 
 
-def _residue(layout: Layout, flags: str, plain: bool) -> list[str]:
-    """Lines that set ``residue``: the bits that no valid field claims, or what encoding makes of inexact ones."""
-    if not all(s.exact for s in layout.slots):
-        if plain:
-            return ["residue = decode(data, offset).residue"]
-        return [f"raw = bytes(data[offset:offset + {layout.size}])", "residue = CLASS._difference(raw, encode(self))"]
+def unknown_flags(layout: Layout) -> str:
+    """An expression for the validation bits that no field has; "" where there are none."""
+    if layout.flags is None:
+        return ""
+    left = ~layout.known & (1 << 8 * layout.words[layout.flags][1].size) - 1
+    return f"w{layout.flags} & {left:#x}" if left else ""
+
+
+def slice_of(s: Slot) -> str:
+    """An expression for what the field takes of its word."""
+    if not s.mask:
+        return f"w{s.word}"
+    return f"w{s.word} >> {s.lo} & {s.mask:#x}" if s.lo else f"w{s.word} & {s.mask:#x}"
+
+
+def residue(layout: Layout, flags: str) -> list[str]:
+    """Lines that set ``residue``, the bits that no valid field claims; every field's bytes must be written as read."""
     always, some = 0, []
     if layout.flags is not None:
         always = layout.known << 8 * layout.words[layout.flags][2]
@@ -180,7 +183,7 @@ def _flags_of(layout: Layout, word: int) -> int:
     return sum({s.flag for s in mine}) if mine and all(s.flag for s in mine) else 0
 
 
-def _runs(layout: Layout) -> list[list[int]]:
+def runs(layout: Layout) -> list[list[int]]:
     """The words to read, in order; neighbours all of whose fields are conditional together."""
     runs: list[list[int]] = []
     for w in range(len(layout.words)):
@@ -193,104 +196,109 @@ def _runs(layout: Layout) -> list[list[int]]:
     return runs
 
 
-def _read_run(layout: Layout, run: list[int], flags: str, into: str) -> list[str]:
+def read_run(layout: Layout, run: list[int], flags: str, read: Read) -> list[str]:
     """Lines that read a run of words.  Most records have few valid fields: one test passes over a run without any."""
     if len(run) == 1:
-        return _read_word(layout, run[0], flags, into)
+        return _read_word(layout, run[0], flags, read)
     parts = [[w] for w in run] if len(run) <= RUN else [run[: len(run) // 2], run[len(run) // 2 :]]
-    lines = [line for part in parts for line in _read_run(layout, part, flags, into)]
+    lines = [line for part in parts for line in read_run(layout, part, flags, read)]
     mask = 0
     for w in run:
         mask |= _flags_of(layout, w)
     if len(run) <= RUN:
-        odd = " or ".join(_not_zero(layout, w) for w in run)
+        odd = " or ".join(not_zero(layout, w) for w in run)
     else:
         start, end = layout.words[run[0]][2], layout.words[run[-1]][2] + layout.words[run[-1]][1].size
         odd = f"data[offset + {start}:offset + {end}] != b'\\0' * {end - start}"
     return [f"if {flags} & {mask:#x}:", *[f"    {line}" for line in lines], f"elif {odd}: odd = 1"]
 
 
-def _not_zero(layout: Layout, word: int) -> str:
+def not_zero(layout: Layout, word: int) -> str:
+    """An expression that is true where any bit of the word is set."""
     cell = layout.words[word][1]
     return f"w{word} != {bytes(cell.size)!r}" if cell.fmt.endswith("s") else f"w{word}"
 
 
-def _read_word(layout: Layout, w: int, flags: str, into: str) -> list[str]:
-    """Lines that read all fields of one word into a dict (or locals), and note bits that none of them claims."""
+def _read_word(layout: Layout, w: int, flags: str, read: Read) -> list[str]:
+    """Lines that read all fields of one word, and note bits that none of them claims."""
     cell = layout.words[w][1]
     mine = [(i, s) for i, s in enumerate(layout.slots) if s.word == w]
-    whole = next(((i, s) for i, s in mine if not s.mask), None)
-    slices = [(i, s) for i, s in mine if s.mask]
-    out: list[str] = []
-    if not slices:
-        if whole is None:
-            return [f"if {_not_zero(layout, w)}: odd = 1"]
-        i, s = whole
-        if not s.flag:
-            return _read(i, s, f"w{w}", 0, into)
-        out += [f"if {flags} & {s.flag:#x}:", *_read(i, s, f"w{w}", 4, into)]
-        return [*out, f"elif {_not_zero(layout, w)}: odd = 1"]
     full = (1 << 8 * cell.size) - 1
-    fixed = full if whole is not None and not whole[1].flag else 0
-    for _, s in slices:
-        fixed |= 0 if s.flag else s.mask << s.lo
-    if any(s.flag for _, s in mine):
-        out.append(f"claimed = {fixed:#x}")
+    if not mine:
+        return [f"if {not_zero(layout, w)}: odd = 1"]
+    if len(mine) == 1 and not mine[0][1].mask:
+        i, s = mine[0]
+        lines = read(i, s, f"w{w}")
+        if not s.flag:
+            return lines
+        return [f"if {flags} & {s.flag:#x}:", *indented(lines), f"elif {not_zero(layout, w)}: odd = 1"]
+    fixed = 0
+    for _, s in mine:
+        fixed |= 0 if s.flag else s.mask << s.lo or full
+    some = any(s.flag for _, s in mine)
+    out = [f"claimed = {fixed:#x}"] if some else []
     for i, s in mine:
-        value = f"w{w} >> {s.lo} & {s.mask:#x}" if s.lo else f"w{w} & {s.mask:#x}" if s.mask else f"w{w}"
+        lines = read(i, s, slice_of(s))
         if s.flag:
-            claim = s.mask << s.lo if s.mask else full
-            out += [f"if {flags} & {s.flag:#x}:", f"    claimed |= {claim:#x}", *_read(i, s, value, 4, into)]
-        else:
-            out += _read(i, s, value, 0, into)
-    if any(s.flag for _, s in mine):
+            claim = s.mask << s.lo or full
+            lines = [f"if {flags} & {s.flag:#x}:", f"    claimed |= {claim:#x}", *indented(lines)]
+        out += lines
+    if some:
         out.append(f"if w{w} & ~claimed: odd = 1")
     elif fixed != full:
         out.append(f"if w{w} & {full & ~fixed:#x}: odd = 1")
     return out
 
 
-def _read(i: int, s: Slot, value: str, indent: int, into: str) -> list[str]:
+def indented(lines: list[str]) -> list[str]:
+    """The lines, one step further in."""
+    return [f"    {line}" for line in lines]
+
+
+def _read(i: int, s: Slot, value: str, into: str) -> list[str]:
     """Lines that put the field's value into ``f<i>``, or under its name into the dict ``into``."""
-    plain = into == "out"
     target = f"{into}[{s.name!r}]" if into else f"f{i}"
     lines: list[str] = []
     if s.const is not None:
-        lines += [
-            f"f{i} = " + (f"load{i}({value})" if s.load else value),
-            f"if f{i} != const{i}:",
-            f"    raise DecodeError(f'expected {{const{i}!r}}, found {{f{i}!r}}', structure=NAME, "
-            f"path={s.name!r}, offset=offset + {s.offset})",
-        ]
+        lines += constant(i, s, value)
         lines += [f"{target} = f{i}"] if into else []
     elif s.kind is not None and issubclass(s.kind, OpenEnum):
-        if plain:
-            lines += [f"f{i} = {value}", f"{target} = word{i}(f{i}, f{i})"]
-        else:
-            lines += [f"f{i} = known{i}({value})", f"if f{i} is None: f{i} = load{i}({value})"]
-            lines += [f"{target} = f{i}"] if into else []
+        lines += [f"f{i} = known{i}({value})", f"if f{i} is None: f{i} = load{i}({value})"]
+        lines += [f"{target} = f{i}"] if into else []
     elif s.kind is not None and issubclass(s.kind, OpenFlags):
-        lines.append(f"{target} = [*names{i}({value})]" if plain else f"{target} = load{i}({value})")
+        lines.append(f"{target} = load{i}({value})")
     elif s.kind is bool:
         lines.append(f"{target} = ({value}) != 0")
     elif s.kind is not None:  # a nested structure
-        lines += [
-            "try:",
-            f"    {target} = {'plain' if plain else 'load'}{i}({value})",
-            "except WireError as error:",
-            f"    raise error.within(NAME, {s.name!r}, offset + {s.offset}) from None",
-        ]
+        lines += nested(s, f"{target} = load{i}({value})")
     elif s.load is None:
-        lines.append(f"{target} = " + (f"plain{i}({value})" if plain and s.plain else value))
-    elif s.exact and not plain:
+        lines.append(f"{target} = {value}")
+    elif s.exact:
         lines.append(f"{target} = load{i}({value})")
     else:
-        lines.append(f"f{i} = load{i}({value})")
-        if not s.exact:
-            lines.append(f"if dump{i}(f{i}) != {value}: odd = 1")
-        if into:
-            lines.append(f"{target} = " + (f"plain{i}(f{i})" if plain and s.plain else f"f{i}"))
-    return [" " * indent + line for line in lines]
+        lines += [f"f{i} = load{i}({value})", f"if dump{i}(f{i}) != {value}: odd = 1"]
+        lines += [f"{target} = f{i}"] if into else []
+    return lines
+
+
+def constant(i: int, s: Slot, value: str) -> list[str]:
+    """Lines that read a constant into ``f<i>``."""
+    return [
+        f"f{i} = " + (f"load{i}({value})" if s.load else value),
+        f"if f{i} != const{i}:",
+        f"    raise DecodeError(f'expected {{const{i}!r}}, found {{f{i}!r}}', structure=NAME, "
+        f"path={s.name!r}, offset=offset + {s.offset})",
+    ]
+
+
+def nested(s: Slot, line: str) -> list[str]:
+    """Lines that read a nested structure by ``line``, and name the field where that fails."""
+    return [
+        "try:",
+        f"    {line}",
+        "except WireError as error:",
+        f"    raise error.within(NAME, {s.name!r}, offset + {s.offset}) from None",
+    ]
 
 
 def _encode(cls: type[Struct], layout: Layout, name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from cper.wire._cells import Cell, OpenEnum, OpenFlags, bcd, guid
-from cper.wire._codegen import _run
+from cper.wire._codegen import run
 from cper.wire._layout import Layout, Slot, packer
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def generate_packer(cls: type[Struct], layout: Layout) -> Any:
         "    except ERRORS:",
         "        return None",
     ]
-    _run(f"<packer of {cls.__module__}.{cls.__qualname__}>", "\n".join(out), names)
+    run(f"<packer of {cls.__module__}.{cls.__qualname__}>", "\n".join(out), names)
     return names["pack_plain"]
 
 

@@ -14,6 +14,7 @@ from cper.wire._documented import Documented
 from cper.wire._errors import EncodeError, LayoutError, TruncatedError
 from cper.wire._layout import FieldLayout, Layout, lay_out
 from cper.wire._plain import generate_packer
+from cper.wire._plain_of import generate_plain
 
 _LENIENT = {"lenient": True}
 
@@ -21,7 +22,7 @@ _LENIENT = {"lenient": True}
 class _Written:
     """A part of the codec, which is written when somebody first asks for one: of many classes few are met."""
 
-    PARTS = ("decode", "plain_of", "encode", "pack", "_source", "_codec")
+    PARTS = ("decode", "encode", "pack", "_source", "_codec", "plain_of", "_plain_source", "_pack_plain")
 
     def __init__(self, cls: type[Struct], part: str) -> None:
         self.cls, self.part = cls, part
@@ -29,13 +30,21 @@ class _Written:
     def __get__(self, instance: Struct | None, owner: type[Struct]) -> Any:
         cls = self.cls
         if vars(cls)[self.part] is self:
-            cls._source, cls._codec = generate(cls, cls.words)
-            cls.decode = staticmethod(cls._codec["decode"])  # type: ignore[method-assign]
-            cls.plain_of = staticmethod(cls._codec["plain_of"])  # type: ignore[method-assign]
-            cls.encode = cls._codec["encode"]  # type: ignore[method-assign]
-            cls.pack = staticmethod(cls._codec["pack"])  # type: ignore[method-assign]
+            self._write(cls)
         part = vars(cls)[self.part]
         return part.__get__(instance, owner) if hasattr(part, "__get__") else part
+
+    def _write(self, cls: type[Struct]) -> None:
+        if self.part in {"plain_of", "_plain_source"}:
+            cls._plain_source, plain_of = generate_plain(cls, cls.words)
+            cls.plain_of = staticmethod(plain_of)  # type: ignore[method-assign]
+        elif self.part == "_pack_plain":
+            cls._pack_plain = staticmethod(generate_packer(cls, cls.words))  # type: ignore[method-assign]
+        else:
+            cls._source, cls._codec = generate(cls, cls.words)
+            cls.decode = staticmethod(cls._codec["decode"])  # type: ignore[method-assign]
+            cls.encode = cls._codec["encode"]  # type: ignore[method-assign]
+            cls.pack = staticmethod(cls._codec["pack"])  # type: ignore[method-assign]
 
 
 class Struct(Documented):
@@ -52,7 +61,7 @@ class Struct(Documented):
     """Every field, nested ones included, with its place."""
     words: ClassVar[Layout]
     _source: ClassVar[str]
-    _packer: ClassVar[Callable[[Any], bytes | None]]
+    _plain_source: ClassVar[str]
     _codec: ClassVar[dict[str, Any]]
 
     residue: Annotated[bytes | None, Field(default=None, repr=False)] = None
@@ -159,7 +168,7 @@ class Struct(Documented):
     @classmethod
     def source(cls) -> str:
         """The generated Python source of the codec."""
-        return cls._source
+        return f"{cls._source}\n\n{cls._plain_source}"
 
     @classmethod
     def layout_table(cls) -> str:
@@ -176,12 +185,10 @@ class Struct(Documented):
 
     # -- private -----------------------------------------------------------------
 
-    @classmethod
-    def _pack_plain(cls, value: Any) -> bytes | None:
+    @staticmethod
+    def _pack_plain(value: Any) -> bytes | None:
         """The bytes that JSON describes; None where that takes a closer look."""
-        if "_packer" not in cls.__dict__:
-            cls._packer = staticmethod(generate_packer(cls, cls.words))
-        return cls._packer(value)
+        raise NotImplementedError
 
     @staticmethod
     def _difference(a: bytes, b: bytes) -> bytes:
