@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # a hundred short processes would each compile everything anew
 .PHONY: help demo check lint types test fuzz bench clean
 
 help:  ## list the targets
