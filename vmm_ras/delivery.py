@@ -21,6 +21,7 @@ from vmm_ras.policy import Rule, Syndrome
 from vmm_ras.profiles import WAYS, GuestProfile
 from vmm_ras.source import ErrorSource
 
+_FETCHES = (arm64.EC_IABT_LOWER, arm64.EC_IABT_SAME)
 _SETS = {"uer": arm64.SET_UER, "uc": arm64.SET_UC, "ueo": arm64.SET_UEO}
 
 
@@ -38,18 +39,21 @@ def bind(sources: Sequence[PlacedSource], guest: GuestProfile) -> dict[str, list
 def sea_syndrome(syndrome: Syndrome, el: int, known: bool, relayed: int | None, ras: bool = True) -> int:
     """ESR_EL1 of the SEA that a rule asks for.
 
-    ``known``: whether FAR gets the guest's virtual address.  ``relayed``: ESR of KVM_EXIT_ARM_SEA.  What the
-    architecture has no encoding for falls back on the plain SEA: an error must be told.
+    ``known``: whether FAR gets the guest's virtual address.  ``relayed``: ESR of KVM_EXIT_ARM_SEA, which also says
+    whether it was an instruction that could not be fetched.  What the architecture has no encoding for falls back on
+    the plain SEA: an error must be told.
     """
     far = 0 if known else None
+    instruction = relayed is not None and relayed >> arm64.ESR_EC_SHIFT & 0x3F in _FETCHES
     try:
         if syndrome.relay and relayed is not None:
             return arm64.relay(relayed, el, far, ras=ras)
         return arm64.sea_esr(
-            el, far, dfsc=syndrome.dfsc, ea=syndrome.ea, set_=_SETS[syndrome.set], ras=ras, force=syndrome.force
-        )
+            el, far, dfsc=syndrome.dfsc, ea=syndrome.ea, set_=_SETS[syndrome.set], instruction=instruction, ras=ras,
+            force=syndrome.force,
+        )  # fmt: skip
     except InputError:
-        return arm64.sea_esr(el, far)
+        return arm64.sea_esr(el, far, instruction=instruction)
 
 
 def check_syndrome(rule: Rule) -> None:
