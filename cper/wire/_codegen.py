@@ -65,6 +65,7 @@ def generate(cls: type[Struct], layout: Layout) -> tuple[str, dict[str, Any]]:
 
 
 def run(filename: str, source: str, names: dict[str, Any]) -> None:
+    """Put what generated source defines among ``names``; tracebacks show its lines."""
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     exec(compile(source, filename, "exec"), names)
 
