@@ -150,7 +150,7 @@ def sdei_after(report: Report, guest: MovingGuest, arriving: Arriving) -> None:
     answer = guest.finish()
     report.equal(answer.results[-1:], (1,), "what it had interrupted goes on")
     event = guest.source("sdei").vector
-    report.equal(answer.records, (FIRST, event), "the record was read on the host before", f"{FIRST:#x}")
+    report.equal([gpa for gpa in answer.records if gpa != event], [FIRST], "its record was read on the host before")
     report.equal(answer.taken, (), "without any exception")
     guest.ram.write(PAGES, bytes(8))
     guest.begin(Command.SPIN, PAGES, skip=0)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from vmm_ras.effects import (
     ArmAck,
@@ -40,7 +41,7 @@ from vmm_ras.notifier import Notifier
 from vmm_ras.sdei import is_sdei
 from vmm_ras.sdei_table import NOT_SUPPORTED
 
-END_SECONDS = 30.0
+END_SECONDS = PAUSE_SECONDS = 30.0
 ACCESSES = (ioctls.EXIT_MMIO, ioctls.EXIT_ARM_NISV)
 Exit = Callable[[VcpuThread, int], bool]
 
@@ -63,7 +64,7 @@ class KvmGuest:
         self._take, self._raise_line, self._heard, self._ended = take, raise_line or self._pulse, heard, ended
         self.lock = threading.RLock()
         self.started = threading.Event()
-        self.ending = self.frozen = False
+        self.ending = self.frozen = self.pausing = False
         self.vcpus = [VcpuThread(self, vcpu) for vcpu in vm.vcpus]
         self.service = Service(self)
 
@@ -106,6 +107,30 @@ class KvmGuest:
         with self.lock:
             self.frozen = self.ending = True
         self.end()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Every vCPU is out of the guest, and no event is on its way to the core; the lock is held.  Raises HostError.
+
+        ``VcpuThread.do`` does something in a vCPU's thread meanwhile.
+        """
+        until = time.monotonic() + PAUSE_SECONDS
+        self.pausing = True
+        try:
+            while True:
+                for thread in self.vcpus:
+                    thread.wake()
+                with self.lock:
+                    if all((t.paused and not t.asked) or t.ended for t in self.vcpus):
+                        yield
+                        return
+                if time.monotonic() > until:
+                    raise HostError(f"the vCPUs do not come out within {PAUSE_SECONDS:.0f} s")
+                time.sleep(0.001)
+        finally:
+            self.pausing = False
+            for thread in self.vcpus:
+                thread.wake()
 
     def join(self, seconds: float | None = None) -> bool:
         """Wait until no vCPU runs; whether that is so."""
@@ -279,7 +304,7 @@ class KvmGuest:
         if thread.out:
             return Stopped(thread.vcpu.index, thread.do(thread.state))
         thread.asked = True
-        thread.kick()
+        thread.wake()
         return None
 
     def _pulse(self, kind: str, number: int) -> None:

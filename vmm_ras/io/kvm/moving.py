@@ -1,6 +1,6 @@
 """A guest of KVM moves: it is frozen, taken apart, and goes on in a machine of another host.
 
-    leaving = depart(guest)                                    # frozen for good; nothing that is pending is lost
+    leaving = depart(guest)                                    # frozen for good; ``save`` lets it go on instead
     send(write, leaving.snapshot, leaving.memory())            # vmm_ras.snapshot.stream
 
     data, memory = receive(read)                               # there; then a machine is made, and a core
@@ -16,6 +16,7 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Final, NamedTuple
 
 from pydantic import Field, ValidationError
@@ -31,7 +32,7 @@ from vmm_ras.io.holes import Holes, Way
 from vmm_ras.io.host import describe
 from vmm_ras.io.kvm.guest import KvmGuest
 from vmm_ras.io.kvm.ioctl import KvmError
-from vmm_ras.io.kvm.thread import MAX_SERRORS
+from vmm_ras.io.kvm.thread import MAX_SERRORS, VcpuThread
 from vmm_ras.io.kvm.vcpu import Vcpu
 from vmm_ras.kvm import vcpu_state
 from vmm_ras.snapshot import Arrival, Snapshot, holes, restore, snapshot_of
@@ -106,18 +107,37 @@ def _runs(gpa: int, data: bytes) -> Iterator[Memory]:
 def depart(guest: KvmGuest, more: Callable[[], Iterable[Part]] = tuple) -> Leaving:
     """Freeze the guest and take it apart; ``more`` gives the parts of the VMM's devices then.  Raises HostError."""
     guest.freeze()
-    core = guest.core
-    vcpus, states = [], []
-    for thread in guest.vcpus:
-        vcpu = thread.vcpu
-        vcpu.settle_access()
-        listed = vcpu.registers()
-        states.append(vcpu_state.take(vcpu, listed))
-        registers = {hex(reg): hex(vcpu.get(reg)) for reg in listed}
-        vcpus.append({"registers": registers, "mp_state": vcpu.mp_state, "serrors": list(thread.serrors)})
-    machine = plain_part(PART, {"vcpus": vcpus})
-    snapshot = snapshot_of(core, states, now=time.monotonic(), more=[machine, *more()])
-    return Leaving(snapshot, guest.ram, holes(core))
+    now = time.monotonic()
+    taken = [_taken(thread) for thread in guest.vcpus]
+    return Leaving(_snapshot(guest, taken, more(), now), guest.ram, holes(guest.core))
+
+
+def save(guest: KvmGuest, more: Callable[[], Iterable[Part]] = tuple) -> bytes:
+    """The snapshot of a guest that goes on afterwards; of one whose vCPUs do not come out, HostError."""
+    with guest.paused():
+        now = time.monotonic()
+        taken = [_taken(t) if t.ended else t.do(partial(_taken, t)) for t in guest.vcpus]
+        return _snapshot(guest, taken, more(), now)
+
+
+def _taken(thread: VcpuThread) -> tuple[dict[str, int | None], dict[str, object]]:
+    """Of a vCPU that does not run: exception state, and what KVM and its thread keep."""
+    vcpu = thread.vcpu
+    vcpu.settle_access()
+    listed = vcpu.registers()
+    registers = {hex(reg): hex(vcpu.get(reg)) for reg in listed}
+    kept = {"registers": registers, "mp_state": vcpu.mp_state, "serrors": list(thread.serrors)}
+    return vcpu_state.take(vcpu, listed), kept
+
+
+def _snapshot(
+    guest: KvmGuest,
+    taken: Sequence[tuple[dict[str, int | None], dict[str, object]]],
+    more: Iterable[Part],
+    now: float,
+) -> bytes:
+    machine = plain_part(PART, {"vcpus": [kept for _, kept in taken]})
+    return snapshot_of(guest.core, [state for state, _ in taken], now=now, more=[machine, *more])
 
 
 class Arriving:
@@ -157,10 +177,9 @@ class Arriving:
         core, ram = guest.core, guest.ram
         if len(self._machine.vcpus) != len(guest.vcpus):
             raise SnapshotError(f"snapshot: part {PART!r}: {len(self._machine.vcpus)} vCPUs, {len(guest.vcpus)} here")
-        told = restore(core, self.snapshot, threads={}).holes  # refused before memory comes, if it is
-        self._fill(ram, memory, told)
-        arrival = restore(core, self.snapshot, now=time.monotonic(), threads={})  # no time has passed for the guest
-        self.ways = made.make([*told, *self.untold], ways)
+        arrival = restore(core, self.snapshot, threads={})  # refused before memory comes, if it is
+        self._fill(ram, memory, arrival.holes)
+        self.ways = made.make([*arrival.holes, *self.untold], ways)
         for thread, vcpu, state in zip(guest.vcpus, self._machine.vcpus, arrival.vcpus, strict=True):
             self._put(thread.vcpu, vcpu, state, guest)
             thread.serrors.extend(vcpu.serrors)
@@ -172,9 +191,11 @@ class Arriving:
         return arrival
 
     def start(self, guest: KvmGuest) -> None:
-        """Let it go on; memory of which the core has not heard is told.  Raises HostError."""
-        assert self.arrival is not None
-        guest.start(self.arrival.effects)
+        """Let it go on, once it has entered; memory of which the core has not heard is told.  Raises HostError."""
+        arrival = restore(
+            guest.core, self.snapshot, now=time.monotonic(), threads={}
+        )  # for the guest no time has passed
+        guest.start(arrival.effects)
         for gpa, size in self.untold:
             lsb = (size & -size).bit_length() - 1
             guest.receive(HostSignal(Code.AO, guest.ram.hva + gpa - guest.ram.gpa, lsb, 0, time.time()))

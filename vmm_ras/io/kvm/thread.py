@@ -48,6 +48,8 @@ class VcpuThread(threading.Thread):
         """It stands at the access that the host refused it."""
         self.serrors: deque[tuple[int | None, int]] = deque()
         """(source, syndrome) of the SError that is pending, and behind it of those that wait for their turn."""
+        self.paused = False
+        """Out of the guest while ``KvmGuest.paused``, and it does what others ask for."""
         self.came_held = False
         """Its guest came from another host while it stood at an access that was refused there."""
         self.ready = threading.Event()
@@ -108,7 +110,7 @@ class VcpuThread(threading.Thread):
 
     def do(self, job: Callable[[], Any]) -> Any:
         """What ``job`` gives, done in this vCPU's thread.  Raises what it raises, GuestError if the vCPU is not out."""
-        if not self.out or self.ended:
+        if not (self.out or (self.paused and self.guest.pausing)) or self.ended:
             raise GuestError(f"vCPU {self.vcpu.index} is not stopped")
         if threading.current_thread() is self:
             return job()
@@ -160,9 +162,12 @@ class VcpuThread(threading.Thread):
     def _come_out(self) -> None:
         if self.serrors:
             self.next_serror()
-        if self.asked:
-            self.guest.come_out(self)
-        while self.out and not self.guest.ending:
+        while not self.guest.ending:
+            if self.asked:
+                self.guest.come_out(self)
+            self.paused = self.guest.pausing
+            if not (self.out or self.paused):
+                break
             job, done = self._jobs.get()
             self._perform(job, done)
 
