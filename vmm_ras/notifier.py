@@ -34,6 +34,7 @@ from vmm_ras.effects import (
     Undelivered,
 )
 from vmm_ras.errata import Pool
+from vmm_ras.errors import InputError
 from vmm_ras.events import (
     AckRead,
     Code,
@@ -71,12 +72,14 @@ _SEVERITY = {"recoverable": Severity.RECOVERABLE, "fatal": Severity.FATAL, "corr
 class Notifier:
     """Firmware-first error reporting for one VM.
 
-    ``sources``: where the guest's error sources lie.  ``memory``: the guest's memory slots.  ``vcpus``: how many, all
-    with consecutive MPIDR Aff0.  ``page_shift``: log2 of the guest's page size in bytes.  ``threads``: vCPU of each
-    host thread.  ``hook``: a decision in Python, asked before the rules.  ``sdei_events``: what SDEI offers besides the
-    events of its sources.  Times are seconds on a clock of the caller's that never runs backwards.
+    ``sources``: where the guest's error sources lie.  ``memory``: the guest's memory slots.  ``vcpus``: how many.
+    ``mpidrs``: MPIDR_EL1 of each; 0 and so on where they are not given.  ``page_shift``: log2 of the guest's page size
+    in bytes.  ``threads``: vCPU of each host thread.  ``hook``: a decision in Python, asked before the rules.
+    ``sdei_events``: what SDEI offers besides the events of its sources.  Times are seconds on a clock of the caller's
+    that never runs backwards.
 
-    Raises InputError for a policy that asks for what the architecture cannot encode.
+    Raises InputError for a policy that asks for what the architecture cannot encode, and for MPIDRs that are not
+    those of all vCPUs.
     """
 
     def __init__(
@@ -92,7 +95,10 @@ class Notifier:
         style: RecordStyle = NATIVE,
         hook: Hook | None = None,
         sdei_events: Sequence[EventDescription] = (),
+        mpidrs: Sequence[int] | None = None,
     ) -> None:
+        if mpidrs is not None and len(mpidrs) != vcpus:
+            raise InputError(f"{len(mpidrs)} MPIDRs of {vcpus} vCPUs")
         self.policy = policy or default_policy()
         for rule in self.policy.rule:
             check_syndrome(rule)
@@ -103,7 +109,7 @@ class Notifier:
         self.ways = bind(sources, guest)
         self.sources = {s.placed.source_id: s for way in self.ways.values() for s in way}
         events = [EventDescription(s.placed.vector, shared=True) for s in self.ways["sdei"]]
-        self.sdei = SdeiDispatcher([*events, *sdei_events], range(vcpus))
+        self.sdei = SdeiDispatcher([*events, *sdei_events], range(vcpus) if mpidrs is None else mpidrs)
         self._by_event = {s.placed.vector: s for s in self.ways["sdei"]}
         self.vcpus = vcpus
         self.aborts: dict[int, Abort] = {}

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.machine import GPA, HVA, SIZE, Machine, of
+from acpi.presets import PRESETS
+from tests.machine import GPA, HVA, SIZE, TABLES, Machine, of
 from vmm_ras import sdei_table as t
-from vmm_ras.effects import Effect, Escalate, Hold, Posted, Release, SetRegisters, Stop, TakenBack
+from vmm_ras.effects import Effect, Escalate, Hold, Posted, Release, Reply, SetRegisters, Stop, TakenBack
+from vmm_ras.errors import InputError
 from vmm_ras.events import Code, Failed, GuestCall, HostSignal, Stopped, VcpuState
 from vmm_ras.guests.model import ModelGuest
-from vmm_ras.memory import ACKED, POSTED
+from vmm_ras.memory import ACKED, POSTED, MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import load_policy
 
@@ -284,3 +286,22 @@ def test_512_vcpus() -> None:
     assert stops(effects) == [511]
     assert m.did() == [(1, "offlined")]
     assert m.state(1) == ACKED
+
+
+def test_events_go_to_a_vcpu_by_its_mpidr() -> None:
+    """As KVM's GICv3 numbers them: 16 to a cluster, so that vCPU 16 is 0.0.1.0."""
+    image = PRESETS["all"].place(TABLES)
+    mpidrs = [1 << 31 | index // 16 << 8 | index % 16 for index in range(20)]
+    slots = MemoryMap([MemorySlot(HVA, GPA, SIZE)])
+    core = Notifier(image.sources, slots, vcpus=20, mpidrs=mpidrs)
+    event, state = core.ways["sdei"][0].placed.vector, VcpuState(0x1000, 5)
+
+    def call(function: int, *args: int) -> int:
+        (reply,) = of(core.receive(GuestCall(3, function, args, state), 0.0), Reply)
+        return reply.x0
+
+    assert call(t.EVENT_REGISTER, event, 0xFFFF_8000_0000_0000, 0, t.RM_PE, 16) == t.INVALID_PARAMETERS
+    assert call(t.EVENT_REGISTER, event, 0xFFFF_8000_0000_0000, 0, t.RM_PE, 0x100) == 0
+    assert call(t.EVENT_ROUTING_SET, event, t.RM_PE, 0x103) == 0
+    with pytest.raises(InputError, match="20 MPIDRs of 19 vCPUs"):
+        Notifier(image.sources, slots, vcpus=19, mpidrs=mpidrs)

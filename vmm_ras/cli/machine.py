@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmm_ras.cli.common import read_text, slot, usage
+from vmm_ras.cli.common import number, read_text, slot, usage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmm_ras.deciding import Hook
     from vmm_ras.policy import Policy
     from vmm_ras.replay import Replay
@@ -58,6 +60,13 @@ Preset = Annotated[PresetName, typer.Option(help="Error sources of the guest.")]
 Vcpus = Annotated[int, typer.Option(min=1, max=512, help="vCPUs of the guest.")]
 Pages = Annotated[PageSize, typer.Option(help="Page size of the guest.")]
 Sdei = Annotated[bool, typer.Option(help="Whether the guest registers its SDEI events.")]
+SdeiEvents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sdei-event", metavar="NUMBER[:shared][:critical]",
+        help="An event that SDEI offers besides those of the sources; private and normal if nothing else is said.",
+    ),
+]  # fmt: skip
 SHIFTS = {"4k": 12, "16k": 14, "64k": 16}
 
 
@@ -75,6 +84,15 @@ def hook(file: Path | None) -> Hook | None:
     from vmm_ras.io.hook_file import load_hook
 
     return load_hook(file)
+
+
+def sdei_events(texts: list[str] | None) -> Iterator[tuple[int, bool, bool]]:
+    """Number, whether it is shared and whether it is critical, of each event that is asked for."""
+    for text in texts or ():
+        name, *words = text.split(":")
+        if not set(words) <= {"shared", "critical"}:
+            usage(f"--sdei-event {text!r}: expected NUMBER[:shared][:critical]")
+        yield number(name, "--sdei-event"), "shared" in words, "critical" in words
 
 
 def machine(

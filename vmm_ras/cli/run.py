@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vmm_ras.cli.common import number, usage
-from vmm_ras.cli.machine import Guest, HookFile, PolicyFile, hook, policy
+from vmm_ras.cli.machine import Guest, HookFile, PolicyFile, SdeiEvents, hook, policy, sdei_events
 
 if TYPE_CHECKING:
     from vmm_ras.effects import Effect
@@ -31,6 +31,7 @@ def run(
     hook_file: HookFile = None,
     guest: Guest = "linux",
     huge: Annotated[bool, typer.Option("--huge", help="RAM of the host's 2 MiB pages.")] = False,
+    sdei_event: SdeiEvents = None,
     reboot: Annotated[bool, typer.Option(help="Boot again when the guest asks for it.")] = True,
     name: Annotated[str, typer.Option(help="What the VM is called.")] = "guest",
     socket: Annotated[
@@ -57,10 +58,11 @@ def run(
         usage(f"--guest {guest!r}: expected one of {', '.join(PROFILES)}")
     from vmm_ras.io.vmm.console import Console, raw_terminal, writer
     from vmm_ras.io.vmm.machine import Configuration, VirtualMachine
+    from vmm_ras.sdei_state import EventDescription
 
     configuration = Configuration(
         kernel, initrd, append, number(memory, "--memory"), vcpus, name, policy(policy_file), hook(hook_file),
-        PROFILES[guest], huge=huge,
+        PROFILES[guest], huge=huge, sdei_events=tuple(EventDescription(*event) for event in sdei_events(sdei_event)),
     )  # fmt: skip
     journal = _Journal(json_, quiet)
     sys.setswitchinterval(0.0005)  # a vCPU that leaves the guest does not wait for a thread that only computes

@@ -28,10 +28,12 @@ def _properties(machine: Machine, path: str) -> dict[str, tuple[str, Any]] | Non
         return None
     if int(number) >= machine.vcpus or str(int(number)) != number:
         return None
+    with machine.lock:
+        affinity = machine.notifier.sdei.state.mpidrs[int(number)]
     return {
         "type": ("string", CPU_TYPE),
         "midr": ("uint64", getattr(machine, "midr", 0)),
-        "mp-affinity": ("uint64", int(number)),
+        "mp-affinity": ("uint64", affinity),
         "core-id": ("int", int(number)),
     }
 

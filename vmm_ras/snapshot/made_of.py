@@ -23,6 +23,7 @@ from vmm_ras.notifier import Notifier
 from vmm_ras.policy import Policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import RecordStyle
+from vmm_ras.sdei_calls import MPIDR_AFFINITY
 from vmm_ras.sdei_state import EventDescription
 
 MAX_VCPUS: Final = 512
@@ -161,6 +162,8 @@ def build(parts: Mapping[str, Any], hook: Hook | None = None) -> Notifier:
     mpidrs = pes.get("mpidrs") if isinstance(pes, dict) else None
     if not isinstance(mpidrs, list) or len(mpidrs) != machine.vcpus:
         raise SnapshotError(f"snapshot: part 'sdei': mpidrs: there are {machine.vcpus} vCPUs")
+    if any(type(mpidr) is not int or mpidr & ~MPIDR_AFFINITY for mpidr in mpidrs):
+        raise SnapshotError("snapshot: part 'sdei': mpidrs: expected affinities")
     try:
         return Notifier(
             [s.placed() for s in machine.sources],
@@ -172,6 +175,7 @@ def build(parts: Mapping[str, Any], hook: Hook | None = None) -> Notifier:
             style=RecordStyle(**machine.style.model_dump()),
             hook=hook,
             sdei_events=[EventDescription(*event) for event in machine.sdei_events],
+            mpidrs=mpidrs,
         )
     except InputError as error:
         raise SnapshotError(f"snapshot: {error}") from None

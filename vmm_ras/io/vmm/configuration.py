@@ -13,6 +13,7 @@ from vmm_ras.errata import Pool
 from vmm_ras.io.vmm import platform
 from vmm_ras.policy import Policy
 from vmm_ras.profiles import PROFILES, GuestProfile
+from vmm_ras.sdei_state import EventDescription
 
 HUGE_PAGE = 2 << 20
 """Bytes."""
@@ -35,6 +36,8 @@ class Configuration:
     profile: GuestProfile = PROFILES["linux"]
     pool: Pool | None = None
     """CPUs that the guest is told of; it is shown the chosen one.  Without, it is shown the host's."""
+    sdei_events: tuple[EventDescription, ...] = ()
+    """What SDEI offers besides the event of its error source."""
     huge: bool = False
     """RAM of the host's 2 MiB pages."""
     describe: Callable[..., FirmwareDescription] = field(default=platform.describe, repr=False)

@@ -73,7 +73,8 @@ class Running:
                 first.set(CORE[name], value)
             core = Notifier(
                 self.boot.image.sources, MemoryMap([ram.slot]), policy=c.policy, hook=c.hook, guest=c.profile,
-                vcpus=c.vcpus, page_shift=self.boot.page_shift,
+                vcpus=c.vcpus, mpidrs=[vcpu.get(SYSREGS["MPIDR_EL1"]) for vcpu in self.vm.vcpus],
+                page_shift=self.boot.page_shift, sdei_events=c.sdei_events,
             )  # fmt: skip
             core.pool = c.pool
             self.guest = _Guest(
