@@ -7,6 +7,7 @@ path that every error takes.  Both run the same vectors and the same hostile inp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 from uuid import UUID
 
@@ -88,10 +89,29 @@ def entry_class(revision: int) -> type[DataEntry201]:
     return DataEntry300 if revision >> 8 >= 3 else DataEntry201
 
 
+class EntryFront(NamedTuple):
+    """What a data entry begins with, up to its FRU: the same in most entries that a source posts."""
+
+    form: type[DataEntry201]
+    size: int
+    """Bytes of the entry, its section not included."""
+    section_type: bytes
+    error_data_length: int
+    severity: Severity
+    flags: SectionFlags
+
+
 _REVISION = DataEntry201.at("revision").offset
+_FRONT = DataEntry201.at("fru_id").offset
 _LENGTH = DataEntry201.at("error_data_length").offset
 _SMALLEST = DataEntry201.SIZE
-_length = DataEntry201.reader("error_data_length")
+_front_fields = DataEntry201.reader("error_data_length", "severity", "flags")
+
+
+@lru_cache(maxsize=256)
+def _front(raw: bytes) -> EntryFront:
+    form = entry_class(raw[_REVISION] | raw[_REVISION + 1] << 8)
+    return EntryFront(form, form.SIZE, raw[:16], *_front_fields(raw.ljust(_SMALLEST, b"\0")))
 
 
 class Entry(NamedTuple):
@@ -147,7 +167,9 @@ class StatusBlock(NamedTuple):
         if header is None:
             header = ErrorStatusHeader.decode(data)
         places = entry_places(data, header)
-        entries = tuple([_new(Entry, (kind.decode(data, at), bytes(data[body:end]))) for kind, at, body, end in places])
+        entries = tuple([
+            _new(Entry, (front.form.decode(data, at), bytes(data[body:end]))) for front, at, body, end in places
+        ])  # fmt: skip
         if not header.raw_data_length:
             return _new(cls, (header, entries, b"", b""))
         end = 20 + header.data_length
@@ -205,8 +227,8 @@ class StatusBlock(NamedTuple):
 
 def entry_places(
     data: bytes | bytearray | memoryview, header: ErrorStatusHeader
-) -> list[tuple[type[DataEntry201], int, int, int]]:
-    """Where the entries of the block at the start of ``data`` lie: (form, entry, section body, end), byte offsets.
+) -> list[tuple[EntryFront, int, int, int]]:
+    """Where the entries of the block at the start of ``data`` lie: (front, entry, section body, end), byte offsets.
 
     The frame is checked as by ``StatusBlock.decode``, and nothing else is read.  Raises TruncatedError, DecodeError.
     """
@@ -215,20 +237,20 @@ def entry_places(
         raise TruncatedError(
             f"{end} bytes needed, {len(data)} given", structure="StatusBlock", path="header.data_length", offset=12
         )
-    places: list[tuple[type[DataEntry201], int, int, int]] = []
+    places: list[tuple[EntryFront, int, int, int]] = []
     while at < end:
         start = at
-        if at + _SMALLEST > end:
-            raise _short(_SMALLEST, end - at, len(places), at)
-        kind = DataEntry300 if data[at + _REVISION + 1] >= 3 else DataEntry201
-        body = at + kind.SIZE
-        if body > end:
-            raise _short(kind.SIZE, end - at, len(places), at)
-        (length,) = _length(data, at)
+        if start + _SMALLEST > end:
+            raise _short(_SMALLEST, end - start, len(places), start)
+        front = _front(bytes(data[start : start + _FRONT]))
+        _, size, _, length, _, _ = front
+        body = start + size
         at = body + length
         if at > end:
+            if body > end:
+                raise _short(size, end - start, len(places), start)
             raise _long(length, end - body, len(places), start)
-        places.append((kind, start, body, at))
+        places.append((front, start, body, at))
     if header.raw_data_length:
         _raw(header, end, len(data))
     return places

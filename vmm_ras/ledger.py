@@ -41,8 +41,6 @@ class Ledger:
 
     def __init__(self, guest: ModelGuest, page_shift: int) -> None:
         self.guest, self.page_shift = guest, page_shift
-        self.now = 0.0
-        """The replay's clock, in seconds."""
         self.summary = Summary()
         self.notices: list[str] = []
         """What people should be told about the trace itself; take and clear."""
@@ -58,7 +56,7 @@ class Ledger:
         self._published: dict[int, bytes] = {}
         self._bare: InjectSea | None = None
         self._hook_reasons: set[str] = set()
-        guest.listeners = {
+        guest.listen({
             Posted: self._posted,
             Acked: self._acked,
             Decided: self._decided,
@@ -69,7 +67,7 @@ class Ledger:
             Escalate: self._escalated,
             Report: self._reported,
             HookFailed: self._hook_failed,
-        }
+        })  # fmt: skip
 
     def begin(self, row: Row) -> None:
         """An event comes: ``handling`` is its row until the caller says that it was handled."""
@@ -97,12 +95,12 @@ class Ledger:
 
     # -- notices of the core ---------------------------------------------------------------
 
-    def _posted(self, e: Posted) -> None:
+    def _posted(self, e: Posted, now: float) -> None:
         _, source_id, delivery, vcpu, esr, pages, block, rule = e
         self.summary.blocks += 1
         if self.blocks is not None:
             self.blocks(source_id, block)
-        crc, shift, rows, now = crc32c(block), self.page_shift, self._open, self.now
+        crc, shift, rows = crc32c(block), self.page_shift, self._open
         found: list[Row] = []
         for gpa, _ in pages:
             for r in rows.get(gpa >> shift, ()):
@@ -115,16 +113,15 @@ class Ledger:
         self._by_source[source_id] = found
         self._published[source_id] = block
 
-    def _acked(self, e: Acked) -> None:
+    def _acked(self, e: Acked, now: float) -> None:
         if self.guest.os.actions:  # what the guest did before: it is about the block that is acknowledged now
             self.outcomes()
-        now = self.now
         for r in self._by_source.pop(e.source_id, ()):
             r.acked, r.acked_at = True, now
             if not r.closed:  # else another source told it, or it left the window
                 self._close(r)
 
-    def _decided(self, e: Decided) -> None:
+    def _decided(self, e: Decided, now: float) -> None:
         row = self.handling
         if row is not None:
             row.rule = e.rule
@@ -132,19 +129,19 @@ class Ledger:
                 row.outcome = e.what
                 self._close(row)
 
-    def _injected(self, e: InjectSea) -> None:
+    def _injected(self, e: InjectSea, now: float) -> None:
         if e.source_id is None:
             if self.guest.os.actions:
                 self.outcomes()
             self._bare = e
             self._told_bare(e, None)
 
-    def _own_memory(self, e: OwnMemory) -> None:
+    def _own_memory(self, e: OwnMemory, now: float) -> None:
         if self.handling is not None:
             self.handling.outcome = "own-memory"
             self._close(self.handling)
 
-    def _taken_back(self, e: TakenBack) -> None:
+    def _taken_back(self, e: TakenBack, now: float) -> None:
         if self.guest.os.actions:
             self.outcomes()
         self.summary.taken_back += 1
@@ -152,21 +149,21 @@ class Ledger:
             r.delivery = r.source_id = r.block = r.crc32c = r.posted_at = None
             r.outcome = "waiting"
 
-    def _undelivered(self, e: Undelivered) -> None:
+    def _undelivered(self, e: Undelivered, now: float) -> None:
         self.summary.undelivered[f"{e.rule}: {e.reason}"] += 1
         if self.handling is not None and not e.rule:
             self.handling.outcome = "no-guest-memory"
             self._close(self.handling)
 
-    def _escalated(self, e: Escalate) -> None:
+    def _escalated(self, e: Escalate, now: float) -> None:
         self.summary.escalated += 1
         if self.summary.escalated <= MAX_ESCALATIONS:
             self.summary.escalations.append(f"{e.action}: {e.reason}")
 
-    def _reported(self, e: Report) -> None:
+    def _reported(self, e: Report, now: float) -> None:
         self.summary.reports += 1
 
-    def _hook_failed(self, e: HookFailed) -> None:
+    def _hook_failed(self, e: HookFailed, now: float) -> None:
         if e.reason not in self._hook_reasons and len(self._hook_reasons) < MAX_ESCALATIONS:
             self._hook_reasons.add(e.reason)
             self.notices.append(f"{e.reason}; the rules decide")

@@ -100,7 +100,7 @@ class Replay:
             if kind is HostSignal:
                 until = self._clock(at)
                 if core.next_deadline() is None and guest.next_time(self.now) > until:
-                    self.now = ledger.now = until
+                    self.now = until
                 else:
                     self._advance(until)
                 self._signal(line, item)
@@ -160,12 +160,12 @@ class Replay:
     def _advance(self, until: float) -> None:
         """Let time pass: what core and guest do by themselves happens at its time, in order."""
         while (due := self._next_time()) <= until:
-            self.now = self.ledger.now = max(self.now, due)
+            self.now = max(self.now, due)
             self.guest.os.advance(self.now)
             if self.guest.os.actions:
                 self._follow([])
             self._drive(self.notifier.expire(self.now))
-        self.now = self.ledger.now = until
+        self.now = until
 
     def _drive(self, effects: list[Effect]) -> None:
         self.guest.drive(self.notifier, effects, self.now, self._follow if self.watch is not None else None)

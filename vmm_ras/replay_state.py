@@ -171,7 +171,7 @@ def resume(data: bytes | Snapshot, hook: Hook | None = None) -> tuple[Replay, Po
 
 def _ledger(replay: Replay, r: _Replay, summary: Summary) -> Ledger:
     ledger = Ledger(replay.guest, replay.page_shift)
-    ledger.now, ledger.summary, ledger.notices = r.now, summary, r.notices
+    ledger.summary, ledger.notices = summary, r.notices
     for plain in r.rows:
         values = plain.model_dump()
         row = Row(**{f.name: values[f.name] for f in fields(Row) if f.init})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from struct import Struct
+from struct import error as StructError
 
 from vmm_ras.errors import GuestError, Poisoned, SnapshotError
 from vmm_ras.guests.holes import Holes
@@ -10,6 +11,8 @@ from vmm_ras.guests.holes import Holes
 _SHIFT = 16
 _WORD = Struct("<Q")
 _CHUNK = 1 << _SHIFT
+_IN_CHUNK = _CHUNK - 1
+_unpack = _WORD.unpack_from
 _PAGE = 12
 
 
@@ -52,10 +55,9 @@ class GuestMemory:
 
     def read(self, gpa: int, size: int) -> bytes:
         """``size`` bytes at ``gpa``."""
-        at = gpa & _CHUNK - 1
-        chunk = self._fast.get(gpa >> _SHIFT)
-        if chunk is not None and at + size <= _CHUNK:
-            return bytes(chunk[at : at + size])
+        end = (gpa & _IN_CHUNK) + size
+        if end <= _CHUNK and gpa >> _SHIFT in self._fast:
+            return bytes(self._fast[gpa >> _SHIFT][gpa & _IN_CHUNK : end])
         self._check(gpa, size)
         parts = []
         while size:
@@ -68,27 +70,25 @@ class GuestMemory:
 
     def word(self, gpa: int) -> int:
         """The 64-bit little-endian number at ``gpa``."""
-        chunk, at = self._fast.get(gpa >> _SHIFT), gpa & _CHUNK - 1
-        if chunk is not None and at <= _CHUNK - 8:
-            return _WORD.unpack_from(chunk, at)[0]  # type: ignore[no-any-return]
-        return int.from_bytes(self.read(gpa, 8), "little")
+        try:
+            return _unpack(self._fast[gpa >> _SHIFT], gpa & _IN_CHUNK)[0]  # type: ignore[no-any-return]
+        except (KeyError, StructError):  # not so easily: it reaches beyond a chunk, or is not there
+            return int.from_bytes(self.read(gpa, 8), "little")
 
     def update_word(self, gpa: int, keep: int, bits: int) -> None:
         """Keep these bits of the 64-bit little-endian number at ``gpa``, and set those."""
-        chunk, at = self._fast.get(gpa >> _SHIFT), gpa & _CHUNK - 1
-        if chunk is not None and at <= _CHUNK - 8:
-            _WORD.pack_into(chunk, at, _WORD.unpack_from(chunk, at)[0] & keep | bits)
-        else:
-            value = int.from_bytes(self.read(gpa, 8), "little")
-            self.write(gpa, _WORD.pack(value & keep | bits))
+        try:
+            chunk, at = self._fast[gpa >> _SHIFT], gpa & _IN_CHUNK
+            _WORD.pack_into(chunk, at, _unpack(chunk, at)[0] & keep | bits)
+        except (KeyError, StructError):
+            self.write(gpa, _WORD.pack(self.word(gpa) & keep | bits))
 
     def write(self, gpa: int, data: bytes) -> None:
         """Put ``data`` at ``gpa``."""
         size = len(data)
-        at = gpa & _CHUNK - 1
-        chunk = self._fast.get(gpa >> _SHIFT)
-        if chunk is not None and at + size <= _CHUNK:
-            chunk[at : at + size] = data
+        end = (gpa & _IN_CHUNK) + size
+        if end <= _CHUNK and gpa >> _SHIFT in self._fast:
+            self._fast[gpa >> _SHIFT][gpa & _IN_CHUNK : end] = data
             return
         self._check(gpa, size)
         done = 0

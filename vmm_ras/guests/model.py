@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from acpi.image import Image
@@ -38,6 +38,10 @@ MAX_ROUNDS = 4_000_000
 """Lists of effects after one event: more is a loop between core and guest, for a 16 GiB page takes 650,000."""
 
 
+def _nothing(e: Any, now: float) -> None:
+    """A notice that nobody hears of."""
+
+
 class ModelGuest:
     """Memory, vCPUs and operating system of one model guest, booted with an image of tables.
 
@@ -64,15 +68,30 @@ class ModelGuest:
         """vCPUs that are to be stopped as soon as their call is answered."""
         self.escalated: list[Escalate] = []
         self._stay = -1
-        self._handlers: dict[type, Callable[[Any, float], None]] = {
+        self.listeners: dict[type, Callable[[Any, float], None]] = {}
+        self._steps: dict[type, Callable[[Any, float], Event | None]] = {
+            ArmAck: self._arm,
+            WriteGuest: self._write,
+            PollAck: self._poll,
+            Stop: self._stop,
+            Release: self._release,
+            InjectSea: self._sea,
             InjectSerror: self._serror,
             SetRegisters: self._set,
             RaiseLine: self._line,
             Reply: self._reply,
             Escalate: self._escalate,
+            **dict.fromkeys(_NOTICES, _nothing),
         }
-        self.listeners: dict[type, Callable[[Any], None]] = {}
-        """Who hears of a kind of notice, of Escalate, and of an InjectSea without a record, as they are reached."""
+        """How each kind of effect is carried out, and answered."""
+
+    def listen(self, listeners: Mapping[type, Callable[[Any, float], None]]) -> None:
+        """Let these hear of a kind of notice, of Escalate, and of an InjectSea without a record, when it is reached.
+
+        Each is called with the effect and the time.
+        """
+        self.listeners = dict(listeners)
+        self._steps |= {kind: heard for kind, heard in listeners.items() if kind in _NOTICES}
 
     def start_sdei(self, notifier: Notifier, now: float, registered: bool = True, watch: Watch | None = None) -> None:
         """Let the guest's SDEI client register, or unregister, its events; ``watch`` as in :meth:`drive`."""
@@ -90,9 +109,8 @@ class ModelGuest:
                 self.drive(notifier, notifier.receive(call, now), now, watch, index)
                 self.answered.discard(index)
                 if vcpu.pc == SDEI_ENTRY:  # an event that waited was dispatched on the way back
-                    events: list[Event] = []
-                    self._release(index, now, events)
-                    for event in events:
+                    event = self._enter(index, now)
+                    if event is not None:
                         self.drive(notifier, notifier.receive(event, now), now, watch)
                 call = self._resume(index, program)
             vcpu.pstate, vcpu.pc = pstate, pc
@@ -130,55 +148,54 @@ class ModelGuest:
     def perform(self, effects: list[Effect], now: float) -> list[Event]:
         """Carry out a list of effects in order; the answers, but for Done.
 
-        The kinds that every error takes are told apart here, because a call for each costs more than the work.
+        After one that failed, later ones for its source are skipped, but for notices.
         """
         out: list[Event] = []
-        failed: set[int | None] | None = None
-        memory, listeners = self.memory, self.listeners
-        e: Any
-        for e in effects:
-            kind = e.__class__
-            if kind in _NOTICES:
-                if kind in listeners:
-                    listeners[kind](e)
-                continue
-            if failed is not None and getattr(e, "source_id", None) in failed:
-                continue
+        steps, left = self._steps, iter(effects)
+        while True:
             try:
-                if kind is WriteGuest:
-                    _, source_id, gpa, data = e
-                    memory.write(gpa, data)
-                    if len(data) == 4 and data != b"\0\0\0\0":
-                        self.os.block_written(source_id, now)
-                elif kind is Release:
-                    if e.vcpu != self._stay:
-                        self._release(e.vcpu, now, out)
-                elif kind is PollAck:
-                    id, source_id, gpa, size = e
-                    value = memory.word(gpa) if size == 8 else int.from_bytes(memory.read(gpa, size), "little")
-                    out.append(new(AckRead, (id, source_id, value)))
-                elif kind is ArmAck:
-                    _, _, gpa, mask = e
-                    memory.update_word(gpa, ~mask, 0)
-                elif kind is Stop:
-                    vcpu = e.vcpu
-                    if vcpu in self.programs:  # its call comes first; it is stopped when that is answered
-                        self.stops.add(vcpu)
-                    else:
-                        out.append(new(Stopped, (vcpu, self.vcpus[vcpu].state())))
-                elif kind is InjectSea:
-                    _, source_id, vcpu, esr, far = e
-                    self.vcpus[vcpu].take_sea(esr, far)
-                    if source_id is None and InjectSea in listeners:
-                        listeners[InjectSea](e)
-                else:
-                    self._handlers[kind](e, now)
-                    if kind in listeners:
-                        listeners[kind](e)
+                for e in left:
+                    answer = steps[e.__class__](e, now)
+                    if answer is not None:
+                        out.append(answer)
+                return out
             except GuestError as error:
-                failed = {*(failed or ()), getattr(e, "source_id", None)} - {None}  # of no source: nothing hangs on it
                 out.append(Failed(e.id, str(error)))
-        return out
+                source_id = getattr(e, "source_id", None)
+                if source_id is not None:  # of no source: nothing hangs on it
+                    left = iter([
+                        e for e in left if e.__class__ in _NOTICES or getattr(e, "source_id", None) != source_id
+                    ])  # fmt: skip
+
+    def _arm(self, e: ArmAck, now: float) -> None:
+        _, _, gpa, mask = e
+        self.memory.update_word(gpa, ~mask, 0)
+
+    def _write(self, e: WriteGuest, now: float) -> None:
+        _, source_id, gpa, data = e
+        self.memory.write(gpa, data)
+        os = self.os
+        if source_id in os.polled and len(data) == 4 and data != b"\0\0\0\0":
+            os.block_written(source_id)
+
+    def _poll(self, e: PollAck, now: float) -> AckRead:
+        id, source_id, gpa, size = e
+        memory = self.memory
+        value = memory.word(gpa) if size == 8 else int.from_bytes(memory.read(gpa, size), "little")
+        return new(AckRead, (id, source_id, value))
+
+    def _stop(self, e: Stop, now: float) -> Stopped | None:
+        _, vcpu = e
+        if vcpu in self.programs:  # its call comes first; it is stopped when that is answered
+            self.stops.add(vcpu)
+            return None
+        return new(Stopped, (vcpu, self.vcpus[vcpu].state()))
+
+    def _sea(self, e: InjectSea, now: float) -> None:
+        _, source_id, vcpu, esr, far = e
+        self.vcpus[vcpu].take_sea(esr, far)
+        if source_id is None and InjectSea in self.listeners:
+            self.listeners[InjectSea](e, now)
 
     def _serror(self, e: InjectSerror, now: float) -> None:
         self.vcpus[e.vcpu].pend_serror(e.vsesr)
@@ -195,21 +212,29 @@ class ModelGuest:
 
     def _escalate(self, e: Escalate, now: float) -> None:
         self.escalated.append(e)
+        if Escalate in self.listeners:
+            self.listeners[Escalate](e, now)
 
-    def _release(self, index: int, now: float, out: list[Event]) -> None:
-        programs = self.programs
-        program = programs.pop(index, None) if programs else None
+    def _release(self, e: Release, now: float) -> GuestCall | Stopped | None:
+        _, index = e
+        return None if index == self._stay else self._enter(index, now)
+
+    def _enter(self, index: int, now: float) -> GuestCall | Stopped | None:
+        """The vCPU enters the guest; its next call, or that it was stopped, if that comes first."""
+        program = self.programs.pop(index, None)
         if program is not None and index in self.answered:
             self.answered.discard(index)
         else:
             program = self.os.run(index, now)
-        call = None if program is None else self._resume(index, program)
-        if call is not None and program is not None:
-            programs[index] = program
-            out.append(call)
-        elif index in self.stops:
+        if program is not None:
+            call = self._resume(index, program)
+            if call is not None:
+                self.programs[index] = program
+                return call
+        if index in self.stops:
             self.stops.discard(index)
-            out.append(Stopped(index, self.vcpus[index].state()))
+            return new(Stopped, (index, self.vcpus[index].state()))
+        return None
 
     def _resume(self, index: int, program: Program) -> GuestCall | None:
         found = next(program, None)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from acpi.ghes import MAX_BLOCK_SIZE, DataEntry201, DataEntry300, ErrorStatusHeader, entry_places
+from acpi.ghes import MAX_BLOCK_SIZE, ErrorStatusHeader, entry_places
 from acpi.hest import NotificationType
 from acpi.image import PlacedSource, find_sources, find_tables
 from cper.common import SectionFlags, Severity
@@ -20,6 +20,7 @@ from cper.wire import WireError
 from vmm_ras import sdei_table
 from vmm_ras.arm64 import AET, PSTATE_EL
 from vmm_ras.errors import GuestError, Poisoned
+from vmm_ras.events import new
 from vmm_ras.guests.memory import GuestMemory
 from vmm_ras.guests.pages import PageSet
 from vmm_ras.guests.printed import PrintedBlocks
@@ -37,14 +38,22 @@ _VECTOR_SYNC, _VECTOR_SERROR = 0x000, 0x180
 _RECOVERABLE = Severity.RECOVERABLE
 _SURVIVABLE = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
 _CORRECTED = frozenset({Severity.CORRECTED, Severity.INFORMATIONAL})
-_MEMORY = PlatformMemory.GUID
-_ARM_PROCESSOR = SECTION_TYPES["arm_processor"]
+_MEMORY = PlatformMemory.GUID.bytes_le
+_ARM_PROCESSOR = SECTION_TYPES["arm_processor"].bytes_le
 _SEA = NotificationType.SEA
 _THRESHOLD = SectionFlags.ERROR_THRESHOLD_EXCEEDED
-_header = lru_cache(maxsize=64)(ErrorStatusHeader.decode)  # blocks differ, their headers hardly do
-_ENTRY = {form: form.reader("section_type", "severity", "flags") for form in (DataEntry201, DataEntry300)}
 _address, _SHORTEST, _SIZE = PlatformMemory.reader("physical_address"), PlatformMemory.SIZES[0], PlatformMemory.SIZE
 Program = Iterator[tuple[int, tuple[int, ...]]]
+
+
+@lru_cache(maxsize=64)  # blocks differ, their headers hardly do
+def _head(raw: bytes) -> tuple[ErrorStatusHeader, int, Severity]:
+    """A block's header, bytes of the whole block, and its severity.  Raises WireError."""
+    head = ErrorStatusHeader.decode(raw)
+    end = head.raw_data_offset + head.raw_data_length if head.raw_data_length else len(raw) + head.data_length
+    return head, end, head.severity
+
+
 """What a guest calls, one after the other: (function, arguments) of each HVC.  No call depends on an answer."""
 
 
@@ -88,7 +97,8 @@ class GuestOs:
         self.printed = PrintedBlocks(profile) if profile.cache_slots else None
         self.late: list[tuple[float, PlacedSource]] = []
         """When it acknowledges which source."""
-        self._polled: dict[int, PlacedSource] = {}
+        self.polled: dict[int, PlacedSource] = {}
+        """Sources that it looks at by itself, by id."""
         self.unpolled: dict[int, PlacedSource] = {}
         """Polled sources that were filled and not looked at since."""
 
@@ -114,7 +124,7 @@ class GuestOs:
             if source.notification in self.profile.notifications:
                 self.by_type.setdefault(source.notification, []).append(source)
                 if source.notification == NotificationType.POLLED and source.poll_interval_ms:
-                    self._polled[source.source_id] = source
+                    self.polled[source.source_id] = source
 
     def register_sdei(self, first: bool) -> Program:
         """The SDEI client on one vCPU: the first registers and enables the shared events; each unmasks itself."""
@@ -207,11 +217,9 @@ class GuestOs:
 
     # -- time ------------------------------------------------------------------------
 
-    def block_written(self, source_id: int, now: float) -> None:
-        """Host side: a block of this source was published.  Only polled sources need to be looked at later."""
-        source = self._polled.get(source_id)
-        if source is not None:
-            self.unpolled[source_id] = source
+    def block_written(self, source_id: int) -> None:
+        """Host side: a block of this polled source was published, and is looked at later."""
+        self.unpolled[source_id] = self.polled[source_id]
 
     def next_time(self, now: float) -> float:
         """When the guest does something by itself: its next poll of a filled source, or a late acknowledgement."""
@@ -255,31 +263,30 @@ class GuestOs:
         if self.panicked:
             return False
         memory = self.memory
+        source_id, by, _, _, register, _, block_length, _, _, _, _ = source
         try:
-            at = memory.word(source.register)
+            at = memory.word(register)
             if not at:
                 return False
             raw = memory.read(at, ErrorStatusHeader.SIZE)
             if raw[:4] == b"\0\0\0\0":
                 return False
             outcome = "malformed"
-            limit = min(source.block_length, MAX_BLOCK_SIZE)
             try:
-                head = _header(raw)
-                size = head.raw_data_offset + head.raw_data_length if head.raw_data_length else 20 + head.data_length
-                if size <= limit:
+                head, size, severity = _head(raw)
+                if size <= block_length and size <= MAX_BLOCK_SIZE:
                     raw = memory.read(at, size)
-                    outcome = self._process(raw, head, now, source.notification)
+                    outcome = self._process(raw, head, severity, now, by)
             except WireError:
                 pass
             memory.write(at, b"\0\0\0\0")
         except (Poisoned, GuestError):
-            self.actions.append(Action(source.source_id, "unreadable"))
+            self.actions.append(Action(source_id, "unreadable"))
             return False
-        self.actions.append(Action(source.source_id, outcome, raw))
+        self.actions.append(new(Action, (source_id, outcome, raw)))
         delay = self.ack_delay
         if delay:
-            late = delay.get(source.source_id, delay.get(None, 0.0))
+            late = delay.get(source_id, delay.get(None, 0.0))
             if late:
                 if late != NEVER:
                     self.late.append((now + late, source))
@@ -288,32 +295,33 @@ class GuestOs:
         return outcome != "malformed"
 
     def _acknowledge(self, source: PlacedSource) -> None:
-        if source.ack is None:
+        source_id, _, _, _, _, _, _, _, ack, preserve, write = source
+        if ack is None:
             return
         try:
-            self.memory.update_word(source.ack, source.ack_preserve, source.ack_write)
+            self.memory.update_word(ack, preserve, write)
         except GuestError:
-            self.actions.append(Action(source.source_id, "unreadable"))
+            self.actions.append(Action(source_id, "unreadable"))
 
-    def _process(self, raw: bytes, head: ErrorStatusHeader, now: float, by: NotificationType) -> str:
+    def _process(
+        self, raw: bytes, head: ErrorStatusHeader, severity: Severity, now: float, by: NotificationType
+    ) -> str:
         entries = entry_places(raw, head)  # a malformed block is refused before anything is done about it
-        severity = head.severity
         if severity not in _SURVIVABLE:
             self._panic(f"GHES: {severity.plain} hardware error")
             return "panic"
         if self.printed is not None and self.printed.swallows(raw, severity in _CORRECTED, now, by):
             return "swallowed"
         outcome = "ignored"
-        for form, at, body, end in entries:
-            section_type, of_entry, flags = _ENTRY[form](raw, at)
+        for (_, _, section_type, length, of_entry, flags), _, body, end in entries:
             if section_type != _MEMORY:
                 if section_type == _ARM_PROCESSOR and of_entry == severity == _RECOVERABLE:
                     for lost in cache_errors(raw[body:end], self.profile.arm_error_types == "ordinal"):
                         outcome = self._memory_failure(lost, outcome)
                 continue
-            if end - body < _SHORTEST:
+            if length < _SHORTEST:
                 continue
-            (address,) = _address(raw[body:end].ljust(_SIZE, b"\0"))
+            (address,) = _address(raw if length >= _SIZE else raw[:end].ljust(body + _SIZE, b"\0"), body)
             if address is None:
                 continue
             if of_entry == severity == _RECOVERABLE:
