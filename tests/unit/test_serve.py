@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ from vmm_ras.io.qmp_client import QmpClient
 from vmm_ras.io.serve_model import ModelMachine
 from vmm_ras.io.serve_socket import UnixListener
 from vmm_ras.io.serve_thread import serving as serving_thread
+from vmm_ras.qmp import queries
 from vmm_ras.qmp.arguments import VmAdd
-from vmm_ras.qmp.commands import COMMANDS
+from vmm_ras.qmp.commands import COMMANDS, Commands
+from vmm_ras.qmp.status import status
 from vmm_ras.qmp.vms import MAX_VMS
 
 GPA = 0x4000_0000
@@ -594,3 +596,83 @@ def test_raw_bytes_reach_the_guest_as_they_are(one: Service, tmp_path: Path) -> 
     cli("inject", "-s", one.path, "--raw", file)
 
     assert one.machine("vm0").outcomes == {"malformed": 1}
+
+
+# -- snapshots of VMs that run -------------------------------------------------------------
+
+
+def test_a_vm_is_saved_while_it_runs_and_goes_on_in_another_service(one: Service) -> None:
+    """What is owed when it was saved is acknowledged there."""
+    machine = one.machine("vm0")
+    machine.guest.os.ack_delay[None] = float("inf")
+    with one.client() as client:
+        client.ask("inject-memory-error", gpa=GPA + 0x5000)
+        client.ask("inject-memory-error", gpa=GPA + 0x9000, code="AR", vcpu=1)
+        before = client.ask("query-ras")
+        answer = client.ask("query-snapshot")
+        assert answer["vm"] == "vm0"
+        data = b64decode(answer["snapshot"])
+        client.ask("inject-memory-error", gpa=GPA + 0x7000)
+        assert client.ask("query-ras")["pages"] != before["pages"], "it goes on"
+    again = ModelMachine.restored("there", data)
+    assert (again.name, again.vcpus) == ("there", 4)
+    with again.lock:
+        found = status(again.notifier)
+    assert found == {key: before[key] for key in found}
+    assert again.save()
+    commands = Commands("vmm-ras test", time.time, ModelMachine.of)
+    commands.add(again)
+    for source in again.notifier.sources.values():
+        again.guest.memory.write(source.placed.ack or 0, (1).to_bytes(8, "little"))
+    until = time.monotonic() + 60
+    while commands.execute("query-ras", {})["owed"] and time.monotonic() < until:
+        again.advance()
+        time.sleep(0.01)
+    assert commands.execute("query-ras", {})["pages"]["acked"] == 2
+
+
+def test_a_vm_that_cannot_be_saved_says_so(one: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    with one.client() as client:
+        monkeypatch.setattr(queries, "MAX_SNAPSHOT", 100)
+        with pytest.raises(InputError, match="at most 100 go here"):
+            client.ask("query-snapshot")
+        monkeypatch.setattr(ModelMachine, "save", None)
+        with pytest.raises(InputError, match="'vm0' cannot be saved"):
+            client.ask("query-snapshot")
+        with pytest.raises(InputError, match="not found"):
+            client.ask("query-snapshot", vm="x")
+
+
+def test_the_snapshot_command_saves_a_vm_of_the_service(one: Service, tmp_path: Path) -> None:
+    file = tmp_path / "vm.snap"
+    with one.client() as client:
+        client.ask("inject-memory-error", gpa=GPA + 0x5000)
+    done = cli("snapshot", "save", "-s", str(one.path), "-o", str(file), "--json")
+    said = orjson.loads(done.stdout)
+    assert (said["vm"], said["bytes"]) == ("vm0", file.stat().st_size)
+    cli("snapshot", "verify", str(file))
+    assert b"VM vm0" in cli("snapshot", "save", "-s", str(one.path), "--vm", "vm0", "-o", str(file)).stdout
+    for wrong in (["t.jsonl", "-s", "x"], ["--after", "1", "-s", "x"], ["t.jsonl"], ["--vm", "a", "t", "--after", "1"]):
+        cli("snapshot", "save", "-o", str(file), *wrong, code=2)
+
+
+def test_serve_goes_on_with_a_snapshot(one: Service, tmp_path: Path) -> None:
+    file, path = tmp_path / "vm.snap", tmp_path / "s"
+    with one.client() as client:
+        client.ask("inject-memory-error", gpa=GPA + 0x5000)
+        file.write_bytes(b64decode(client.ask("query-snapshot")["snapshot"]))
+    command = [sys.executable, "-m", "vmm_ras.cli", "serve", "--json", "--socket", str(path)]
+    with subprocess.Popen([*command, "--restore", f"there={file}"], stdout=subprocess.PIPE) as process:
+        try:
+            until = time.monotonic() + 60
+            while not path.exists() and time.monotonic() < until:
+                time.sleep(0.02)
+            with QmpClient(path, 60.0) as client:
+                assert [vm["name"] for vm in client.ask("query-vms")] == ["there"]
+                assert sum(client.ask("query-ras")["pages"].values()) == 1
+        finally:
+            process.terminate()
+            process.wait(60)
+    file.write_bytes(b"VRASSNAPx")
+    for wrong, code in ((f"there={file}", 1), ("there", 2), (f"a/b={file}", 2)):
+        cli("serve", "--socket", str(path), "--restore", wrong, code=code)

@@ -5,12 +5,25 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vmm_ras.cli.common import Json, number, print_json, read_text, slot, usage
-from vmm_ras.cli.machine import Guest, Map, Pages, PageSize, PolicyFile, Preset, PresetName, Sdei, Style, policy
+from vmm_ras.cli.common import Json, print_json, read_bytes, read_text, slot, usage
+from vmm_ras.cli.machine import (
+    Guest,
+    Map,
+    Pages,
+    PageSize,
+    PolicyFile,
+    Preset,
+    PresetName,
+    Sdei,
+    SdeiEvents,
+    Style,
+    policy,
+    sdei_events,
+)
 
 
 def serve(
@@ -28,12 +41,10 @@ def serve(
     page_size: Pages = PageSize.k4,
     style: Annotated[Style, typer.Option(help="What the records say.")] = Style.native,
     sdei: Sdei = True,
-    sdei_event: Annotated[
+    sdei_event: SdeiEvents = None,
+    restore: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NUMBER[:shared][:critical]",
-            help="An event that SDEI offers besides those of the sources; private and normal if nothing else is said.",
-        ),
+        typer.Option(metavar="NAME=FILE", help="A VM of a snapshot, which goes on where that was taken; repeatable."),
     ] = None,
     tcp: Annotated[
         int | None,
@@ -45,13 +56,16 @@ def serve(
 
     Example: vmm-ras serve --socket /run/vmm-ras.sock --vm a --vm b --preset all
     """
+    import re
     import signal
     import time
     from importlib.metadata import version
 
+    from vmm_ras.errors import SnapshotError
     from vmm_ras.io.serve import Server
     from vmm_ras.io.serve_model import ModelMachine
     from vmm_ras.io.serve_socket import UnixListener, tcp_listener
+    from vmm_ras.qmp.arguments import NAME
     from vmm_ras.qmp.commands import Commands
 
     commands = Commands(f"vmm-ras {version('vmm-ras')}", time.time, ModelMachine.of)
@@ -60,10 +74,18 @@ def serve(
     like = {
         "vcpus": vcpus, "memory": [slot(text)._asdict() for text in map_ or ()], "preset": preset.value, "guest": guest,
         "policy": text, "style": style.value, "page-size": page_size.value, "sdei": sdei,
-        "sdei-events": [_event(text) for text in sdei_event or ()],
+        "sdei-events": [dict(zip(("number", "shared", "critical"), e, strict=True)) for e in sdei_events(sdei_event)],
     }  # fmt: skip
-    for name in vms or ["vm0"]:
+    for name in vms or ([] if restore else ["vm0"]):
         commands.execute("vm-add", {"name": name} | like)
+    for text in restore or ():
+        name, _, file = text.partition("=")
+        if not file or name in commands.machines or not re.match(NAME, name):
+            usage(f"--restore {text!r}: expected NAME=FILE, each name once")
+        try:
+            commands.add(ModelMachine.restored(name, read_bytes(Path(file))))
+        except SnapshotError as error:
+            raise SnapshotError(f"{file}: {error}") from None
     with UnixListener(socket) as listener, ExitStack() as stack:
         more = [] if tcp is None else [stack.enter_context(tcp_listener(tcp))]
         server = Server(commands, [listener.socket, *more])
@@ -76,10 +98,3 @@ def serve(
             print(f"{', '.join(commands.machines)}: listening on", *[socket, *(f"127.0.0.1:{port}" for port in ports)])
         sys.stdout.flush()
         server.run()
-
-
-def _event(text: str) -> dict[str, Any]:
-    name, *words = text.split(":")
-    if not set(words) <= {"shared", "critical"}:
-        usage(f"--sdei-event {text!r}: expected NUMBER[:shared][:critical]")
-    return {"number": number(name, "--sdei-event"), "shared": "shared" in words, "critical": "critical" in words}

@@ -39,9 +39,15 @@ MOST_SHOWN = 200
 
 @app.command("save")
 def save(
-    trace: Trace,
-    after: Annotated[int, typer.Option(min=0, help="Events of the trace that are replayed before.")],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the snapshot goes.")],
+    trace: Annotated[
+        Path | None, typer.Argument(metavar="[TRACE]", help="A trace of any known format; - is stdin.")
+    ] = None,
+    after: Annotated[int | None, typer.Option(min=0, help="Events of the trace that are replayed before.")] = None,
+    socket: Annotated[
+        Path | None, typer.Option("--socket", "-s", metavar="PATH", help="Save a VM of `vmm-ras serve`, or of `run`.")
+    ] = None,
+    vm: Annotated[str | None, typer.Option(metavar="NAME", help="Which VM, where there are several.")] = None,
     policy_file: PolicyFile = None,
     hook_file: HookFile = None,
     guest: Guest = "linux",
@@ -54,10 +60,19 @@ def save(
     sdei: Sdei = True,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad line.")] = False,
 ) -> None:
-    """Replay the first events of a trace, and save the machine as it stands then, whatever is pending.
+    """Save a machine as it stands, whatever is pending: behind the first events of a trace, or a VM that runs.
+
+    A VM that runs goes on; its memory is not saved.
 
     Example: vmm-ras snapshot save qemu.strace --after 3 -o vm.snap
     """
+    if socket is not None:
+        if trace is not None or after is not None:
+            usage("--socket: expected without TRACE and --after")
+        _save_running(socket, vm, out, json_)
+        return
+    if trace is None or after is None or vm is not None:
+        usage("expected TRACE and --after, or --socket")
     run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style)
     from vmm_ras import replay_state
     from vmm_ras.snapshot import pending
@@ -74,6 +89,26 @@ def save(
         print_json({**done, "time": run.now, "pending": owed})
     else:
         print(f"{out}: {len(saved.data):,} bytes, after {saved.events} events, at {run.now:.6f} s")
+        _print_owed(owed)
+
+
+def _save_running(socket: Path, vm: str | None, out: Path, json_: bool) -> None:
+    from base64 import b64decode
+
+    from vmm_ras.io.qmp_client import QmpClient
+    from vmm_ras.snapshot import pending
+
+    with QmpClient(socket, 60.0) as client:
+        answer = client.ask("query-snapshot", vm=vm)
+    data = b64decode(answer["snapshot"])
+    snapshot, core, arrival = _read(data, socket)
+    write_bytes(out, data)
+    owed = pending(core, arrival.vcpus, arrival.effects)
+    if json_:
+        done = {"file": str(out), "bytes": len(data), "vm": answer["vm"], "time": snapshot.now}
+        print_json({**done, "pending": owed})
+    else:
+        print(f"{out}: {len(data):,} bytes, VM {answer['vm']}, at {snapshot.now:.6f} s")
         _print_owed(owed)
 
 
@@ -194,16 +229,19 @@ def _read(data: bytes, file: Path) -> tuple[Snapshot, Notifier, Arrival]:
     from vmm_ras.deciding import Hook
     from vmm_ras.errors import SnapshotError
     from vmm_ras.guests import state
+    from vmm_ras.io.kvm.moving import PART, Arriving
     from vmm_ras.snapshot import read_snapshot, rebuild
 
     try:
-        snapshot = read_snapshot(data, replay_state.PARTS)
+        snapshot = read_snapshot(data, (*replay_state.PARTS, PART))
         digest = snapshot.parts["policy"].hook
         stand_in = None if digest is None else Hook(lambda lost, view: None, digest)
         if "replay" in snapshot.parts:
             replay_state.resume(snapshot, stand_in)
         elif "model" in snapshot.parts:
             state.resume(snapshot, stand_in)
+        if PART in snapshot.parts:
+            Arriving(snapshot)
         return snapshot, *rebuild(snapshot, stand_in)
     except SnapshotError as error:
         raise SnapshotError(f"{file}: {error}") from None

@@ -13,6 +13,7 @@ from acpi.presets import PRESETS
 from vmm_ras.effects import Decided, Dropped, Effect, OwnMemory, Posted, Queued
 from vmm_ras.errors import InputError
 from vmm_ras.events import Event
+from vmm_ras.guests import state
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.memory import MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
@@ -23,6 +24,7 @@ from vmm_ras.qmp.machine import Watch
 from vmm_ras.record import NATIVE, STYLES, RecordStyle
 from vmm_ras.replay import MAX_RAM, RAM_BASE, TABLES
 from vmm_ras.sdei_state import EventDescription
+from vmm_ras.snapshot import read_snapshot
 
 MIDR = 0x413F_D0C1
 """MIDR_EL1 of the model vCPUs: a Neoverse N1, r3p1."""
@@ -63,22 +65,28 @@ class ModelMachine:
         for _, gpa, data in image.regions:
             if any(slot.gpa < gpa + len(data) and gpa < slot.gpa + slot.size for slot in memory.slots):
                 raise InputError(f"VM '{name}': a memory slot overlaps the tables at {gpa:#x}")
-        self.name, self.vcpus = name, vcpus
+        core = Notifier(
+            image.sources, memory, policy=policy, guest=guest, vcpus=vcpus, page_shift=page_shift, style=style,
+            threads={FIRST_THREAD + n: n for n in range(vcpus)}, sdei_events=sdei_events,
+        )  # fmt: skip
+        model = ModelGuest(image, guest, vcpus=vcpus, page_shift=page_shift)
+        model.os.sdei_events = tuple(sdei_events)
+        for slot in memory.slots:
+            model.memory.add_region(slot.gpa, slot.size)
+        self._be(name, core, model, clock, clock())
+        if sdei:
+            model.start_sdei(core, 0.0)
+
+    def _be(
+        self, name: str, core: Notifier, guest: ModelGuest, clock: Callable[[], float], origin: float
+    ) -> None:  # fmt: skip
+        """``origin``: when the core's clock was 0."""
+        self.name, self.vcpus, self.notifier, self.guest = name, core.vcpus, core, guest
         self.lock = threading.RLock()
         self.watch: Watch | None = None
         self.outcomes: Counter[str] = Counter()
         """What the guest did about the blocks that it read, and about aborts without one."""
-        self._clock, self._origin = clock, clock()
-        self.notifier = Notifier(
-            image.sources, memory, policy=policy, guest=guest, vcpus=vcpus, page_shift=page_shift, style=style,
-            threads={FIRST_THREAD + n: n for n in range(vcpus)}, sdei_events=sdei_events,
-        )  # fmt: skip
-        self.guest = ModelGuest(image, guest, vcpus=vcpus, page_shift=page_shift)
-        self.guest.os.sdei_events = tuple(sdei_events)
-        for slot in memory.slots:
-            self.guest.memory.add_region(slot.gpa, slot.size)
-        if sdei:
-            self.guest.start_sdei(self.notifier, 0.0)
+        self._clock, self._origin = clock, origin
 
     @classmethod
     def of(cls, given: VmAdd) -> ModelMachine:
@@ -93,6 +101,26 @@ class ModelMachine:
             style=STYLES[given.style], sdei=given.sdei,
             sdei_events=[EventDescription(e.number, e.shared, e.critical) for e in given.sdei_events],
         )  # fmt: skip
+
+    @classmethod
+    def restored(cls, name: str, data: bytes, clock: Callable[[], float] = time.monotonic) -> ModelMachine:
+        """The VM of a snapshot that :meth:`save` gave, or a replay; it goes on where that was taken.
+
+        Raises SnapshotError.
+        """
+        snapshot = read_snapshot(data, (*state.PARTS, "replay"))
+        core, guest, arrival = state.resume(snapshot)
+        self = cls.__new__(cls)
+        self._be(name, core, guest, clock, clock() - snapshot.now)
+        with self.lock:
+            self._drive(list(arrival.effects), snapshot.now, [])
+        return self
+
+    def save(self) -> bytes:
+        """All that core and guest remember, as a snapshot."""
+        with self.lock:
+            self.advance()
+            return state.save(self.notifier, self.guest, self._now())
 
     @property
     def status(self) -> str:

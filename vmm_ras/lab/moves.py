@@ -12,13 +12,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import orjson
 
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.host import Host
 from vmm_ras.lab.host_packages import HostLab
-from vmm_ras.lab.moves_inner import MORE, PIECE
+from vmm_ras.lab.moves_inner import HOSTS, MORE, PIECE
 from vmm_ras.lab.moves_scenarios import SCENARIOS
 from vmm_ras.lab.report import Report
 from vmm_ras.lab.tiny import build
@@ -87,6 +88,7 @@ def run(
     series = [lab.kernel.series for lab in labs]
     report = Report(f"Lab: guests that move: Linux {', '.join(series)}")
     coming, last = b"", len(labs) - 1
+    hosts: dict[str, Any] = {}
     for number, lab in enumerate(labs):
         words = ["arrive"] * (number > 0) + ["leave"] * (number < last)
         names = {
@@ -94,15 +96,16 @@ def run(
                    and not (s.calls and NO_CALLS & {series[number], series[number + (-1 if word == "arrive" else 1)]})]
             for word in words
         }  # fmt: skip
-        coming = _host(report, lab, coming, names, heard)
+        coming = _host(report, lab, coming, names, hosts, heard)
     report.facts["Host"] = "emulated, arm64, two processors each"
     return report
 
 
 def _host(
-    report: Report, lab: HostLab, coming: bytes, names: dict[str, list[str]], heard: Callable[[str], object]
-) -> bytes:
-    """One host; what left it."""
+    report: Report, lab: HostLab, coming: bytes, names: dict[str, list[str]], hosts: dict[str, Any],
+    heard: Callable[[str], object],
+) -> bytes:  # fmt: skip
+    """One host; what left it.  ``hosts``: how those that ran before describe themselves; its own is added."""
     wrong: list[Failure] = []
     ran: list[str] = []
 
@@ -110,6 +113,9 @@ def _host(
         if not line.startswith(MARK):
             return
         said = orjson.loads(line.removeprefix(MARK))
+        if "host" in said:
+            hosts[lab.kernel.series] = said["host"]
+            return
         if "failure" in said:
             wrong.append(Failure(f"Linux {lab.kernel.series}: {said['failure']}", said["detail"]))
             return
@@ -123,7 +129,9 @@ def _host(
     host = Host(lab, stream=line.theirs)
     words = shlex.join(word for step, found in names.items() for word in (step, *found))
     script = f"insmod /mods/hwpoison-inject.ko && exec python3 -m vmm_ras.lab.moves_inner {words}\n"
-    done = host.run({IMAGE: build(lab)}, script, seconds=SECONDS, heard=take)
+    others = [described for series, described in hosts.items() if series != lab.kernel.series]
+    files = {IMAGE: build(lab), str(HOSTS): orjson.dumps(others)}
+    done = host.run(files, script, seconds=SECONDS, heard=take)
     went: bytes | Failure
     try:
         went = line.close()

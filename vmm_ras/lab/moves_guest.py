@@ -9,9 +9,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from vmm_ras.compat.host import Description
 from vmm_ras.errors import SnapshotError
 from vmm_ras.io.holes import Holes, Way
-from vmm_ras.io.kvm.moving import PART, Arriving, Leaving, depart
+from vmm_ras.io.kvm.moving import PART, Arriving, Leaving, conservative, depart
 from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.io.qemu.errors import Failure
 from vmm_ras.lab.tiny_desk import Desk
@@ -72,17 +73,21 @@ class MovingDesk(Desk):
 
 
 class MovingGuest(TinyGuest):
-    """A tiny guest that leaves, or that arrives: then its memory is empty, and ``enter`` comes before ``start``."""
+    """A tiny guest that leaves, or that arrives: then its memory is empty, and ``enter`` comes before ``start``.
+
+    ``hosts``: this one, and those to which it is to be able to go.
+    """
 
     def __init__(
         self, kvm: Kvm, *, vcpus: int = 1, found: Sequence[str] = ("polled",), preset: str = "all",
-        arriving: bool = False,
+        arriving: bool = False, hosts: Sequence[Description] = (),
     ) -> None:  # fmt: skip
         self._arriving = arriving
         super().__init__(kvm, vcpus=vcpus, found=found, preset=preset, start=False)
         self.moving = [MovingDesk(self, index) for index in range(vcpus)]
         self.desks = list(self.moving)
         self.holes = Holes(self.ram, self.vm.cut)
+        self.settings = conservative(self.vm, hosts[0], hosts[1:]) if len(hosts) > 1 else []
         if not arriving:
             self.start()
 

@@ -11,11 +11,14 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import orjson
 
+from vmm_ras.compat import registers as names
 from vmm_ras.compat.accept import refusal
+from vmm_ras.compat.host import Description
 from vmm_ras.errors import RasError
 from vmm_ras.io.host import describe
 from vmm_ras.io.kvm.system import Kvm
@@ -28,6 +31,8 @@ from vmm_ras.lab.tiny_matrix import MARK
 from vmm_ras.snapshot import stream
 
 LINE = "/dev/ttyS0"
+HOSTS = Path("hosts.json")
+"""Descriptions of the hosts to which guests are to be able to go."""
 PIECE = 4096
 """Bytes that are sent to the host before it asks for more."""
 MORE = b"+"
@@ -69,7 +74,10 @@ class Wire:
         os.close(self._fd)
 
 
-def arrive(report: Report, kvm: Kvm, wire: Wire, scenario: Scenario) -> None:
+Hosts = Sequence[Description]
+
+
+def arrive(report: Report, kvm: Kvm, wire: Wire, hosts: Hosts, scenario: Scenario) -> None:
     """A guest comes, and goes on."""
     data, memory = stream.receive(wire.read)
     came = list(memory)
@@ -77,7 +85,7 @@ def arrive(report: Report, kvm: Kvm, wire: Wire, scenario: Scenario) -> None:
     with MovingGuest(kvm, vcpus=scenario.vcpus, preset=scenario.preset, found=scenario.found, arriving=True) as guest:
         arriving = guest.enter(data, came, scenario.ways)
         report.check(True, "snapshot and memory came", f"{len(data)} and {size} bytes")
-        here = describe(kvm, frozenset())
+        here = hosts[0]
         for vcpu, (sent, refused) in enumerate(zip(arriving.sent, arriving.refused, strict=True)):
             expected = {reg for reg, value in sent.items() if refusal(here, reg, value) is not None}
             report.equal(set(refused), expected, f"vCPU {vcpu}: the registers that are refused are those predicted",
@@ -88,16 +96,19 @@ def arrive(report: Report, kvm: Kvm, wire: Wire, scenario: Scenario) -> None:
         report.equal(guest.ended, [], "no vCPU has ended")
 
 
-def leave(report: Report, kvm: Kvm, wire: Wire, scenario: Scenario) -> None:
+def leave(report: Report, kvm: Kvm, wire: Wire, hosts: Hosts, scenario: Scenario) -> None:
     """A guest is made, and goes."""
-    with MovingGuest(kvm, vcpus=scenario.vcpus, preset=scenario.preset, found=scenario.found) as guest:
+    with MovingGuest(kvm, vcpus=scenario.vcpus, preset=scenario.preset, found=scenario.found, hosts=hosts) as guest:
+        if len(hosts) > 1:
+            shown = ", ".join(f"{names.name(s.register)}: {s.why}" for s in guest.settings)
+            report.check(True, "it is made so that it can go to the other host", shown or "nothing had to be changed")
         leaving = scenario.before(report, guest)
         size = stream.send(wire.write, leaving.snapshot, leaving.memory())
         lost = sum(size for _, size in leaving.left_out)
         report.check(True, "it is frozen, and sent", f"{size} bytes; {lost} bytes of lost memory are not among them")
 
 
-STEPS: dict[str, Callable[[Report, Kvm, Wire, Scenario], None]] = {"arrive": arrive, "leave": leave}
+STEPS: dict[str, Callable[[Report, Kvm, Wire, Hosts, Scenario], None]] = {"arrive": arrive, "leave": leave}
 
 
 def main(words: list[str]) -> int:
@@ -111,10 +122,14 @@ def main(words: list[str]) -> int:
     report, wire = Report("moves"), Wire()
     try:
         with Kvm() as kvm:
+            here = describe(kvm, frozenset())
+            _say({"host": here.plain()})
+            others = orjson.loads(HOSTS.read_bytes()) if HOSTS.exists() else []
+            hosts = [here, *(Description.parse(orjson.dumps(other)) for other in others)]
             for doing, scenario in steps:
                 count, start = len(report.rows), time.monotonic()
                 report.section = f"{scenario.name}: {doing}s"
-                STEPS[doing](report, kvm, wire, scenario)
+                STEPS[doing](report, kvm, wire, hosts, scenario)
                 _say({"step": report.section, "seconds": time.monotonic() - start, "rows": report.rows[count:]})
     except (Failure, RasError, OSError) as error:
         _say({"failure": f"{report.section}: {error}", "detail": getattr(error, "detail", "")})

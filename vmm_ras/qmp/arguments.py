@@ -11,7 +11,8 @@ from vmm_ras.errors import InputError
 
 U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
 VcpuNumber = Annotated[int, Field(ge=0, lt=512)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
 MAX_LSB = 30
 """log2 of the largest loss that one command reports: a huge page of 1 GiB."""
 MAX_REGISTRATIONS = 4096

@@ -5,7 +5,8 @@ What a command raises is its reply: InputError a GenericError, CommandError one 
 
 from __future__ import annotations
 
-from typing import Any
+from base64 import b64encode
+from typing import Any, Final
 
 from vmm_ras.errors import HostError, InputError
 from vmm_ras.events import Proceed, Replaced
@@ -14,6 +15,9 @@ from vmm_ras.qmp import qom
 from vmm_ras.qmp.session import NO_DEVICE, QEMU_VERSION
 from vmm_ras.qmp.status import status
 from vmm_ras.qmp.vms import MAX_VMS, CommandError, Vms
+
+MAX_SNAPSHOT: Final = 8 << 20
+"""Bytes of a snapshot that one reply carries."""
 
 
 def query_version(vms: Vms, _: a.Arguments) -> Any:
@@ -62,6 +66,18 @@ def query_ras(vms: Vms, given: a.OfVm) -> Any:
         known = status(machine.notifier)
     plain = getattr(machine, "plain", dict)
     return {"vm": machine.name} | known | plain() | {"events-dropped": vms.dropped()}
+
+
+def query_snapshot(vms: Vms, given: a.OfVm) -> Any:
+    """The VM as it stands, whatever is pending, as a snapshot; it goes on."""
+    machine = vms.machine(given.vm)
+    save = getattr(machine, "save", None)
+    if save is None:
+        raise CommandError(f"VM '{machine.name}' cannot be saved")
+    data: bytes = save()
+    if len(data) > MAX_SNAPSHOT:
+        raise CommandError(f"VM '{machine.name}': a snapshot of {len(data)} bytes: at most {MAX_SNAPSHOT} go here")
+    return {"vm": machine.name, "snapshot": b64encode(data).decode()}
 
 
 def proceed(vms: Vms, given: a.Proceed) -> Any:

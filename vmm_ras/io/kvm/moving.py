@@ -1,5 +1,6 @@
 """A guest of KVM moves: it is frozen, taken apart, and goes on in a machine of another host.
 
+    conservative(vm, here, others)                             # before it runs first: it can go to all of these
     leaving = depart(guest)                                    # frozen for good; ``save`` lets it go on instead
     send(write, leaving.snapshot, leaving.memory())            # vmm_ras.snapshot.stream
 
@@ -24,8 +25,9 @@ from pydantic import Field, ValidationError
 from vmm_ras.arm64 import ESR_ISS
 from vmm_ras.compat import registers as names
 from vmm_ras.compat.check import Verdict, check
-from vmm_ras.compat.host import Registers
-from vmm_ras.errors import Poisoned, SnapshotError
+from vmm_ras.compat.host import Description, Registers
+from vmm_ras.compat.plan import Setting, plan
+from vmm_ras.errors import HostError, Poisoned, SnapshotError
 from vmm_ras.events import Code, HostSignal
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.holes import Holes, Way
@@ -34,6 +36,7 @@ from vmm_ras.io.kvm.guest import KvmGuest
 from vmm_ras.io.kvm.ioctl import KvmError
 from vmm_ras.io.kvm.thread import MAX_SERRORS, VcpuThread
 from vmm_ras.io.kvm.vcpu import Vcpu
+from vmm_ras.io.kvm.vm import Vm
 from vmm_ras.kvm import vcpu_state
 from vmm_ras.snapshot import Arrival, Snapshot, holes, restore, snapshot_of
 from vmm_ras.snapshot.container import Part
@@ -61,6 +64,20 @@ class _Machine(Plain):
     """Part ``kvm``: what of a machine belongs to KVM and its adapter, and not to the core."""
 
     vcpus: Annotated[list[_Vcpu], Field(max_length=MAX_VCPUS)]
+
+
+def conservative(vm: Vm, here: Description, others: Sequence[Description]) -> list[Setting]:
+    """Before the guest runs first: give it values that these hosts take too; the registers that this changes.
+
+    Raises HostError where there are none such.
+    """
+    found = plan([here, *others])
+    if found.problems:
+        raise HostError(f"the guest could not move: {found.problems[0]}")
+    for vcpu in vm.vcpus:
+        for setting in found.settings:
+            vcpu.set(setting.register, setting.value)
+    return list(found.settings)
 
 
 class Leaving(NamedTuple):

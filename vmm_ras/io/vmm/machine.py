@@ -18,6 +18,7 @@ from vmm_ras.errors import HostError, InputError
 from vmm_ras.events import Event
 from vmm_ras.io.closing import Closing
 from vmm_ras.io.guest_ram import GuestRam
+from vmm_ras.io.kvm import moving
 from vmm_ras.io.kvm.guest import KvmGuest
 from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.io.vmm import platform
@@ -104,6 +105,10 @@ class VirtualMachine(Closing):
         if ending is None:
             return "shutdown" if self._now is None else "running"
         return {"crashed": "guest-panicked", "failed": "internal-error"}.get(ending.how, "shutdown")
+
+    def save(self) -> bytes:
+        """The snapshot of the running guest, without its memory and devices; it goes on.  Raises HostError."""
+        return moving.save(self.guest)
 
     def submit(self, event: Event) -> Sequence[Effect]:
         """Give the core an event, and carry out what follows; the effects that were carried out at once.
