@@ -100,10 +100,10 @@ def _next(buffer: bytes, at: int, offset: int, ended: bool, lost: bool) -> tuple
         return _bytes(buffer, at, offset, ended, None)
     if not buffer[at]:
         zeroes = _zeroes(buffer, at)
-        if zeroes >= ErrorStatusHeader.SIZE or (zeroes == have and ended):
+        if zeroes == have < PIECE and not ended:
+            return have + 1, None
+        if zeroes >= ErrorStatusHeader.SIZE or zeroes == have:
             return 0, Item(offset, Kind.PADDING, buffer[at : at + zeroes])
-        if zeroes == have:
-            return ErrorStatusHeader.SIZE, None
     view = memoryview(buffer)[at:]
     if view[:4] == _START[:have]:
         return _record(view, buffer, at, offset, ended)

@@ -27,7 +27,7 @@ from cper.memory import PlatformMemory
 from cper.memory2 import MemoryStatus, PlatformMemory2
 from cper.pci_bus import PciBus, PciBusCommand, PciBusId
 from cper.pci_component import PciComponent, PciComponentHead, PciDeviceId, PciRegister
-from cper.plain import objects_in
+from cper.plain import members, object_in, objects_in
 
 _ERROR_TYPES = {
     1: ("ERR_INTERNAL", "Error detected internal to the component."),
@@ -120,7 +120,7 @@ def _bank(section: PlatformMemory | PlatformMemory2) -> dict[str, Any]:
 
 
 def _bank_fields(plain: dict[str, Any]) -> dict[str, int]:
-    bank = plain.get("bank", {})
+    bank = members(plain.get("bank", {}))
     names = {"value": "bank", "address": "bank_address", "group": "bank_group"}
     return {names[key]: number_of(bank, key) for key in bank if key in names}
 
@@ -146,8 +146,8 @@ def read_memory(plain: dict[str, Any]) -> bytes:
     if "errorStatus" in plain:
         status = ERROR_STATUS.make(plain["errorStatus"])
         more["error_status"] = int.from_bytes(status.encode(), "little")
-    extended = plain.get("extended")
-    if extended is not None:
+    if "extended" in plain:
+        extended = object_in(plain, "extended")
         if "rowBit16" in extended or "rowBit17" in extended:
             more["row_high"] = bool(extended.get("rowBit16")) | bool(extended.get("rowBit17")) << 1
         if "chipIdentification" in extended:
@@ -169,7 +169,7 @@ def read_memory2(plain: dict[str, Any]) -> bytes:
     """Platform Memory 2."""
     more: dict[str, Any] = _bank_fields(plain)
     if "status" in plain:
-        more["status"] = MemoryStatus.decode(number_of(plain["status"], "value").to_bytes(1, "little")).plain()
+        more["status"] = MemoryStatus.decode(number_of(plain["status"], "value", size=1).to_bytes(1, "little")).plain()
     return _MEMORY2.make(plain, **more).encode()
 
 
@@ -295,7 +295,8 @@ DMAR_VTD = Shape(
     *numbers("version", "revision"),
     Rule(
         "oemID", "oem_id", lambda text: int.from_bytes(text.encode("latin-1"), "little"),
-        lambda value: value.to_bytes(6, "little").rstrip(b"\0").decode("latin-1"),
+        lambda value: number_of({"oemID": value}, "oemID", size=6)
+        .to_bytes(6, "little").rstrip(b"\0").decode("latin-1"),
     ),
     number("capabilityRegister", "capability"),
     number("extendedCapabilityRegister", "extended_capability"),

@@ -28,7 +28,7 @@ from cper.libcper.rules import (
 )
 from cper.pcie import Pcie, PcieBridge, PcieCommandStatus, PcieDeviceId, PcieVersion
 from cper.pcie_registers import PcieAer, PcieCapability
-from cper.plain import object_in
+from cper.plain import members, object_in
 from cper.wire import Struct
 
 _PORTS = {
@@ -106,14 +106,15 @@ def _aer(value: PcieAer) -> dict[str, Any]:
 
 def _registers(kind: type[Struct], key: str, field: str, out: Any) -> Rule:
     """A structure of registers, of which only the bytes are read back."""
+    return Rule(key, field, out, lambda plain: _structure(kind, members(plain).get("data")))
 
-    def back(plain: Any) -> dict[str, Any]:
-        data = of_base64(plain.get("data"))
-        if len(data) != kind.SIZE:
-            raise ValueError(f"{len(data)} bytes given, it has {kind.SIZE}")
-        return kind.decode(data).plain()
 
-    return Rule(key, field, out, back)
+def _structure(kind: type[Struct], text: Any) -> dict[str, Any]:
+    """What JSON holds of a structure whose bytes come in Base64.  Raises ValueError."""
+    data = of_base64(text)
+    if len(data) != kind.SIZE:
+        raise ValueError(f"{len(data)} bytes given, it has {kind.SIZE}")
+    return kind.decode(data).plain()
 
 
 PCIE = Shape(
@@ -180,7 +181,7 @@ _CXL = [
     number("deviceSerial", "serial_number"),
     Rule(
         "capabilityStructure", "capability", lambda value: to_base64(value.encode()),
-        lambda text: PcieCapability.decode(of_base64(text)).plain(),
+        lambda text: _structure(PcieCapability, text),
     ),
 ]  # fmt: skip
 _CXL_DEVICE = Shape(CxlProtocolHead, _CXL, sub("cxlAgentAddress", "agent_address", _ADDRESS))

@@ -29,7 +29,7 @@ from cper.libcper.rules import (
     to_base64,
     words,
 )
-from cper.plain import object_in, objects_in
+from cper.plain import members, object_in, objects_in
 from cper.processor_generic import ProcessorGeneric
 from cper.register_context import STEP
 from cper.wire import Struct
@@ -362,9 +362,10 @@ def read_arm(plain: dict[str, Any]) -> bytes:
     kinds = ArmProcessor211.KINDS["error_information"]
     for item in objects_in(plain, "errorInfo"):
         found = _ARM_INFORMATION.read(item) | {"type": number_of(object_in(item, "errorType"), "value")}
+        own = members(item.get("errorInformation", {}))
         for key, shape in _ARM_SHAPES.values():
-            if key in item.get("errorInformation", {}):
-                found["error_information"] = shape.read(item["errorInformation"][key])
+            if key in own:
+                found["error_information"] = shape.read(own[key])
         parts.append(kinds.of_plain(found).encode())
     contexts = objects_in(plain, "contextInfo")
     parts += [_read_arm_context(item) for item in contexts]

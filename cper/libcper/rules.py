@@ -143,11 +143,11 @@ def camel(name: str) -> str:
     return first + "".join(part.upper() if part in {"id", "ip"} else part.capitalize() for part in rest)
 
 
-def number_of(plain: Any, key: str, default: int | None = None) -> int:
-    """The number under ``key``.  Raises ValueError."""
+def number_of(plain: Any, key: str, default: int | None = None, size: int = 8) -> int:
+    """The number under ``key``, which fits into ``size`` bytes.  Raises ValueError."""
     value = members(plain).get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{key!r}: a number expected")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 8 * size:
+        raise ValueError(f"{key!r}: a number of {size} bytes expected")
     return value
 
 

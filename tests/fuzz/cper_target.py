@@ -1,11 +1,16 @@
-"""What must hold of any bytes taken as a CPER record, a status block, a stream, text, or a body of any section type.
+"""What must hold of any bytes taken as a CPER record, a status block, a stream, text, JSON, or a section's body.
 
-The first byte says as what: the corpus of found cases (``fixtures/fuzz/cper``) is kept in this form.
+The first byte says as what (``kind_of``): the corpus of found cases (``fixtures/fuzz/cper``) is kept in this form, so
+frames and section types are only ever added behind the others.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from uuid import UUID
+from zlib import crc32
 
 import orjson
 
@@ -17,72 +22,86 @@ from acpi.stream import MAX_SIZE, items
 from cper.damage import DamagedRecord, faults_of
 from cper.libcper.record import of_record, to_record
 from cper.record import Record
-from cper.section import MODULES, body_of_plain, plain_body, read_section
+from cper.section import MODULES, body_of_plain, plain_body, read_section, section_class, section_named
 from cper.text_form import of_text
 from cper.wire import WireError
+from tests.fuzz.test_fuzz_sections import seeds as bodies
+from tests.golden.linux import LINUX
+from tests.golden.test_libcper import vectors
 
 SECONDS = 1.0
 """Of processor time that one input may take."""
+SHARE = 64
+"""One input of so many, by its CRC, is held to the laws about JSON and conversion too; they cost ten times the rest."""
 GUIDS = list(MODULES)
 
 
-def record(data: bytes) -> None:
+def as_json(plain: Any) -> Any:
+    """What comes back of it as JSON text."""
+    return orjson.loads(orjson.dumps(plain))
+
+
+def inside(error: WireError, data: bytes) -> None:
+    """An error is told at a place of the input."""
+    assert error.offset is not None
+    assert 0 <= error.offset <= len(data), error
+
+
+def record(data: bytes, all_laws: bool) -> None:
     """As a record, whole or damaged."""
     try:
         found = Record.decode(data)
     except WireError as error:
-        assert error.offset is not None
-        assert 0 <= error.offset <= len(data), error
-        assert DamagedRecord.decode(data).faults
+        inside(error, data)
+        damaged = DamagedRecord.decode(data)
+        assert damaged.faults
+        assert damaged.encode() == data
     else:
         whole = data[: found.header.record_length]
         assert found.encode() == whole
-        assert Record.of_plain(orjson.loads(orjson.dumps(found.plain()))).encode() == whole
-        assert Record.plain_of(data) == found.plain()
-        faults_of(found)
-        found.overlaps()
-        block_of(found)
-    damaged = DamagedRecord.decode(data)
-    assert DamagedRecord.of_plain(orjson.loads(orjson.dumps(damaged.plain()))).encode() == data
+        if all_laws:
+            plain = found.plain()
+            assert Record.of_plain(as_json(plain)).encode() == whole
+            assert Record.raw_of_plain(as_json(plain)) == whole
+            assert Record.plain_of(data) == plain
+            faults_of(found)
+            found.overlaps()
+            block_of(found)
+    if all_laws:
+        assert DamagedRecord.of_plain(as_json(DamagedRecord.decode(data).plain())).encode() == data
 
 
-def libcper(data: bytes) -> None:
-    """As a record in libcper's shape, and back."""
-    try:
-        found = Record.decode(data)
-    except WireError:
-        return
-    try:
-        to_record(orjson.loads(orjson.dumps(of_record(found)))).encode()
-    except ValueError as error:
-        assert str(error)
-
-
-def block(data: bytes) -> None:
+def block(data: bytes, all_laws: bool) -> None:
     """As a status block, whole or damaged."""
     try:
         found = StatusBlock.decode(data)
     except WireError as error:
-        assert error.offset is not None
-        assert 0 <= error.offset <= len(data), error
-        assert DamagedBlock.decode(data).faults
+        inside(error, data)
+        damaged = DamagedBlock.decode(data)
+        assert damaged.faults
+        assert damaged.encode() == data
     else:
         assert found.encode() == data[: found.size]
-        assert StatusBlock.of_plain(orjson.loads(orjson.dumps(found.plain()))).encode() == data[: found.size]
-        record_of(found).value.encode()
-    damaged = DamagedBlock.decode(data)
-    assert DamagedBlock.of_plain(orjson.loads(orjson.dumps(damaged.plain()))).encode() == data
+        if all_laws:
+            assert StatusBlock.of_plain(as_json(found.plain())).encode() == data[: found.size]
+            record_of(found).value.encode()
+    if all_laws:
+        assert DamagedBlock.of_plain(as_json(DamagedBlock.decode(data).plain())).encode() == data
 
 
-def stream(data: bytes) -> None:
-    """As a stream: every byte is in an item, and its document gives it again."""
-    out = []
-    for item in items([data]):
-        out.append(document.encode(orjson.loads(orjson.dumps(document.of_item(item))), MAX_SIZE))
-    assert b"".join(out) == data
+def stream(data: bytes, all_laws: bool) -> None:
+    """As a stream: every byte is in an item, however it is cut into chunks, and its document gives it again."""
+    found = list(items([data]))
+    assert b"".join(item.data for item in found) == data
+    for item in found:
+        item.read()
+    if all_laws:
+        assert list(map(str, items([data[i : i + 64] for i in range(0, len(data), 64)]))) == list(map(str, found))
+        for item in found:
+            assert document.encode(as_json(document.of_item(item)), MAX_SIZE) == item.data
 
 
-def text(data: bytes) -> None:
+def text(data: bytes, all_laws: bool) -> None:
     """As text in any form."""
     try:
         of_text(data)
@@ -90,66 +109,225 @@ def text(data: bytes) -> None:
         assert str(error)
 
 
-def json_document(data: bytes) -> None:
-    """As JSON of a document."""
+def json_object(data: bytes) -> dict[str, Any] | None:
+    """The object that JSON text holds, if any."""
     try:
         value = orjson.loads(data)
     except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def json_document(data: bytes, all_laws: bool) -> None:
+    """As the JSON text of a document."""
+    if (value := json_object(data)) is not None:
+        written(value, all_laws)
+
+
+def written(value: dict[str, Any], all_laws: bool) -> None:
+    """A document is refused, or what is written of it is read and written as the same again."""
+    try:
+        raw = document.encode(value, MAX_SIZE)
+    except ValueError as error:
+        assert str(error)
         return
-    if isinstance(value, dict):
-        try:
-            document.encode(value, MAX_SIZE)
-        except ValueError as error:
-            assert str(error)
+    if all_laws and value.get("kind") == "section":
+        again = document.of_section(section_named(str(value["type"])), raw)
+        assert document.encode(as_json(again), MAX_SIZE) == raw
+    elif all_laws and len(raw) < 1 << 16:
+        stream(raw, True)
 
 
-def section(index: int, body: bytes) -> None:
+def libcper(data: bytes, all_laws: bool) -> None:
+    """As a record in libcper's shape, and back."""
+    try:
+        found = Record.decode(data)
+    except WireError:
+        return
+    plain = of_record(found)
+    if all_laws:
+        libcper_written(as_json(plain))
+
+
+def libcper_json(data: bytes, all_laws: bool) -> None:
+    """As the JSON text of a record in libcper's shape."""
+    if (value := json_object(data)) is not None:
+        libcper_written(value)
+
+
+def libcper_written(value: dict[str, Any]) -> None:
+    """A record in libcper's shape is written or refused."""
+    try:
+        to_record(value).encode()
+    except ValueError as error:
+        assert str(error)
+
+
+def changed_document(data: bytes, all_laws: bool) -> None:
+    """As changes of the JSON of a good document."""
+    written(changed(DOCUMENTS, data), all_laws)
+
+
+def changed_libcper(data: bytes, all_laws: bool) -> None:
+    """As changes of a good record in libcper's shape."""
+    libcper_written(changed(LIBCPER, data))
+
+
+def section(index: int, body: bytes, all_laws: bool) -> None:
     """As a body of the section type of this number."""
-    guid = GUIDS[index % len(GUIDS)]
+    guid = GUIDS[index]
     try:
         found = read_section(guid, body)
     except WireError as error:
-        assert error.offset is not None
-        assert 0 <= error.offset <= len(body), error
+        inside(error, body)
+        plain = plain_body(guid, body)
+        assert plain == {"body": body.hex(), "error": str(error)}
     else:
-        encoded = found if isinstance(found, bytes) else found.encode()
+        assert not isinstance(found, bytes)
+        encoded = found.encode()
         assert encoded[: len(body)] == body[: len(encoded)]
-    assert body_of_plain(guid, orjson.loads(orjson.dumps(plain_body(guid, body)))) == body
+        plain = plain_body(guid, body)
+        if all_laws:
+            assert plain["section"] == found.plain()
+    if all_laws:
+        assert body_of_plain(guid, as_json(plain)) == body
 
 
-_FRAMES = (record, block, stream, text, json_document, libcper)
-KINDS = len(_FRAMES) + len(GUIDS)
+FRAMES: tuple[Callable[[bytes, bool], None], ...] = (
+    record, block, stream, text, json_document, libcper, libcper_json, changed_document, changed_libcper,
+)  # fmt: skip
+NAMES = [*(frame.__name__ for frame in FRAMES), *(place.partition(":")[2] for place in MODULES.values())]
 
 
-def check(data: bytes) -> None:
-    """One input.  Raises AssertionError, or whatever should not have been raised."""
+def kind_of(first: int) -> int:
+    """The target that a first byte chooses, as an index of ``NAMES``: frames below 0x80, section types above."""
+    return first % len(FRAMES) if first < 0x80 else len(FRAMES) + (first - 0x80) % len(GUIDS)
+
+
+def check(data: bytes, all_laws: bool | None = None) -> None:
+    """One input, held to all laws or to those that its CRC chooses.
+
+    Raises AssertionError, or whatever should not have been raised.
+    """
     if not data:
-        return
+        data = b"\0"
     began = time.process_time()
-    kind, body = data[0] % KINDS, data[1:]
-    if kind < len(_FRAMES):
-        _FRAMES[kind](body)
+    if all_laws is None:
+        all_laws = not crc32(data) % SHARE
+    kind, body = kind_of(data[0]), data[1:]
+    if kind < len(FRAMES):
+        FRAMES[kind](body, all_laws)
     else:
-        section(kind - len(_FRAMES), body)
+        section(kind - len(FRAMES), body, all_laws)
     took = time.process_time() - began
     assert took < SECONDS, f"{took:.1f} s"
 
 
+def lasting(data: bytes) -> bytes:
+    """The same input in the form that does not hang on how many targets and documents there are: as it is kept."""
+    kind, body = kind_of(data[0]), data[1:]
+    for target, documents, text_target in (
+        (changed_document, DOCUMENTS, json_document),
+        (changed_libcper, LIBCPER, libcper_json),
+    ):
+        if NAMES[kind] == target.__name__:
+            return bytes([FRAMES.index(text_target)]) + orjson.dumps(changed(documents, body))
+    return first(kind) + body
+
+
+def first(kind: int) -> bytes:
+    """The first byte that chooses a target."""
+    return bytes([kind if kind < len(FRAMES) else 0x80 + kind - len(FRAMES)])
+
+
+# -- changes of JSON --------------------------------------------------------------------
+
+Path = tuple[Any, ...]
+VALUES = [
+    None, True, False, 0, 1, -1, 2, 8, 0x7F, 0x100, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 63, (1 << 64) - 1, -(1 << 63),
+    0.5, 1e308, "", "0", "0x10", "no", "zz", "00" * 16, "\u00e9\ud7ff", "A" * 64, "AAA=", [], [0], [[]], {}, {"x": 0},
+]  # fmt: skip
+"""What a change puts in."""
+
+
+def places(value: Any, path: Path = ()) -> Iterator[Path]:
+    """The path of every value inside."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield (*path, key)
+        yield from places(one, (*path, key))
+
+
+def changed(documents: list[tuple[bytes, list[Path]]], data: bytes) -> dict[str, Any]:
+    """A document that the first byte chooses, with up to four changes: two bytes say where, one says what."""
+    source, where = documents[data[0] % len(documents) if data else 0]
+    value: dict[str, Any] = orjson.loads(source)
+    for at in range(1, min(len(data) - 2, 13), 3):
+        path = where[int.from_bytes(data[at : at + 2], "little") % len(where)]
+        inner: Any = value
+        what = data[at + 2]
+        try:
+            for key in path[:-1]:
+                inner = inner[key]
+            old = inner[path[-1]]
+        except (KeyError, IndexError, TypeError):  # an earlier change took it away
+            continue
+        if isinstance(inner, str):  # or put text in its place
+            continue
+        if what < 0x80:
+            inner[path[-1]] = VALUES[what % len(VALUES)]
+        elif what < 0xA0:
+            del inner[path[-1]]
+        elif what < 0xC0 and isinstance(inner, list):
+            inner.append(old)
+        elif isinstance(old, int):
+            inner[path[-1]] = max(-(1 << 63), min((1 << 64) - 1, old + what - 0xE0))
+        elif isinstance(old, str):
+            inner[path[-1]] = old[what & 7 :]
+    return value
+
+
+def _documents(plains: Iterable[dict[str, Any]]) -> list[tuple[bytes, list[Path]]]:
+    return [(orjson.dumps(plain), list(places(plain))) for plain in plains]
+
+
+def _good() -> Iterator[tuple[UUID, bytes]]:
+    """Good bodies of each section type: the longest and the shortest known, or zeroes."""
+    for guid in GUIDS:
+        found = [body for body in [*bodies(guid), bytes(200)] if "section" in plain_body(guid, body)]
+        for body in {min(found, key=len, default=b""), max(found, key=len, default=b"")}:
+            yield guid, body
+
+
+BODIES = list(_good())
+RECORDS = [data for data, _ in vectors()]
+BLOCKS = [path.read_bytes() for path in sorted((LINUX / "blocks").glob("*.bin"))]
+DOCUMENTS = _documents(
+    [
+        *(document.of_section(section_class(guid), body) for guid, body in BODIES),
+        *(document.of_item(item) for data in RECORDS[::12] for item in items([data])),
+        *(document.of_item(item) for data in BLOCKS[::8] for item in items([data, b"no record"])),
+        *(document.of_item(item) for data in (RECORDS[0], BLOCKS[0]) for item in items([data[:-9]])),
+    ]
+)
+LIBCPER = _documents(of_record(Record.decode(data)) for data in RECORDS[::12])
+
+
 def seeds() -> list[bytes]:
     """Good inputs of every kind to begin with."""
-    from acpi.stream import items as _items
-    from tests.fuzz.test_fuzz_sections import seeds as bodies
-    from tests.golden.linux import LINUX
-    from tests.golden.test_libcper import vectors
-
-    records = [path.read_bytes() for path in sorted((LINUX / "records").glob("*.cper"))]
-    records += [data for data, _ in vectors()]
-    blocks = [path.read_bytes() for path in sorted((LINUX / "blocks").glob("*.bin"))]
-    out = [b"\0" + data for data in records] + [b"\1" + data for data in blocks]
-    out += [b"\2" + a + b for a, b in zip(records[::7], blocks, strict=False)]
-    out += [b"\3" + data.hex().encode() for data in records[::20]]
-    out += [b"\4" + orjson.dumps(document.of_item(i)) for data in records[::10] for i in _items([data])]
-    out += [b"\5" + data for data in records]
+    records = [path.read_bytes() for path in sorted((LINUX / "records").glob("*.cper"))] + RECORDS[::3]
+    given: dict[Callable[[bytes, bool], None], Iterable[bytes]] = {
+        record: records,
+        block: BLOCKS,
+        stream: [a + b for a, b in zip(records[::7], BLOCKS, strict=False)],
+        text: [data.hex().encode() for data in records[::20]],
+        json_document: [source for source, _ in DOCUMENTS],
+        libcper: RECORDS[::6],
+        libcper_json: [source for source, _ in LIBCPER],
+        changed_document: [bytes([n, 7 * n % 256, 0, n % 32]) for n in range(len(DOCUMENTS))],
+        changed_libcper: [bytes([n, 7 * n % 256, 0, n % 32]) for n in range(len(LIBCPER))],
+    }
+    out = [first(FRAMES.index(frame)) + data for frame, datas in given.items() for data in datas]
     for index, guid in enumerate(GUIDS):
-        out += [bytes([len(_FRAMES) + index]) + body for body in [*bodies(guid), bytes(200)]]
+        out += [first(len(FRAMES) + index) + body for body in {*bodies(guid), bytes(200)}]
     return out

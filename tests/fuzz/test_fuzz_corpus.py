@@ -5,22 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.fuzz import cper_target
 
 FOUND = sorted((Path(__file__).parents[2] / "fixtures" / "fuzz" / "cper").glob("*-*"))
 
 
-def test_found_cases():
-    for case in FOUND:
-        cper_target.check(case.read_bytes())
+@pytest.mark.parametrize("case", FOUND, ids=lambda path: path.name)
+def test_found_cases(case):
+    cper_target.check(case.read_bytes(), all_laws=True)
 
 
-def test_seeds_are_of_every_kind():
+def test_there_are_found_cases():
+    assert FOUND
+
+
+def test_seeds_are_of_every_target():
     seeds = cper_target.seeds()
-    assert {seed[0] for seed in seeds} == set(range(cper_target.KINDS))
+    assert {cper_target.kind_of(seed[0]) for seed in seeds} == set(range(len(cper_target.NAMES)))
     for seed in seeds[::5]:
-        cper_target.check(seed)
+        cper_target.check(seed, all_laws=True)
+
+
+@given(st.binary(min_size=1, max_size=14))
+def test_a_kept_case_does_the_same(data):
+    kept = cper_target.lasting(data)
+    name = cper_target.NAMES[cper_target.kind_of(data[0])]
+    assert cper_target.NAMES[cper_target.kind_of(kept[0])] == {
+        "changed_document": "json_document", "changed_libcper": "libcper_json",
+    }.get(name, name)  # fmt: skip
+    cper_target.check(kept, all_laws=True)
 
 
 def test_the_target_can_fail(monkeypatch):
