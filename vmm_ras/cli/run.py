@@ -47,6 +47,7 @@ def run(
 
     Example: vmm-ras run --kernel vmlinuz --initrd initrd.img --append "console=ttyAMA0" --memory 2G --vcpus 4
     """
+    import os
     import platform
 
     from vmm_ras.errors import HostError
@@ -66,9 +67,9 @@ def run(
     )  # fmt: skip
     journal = _Journal(json_, quiet)
     sys.setswitchinterval(0.0005)  # a vCPU that leaves the guest does not wait for a thread that only computes
+    terminal = not json_ and os.isatty(0)
+    journal.line_end = "\r\n" if terminal else "\n"
     with ExitStack() as stack:
-        terminal = stack.enter_context(raw_terminal(0)) if not json_ else False
-        journal.line_end = "\r\n" if terminal else "\n"
         console = Console(
             journal.printed if json_ else writer(1), 0, escape=terminal, quit=lambda: machine.stop("by the user")
         )
@@ -79,6 +80,8 @@ def run(
 
             stack.enter_context(serving(socket, machine))
         end_on_signals(machine)
+        if terminal:
+            stack.enter_context(raw_terminal(0))  # last: whatever happens from now on puts it back
         ending = machine.run(lambda ending: reboot and ending.how == "reset")
     journal.ended(ending)
     if ending.how in {"failed", "crashed"}:
@@ -86,10 +89,10 @@ def run(
 
 
 def end_on_signals(machine: VirtualMachine) -> None:
-    """SIGTERM, SIGHUP and SIGINT end the guest, and everything is given back."""
+    """SIGTERM, SIGHUP, SIGINT and SIGQUIT end the guest, and everything is given back."""
     import signal
 
-    for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(name, lambda number, frame: machine.stop(f"by signal {number}"))
 
 

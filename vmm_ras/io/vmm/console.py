@@ -139,15 +139,12 @@ class Console:
 
 
 @contextlib.contextmanager
-def raw_terminal(fd: int) -> Iterator[bool]:
-    """A terminal that hands over every key; put back at the end.  False, and nothing done, where ``fd`` is none."""
-    if not os.isatty(fd):
-        yield False
-        return
+def raw_terminal(fd: int) -> Iterator[None]:
+    """A terminal that hands over every key; its settings are put back at the end."""
     before = termios.tcgetattr(fd)
     tty.setraw(fd, termios.TCSANOW)
     try:
-        yield True
+        yield
     finally:
         termios.tcsetattr(fd, termios.TCSANOW, before)
 
