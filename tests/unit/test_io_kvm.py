@@ -223,6 +223,18 @@ class TestSea:
         with pytest.raises(GuestError, match="did not take the abort"):
             inject.take_sea(cpu, 0x92000010, None, at_access=True)
 
+    @pytest.mark.parametrize("at_access", [False, True])
+    def test_a_guest_that_has_no_vectors_yet(self, host, cpu, model, at_access):
+        """It would go nowhere: refused, so that another way tells what is lost."""
+        at(cpu)
+        cpu.set(SYSREGS["VBAR_EL1"], 0)
+        with pytest.raises(GuestError, match="no vectors yet"):
+            inject.take_sea(cpu, 0x92000010, None, at_access=at_access)
+        assert (model.pc, model.esr) == (0x1000, 0)
+        cpu.set(SYSREGS["SCTLR_EL1"], cpu.get(SYSREGS["SCTLR_EL1"]) | 1)  # with its MMU on, 0 may be an address
+        inject.take_sea(cpu, 0x92000010, 0x5000, at_access=False)
+        assert model.pc == 0x400
+
     def test_a_mode_that_has_no_vector(self, host, cpu, model):
         at(cpu)
         model.pstate = 0x9  # EL2h

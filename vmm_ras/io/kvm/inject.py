@@ -23,6 +23,8 @@ _STORE = 0xF900_0000
 _TRIES = 16
 _NOWHERE = 8
 """An address at which a machine has no memory: an access comes out of KVM_RUN."""
+_MMU = 1
+"""SCTLR_EL1.M"""
 _FETCH = (arm64.EC_DABT_SAME - arm64.EC_IABT_SAME) << arm64.ESR_EC_SHIFT
 
 
@@ -109,8 +111,11 @@ def reply(vcpu: Vcpu, x0: int) -> None:
 
 
 def _vector(vcpu: Vcpu, pstate: int, kind: int) -> int:
+    base = vcpu.get(VBAR)
+    if not base and not vcpu.get(SCTLR) & _MMU:
+        raise GuestError(f"vCPU {vcpu.index} has no vectors yet: VBAR_EL1 is 0, and its MMU is off")
     try:
-        return vcpu.get(VBAR) + arm64.vector_block(pstate) + kind & arm64.U64
+        return base + arm64.vector_block(pstate) + kind & arm64.U64
     except InputError as error:
         raise GuestError(f"vCPU {vcpu.index}: {error}") from None
 
