@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from functools import cache
 from types import ModuleType
 from typing import Any
 
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import acpi
@@ -90,6 +92,31 @@ def in_place(cls: type[Struct], raw: bytes) -> bytes:
 def images(cls: type[Struct]) -> st.SearchStrategy[bytes]:
     """Any bytes of the right length, constants in place."""
     return st.binary(min_size=cls.SIZE, max_size=cls.SIZE).map(lambda raw: in_place(cls, raw))
+
+
+LONG = settings.default is not None and settings.default.max_examples > 1000
+"""Whether this is ``make fuzz``."""
+
+
+def each_image(cls: type[Struct], holds: Callable[[bytes], None]) -> None:
+    """Call ``holds`` with images: with the same twelve at every ``make check``, with ever new ones at ``make fuzz``.
+
+    There are hundreds of structures, and to have Hypothesis draw few images of each takes longer than to look at them.
+    """
+    if LONG:
+
+        @given(images(cls))
+        def held(raw: bytes) -> None:
+            holds(raw)
+
+        held()
+        return
+    r = random.Random(cls.__name__)
+    holds(in_place(cls, bytes(cls.SIZE)))
+    holds(in_place(cls, b"\xff" * cls.SIZE))
+    for sparse in range(10):
+        kept = r.randbytes(cls.SIZE)
+        holds(in_place(cls, bytes(b if not sparse & 1 or r.random() < 0.3 else 0 for b in kept)))
 
 
 def without_residue(value: Struct) -> Struct:
