@@ -18,6 +18,7 @@ from vmm_ras.memory import HEALTHY, HELD, POSTED, TOUCH, UNREPORTED, aligned
 from vmm_ras.policy import Rule
 from vmm_ras.source import NEVER, ErrorSource
 
+_AR = Code.AR
 if TYPE_CHECKING:
     from vmm_ras.notifier import Notifier
 
@@ -47,9 +48,18 @@ class Abort(NamedTuple):
 
 def tell(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, out: list[Effect]) -> bool:
     """The vCPU is stopped: decide and tell.  Returns whether it was released."""
-    queue = core.decide(Code.AR, abort.first, abort.lsb, out, vcpu, state)
-    rule = core.rules[queue]
-    shift = core.page_shift
+    first, start, pages, lsb, _, _, _, _, _, _ = abort
+    queue = core.decide(_AR, first, lsb, out, vcpu, state)
+    ruling, shift = core.rulings[queue], core.page_shift
+    if ruling.plain and first >= 0:
+        core.last_id = id = core.last_id + 1
+        out.append(new(Decided, (id, _AR, start << shift, pages << shift, ruling.name, "tell")))
+        source = ruling.sea
+        if source is None or not source.takes(queue, now):
+            return tell_record(core, vcpu, state, abort, queue, now, out)
+        _post_sea(core, source, vcpu, state, abort, queue, now, out)
+        return True
+    rule = ruling.rule
     what = rule.action
     if what not in {"tell", "bare", "ignore"}:
         out.append(Escalate(core.next_id(), None, what, f"rule {rule.name}: vCPU {vcpu} consumed poison"))
@@ -167,39 +177,39 @@ def _post_sea(
     now: float,
     out: list[Effect],
 ) -> None:
-    rule, shift, size = core.rules[queue], core.page_shift, 1 << core.page_shift
-    pages: tuple[tuple[int, int], ...] = ((abort.first << shift, size),)
-    core.poison.set(abort.first, POSTED)
-    if abort.pages > 1:
+    first, _, count, _, gva, relayed, _, _, _, _ = abort
+    ruling, shift = core.rulings[queue], core.page_shift
+    pages: tuple[tuple[int, int], ...] = ((first << shift, 1 << shift),)
+    if not core.poison.post(first):
+        core.poison.set(first, POSTED)
+    if count > 1:
+        rule = ruling.rule
         _rest(core, abort, rule, out)
         if rule.large == "mask":  # the address stays that of the access: what the guest looks at first
-            start, count = next(b for b in aligned(abort.start, abort.pages) if b[0] <= abort.first < sum(b))
+            start, count = next(b for b in aligned(abort.start, count) if b[0] <= first < sum(b))
             core.poison.mark(start, count, POSTED)
-            pages = ((abort.first << shift, count << shift),)
+            pages = ((first << shift, count << shift),)
         elif rule.large == "pages":
             pages += _neighbours(core, abort, source.capacity - 1, out)
-    block = core.build_block(pages, rule, False)
-    id = source.post(core.last_id, block, pages, queue, now, rule, out)
-    esr = _esr(core, queue, state, abort)
-    source_id, s = source.placed.source_id, source.state
+    block = core.build_block(pages, ruling, False)
+    id = source.post(core.last_id, block, pages, queue, now, ruling.after, out)
+    _, pstate, _, _, _, _, far_known = state
+    key = queue, pstate >> 2 & 3, far_known or gva is not None, relayed
+    esr = core.esrs.get(key)
+    if esr is None:
+        esr = sea_syndrome(ruling.rule.sea, *key[1:], core.guest.ras)
+        if relayed is None:  # else there are too many to remember
+            core.esrs[key] = esr
+    source_id, s = source.source_id, source.state
     s.last, s.vcpu = id + 1, vcpu
     core.busy[source_id] = source
-    out.append(new(InjectSea, (id + 1, source_id, vcpu, esr, abort.gva)))
-    out.append(new(Posted, (id + 2, source_id, "sea", vcpu, esr, pages, block, rule.name)))
-    out.append(new(Release, (id + 3, vcpu)))
-    out.append(source.look(id + 4))
+    out += (
+        new(InjectSea, (id + 1, source_id, vcpu, esr, gva)),
+        new(Posted, (id + 2, source_id, "sea", vcpu, esr, pages, block, ruling.name)),
+        new(Release, (id + 3, vcpu)),
+        source.look(id + 4),
+    )
     core.last_id = id + 4
-
-
-def _esr(core: Notifier, queue: int, state: VcpuState, abort: Abort) -> int:
-    el, known = state.el, state.far_known or abort.gva is not None
-    if known or abort.esr is not None:
-        return sea_syndrome(core.rules[queue].sea, el, known, abort.esr, core.guest.ras)
-    found = core.plain_esr.get((queue, el))
-    if found is None:
-        found = sea_syndrome(core.rules[queue].sea, el, False, None, core.guest.ras)
-        core.plain_esr[queue, el] = found
-    return found
 
 
 def _neighbours(core: Notifier, abort: Abort, limit: int, out: list[Effect]) -> tuple[tuple[int, int], ...]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from acpi.image import PlacedSource
+from cper.common import Severity
 from vmm_ras import arm64
 from vmm_ras.errors import InputError
 from vmm_ras.policy import Rule, Syndrome
@@ -22,6 +23,7 @@ from vmm_ras.profiles import WAYS, GuestProfile
 from vmm_ras.source import ErrorSource
 
 _FETCHES = (arm64.EC_IABT_LOWER, arm64.EC_IABT_SAME)
+_SEVERITY = {"recoverable": Severity.RECOVERABLE, "fatal": Severity.FATAL, "corrected": Severity.CORRECTED}
 _SETS = {"uer": arm64.SET_UER, "uc": arm64.SET_UC, "ueo": arm64.SET_UEO}
 
 
@@ -33,6 +35,27 @@ def bind(sources: Sequence[PlacedSource], guest: GuestProfile) -> dict[str, list
         if way is not None and placed.notification in guest.notifications:
             found[way].append(ErrorSource(placed, way))
     return found
+
+
+class Ruling:
+    """A rule at hand: what each error asks of it, which costs ten times as much to read from a model."""
+
+    __slots__ = ("after", "at_once", "error_type", "name", "plain", "rule", "sea", "severity", "waits", "ways")
+
+    def __init__(self, rule: Rule, ways: dict[str, list[ErrorSource]]) -> None:
+        self.rule, self.name, self.error_type = rule, rule.name, rule.error_type
+        self.severity = _SEVERITY[rule.severity]
+        self.after = rule.unacked.after_ms / 1000
+        self.plain = rule.action == "tell" and rule.report == "never"
+        """Whether it tells, and the orchestrator hears nothing of it."""
+        self.at_once = self.plain and not rule.batch_ms
+        """Whether nothing gathers either."""
+        self.waits = rule.busy == "wait"
+        first = ways[rule.deliver[0]] if rule.deliver[:1] == ("sea",) else ()
+        self.sea = first[0] if len(first) == 1 else None
+        """The one source of an SEA, where that is the first way."""
+        self.ways = tuple((way, ways[way]) for way in rule.deliver if way != "sea")
+        """Ways by which what was found is told, each with its sources: an SEA needs a vCPU that consumed the page."""
 
 
 @lru_cache(maxsize=1024)

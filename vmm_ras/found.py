@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from vmm_ras.arm64 import serror_esr
-from vmm_ras.delivery import sea_syndrome, sei_syndrome
+from vmm_ras.delivery import Ruling, sea_syndrome, sei_syndrome
 from vmm_ras.effects import (
     Decided,
     Effect,
@@ -19,13 +19,14 @@ from vmm_ras.effects import (
     Undelivered,
 )
 from vmm_ras.events import Code, VcpuState, new
-from vmm_ras.memory import POSTED, TOUCH
+from vmm_ras.memory import POSTED, TOUCH, UNREPORTED
 from vmm_ras.policy import Rule
 from vmm_ras.source import ErrorSource
 
 MAX_BLOCK_ENTRIES = 0x3FF
 """What a block status can count (ACPI 6.5, 18.3.2.7.1)."""
 
+_AO = Code.AO
 if TYPE_CHECKING:
     from vmm_ras.notifier import Notifier
 
@@ -35,10 +36,20 @@ def found(
     thread: Literal["vcpu", "other"] = "other",
 ) -> None:  # fmt: skip
     """Pages were lost and nobody waits for them: queue them by the rule for AO."""
-    queue = core.decide(Code.AO, at, lsb, out, thread=thread)
-    if core.rules[queue].action == "consumed":  # but no vCPU can be told that it consumed them
-        queue = core.decide(Code.AO, at, lsb, out)
-    rule = core.rules[queue]
+    queue = core.decide(_AO, at, lsb, out, None, None, thread)
+    ruling, poison, shift = core.rulings[queue], core.poison, core.page_shift
+    if ruling.at_once and count == 1 and not poison.counts[UNREPORTED] and not core.inbox.records:
+        source = _open(core, ruling, queue, now)  # nothing waits, so it need not wait either
+        if isinstance(source, ErrorSource) and poison.post(start):
+            core.stuck.discard(queue)
+            core.last_id = id = core.last_id + 1
+            out.append(new(Decided, (id, _AO, start << shift, 1 << shift, ruling.name, "tell")))
+            _publish(core, source, ((start << shift, 1 << shift),), queue, now, out)
+            return
+    rule = ruling.rule
+    if rule.action == "consumed":  # but no vCPU can be told that it consumed them
+        queue = core.decide(_AO, at, lsb, out)
+        rule = core.rules[queue]
     what = "ignored"
     if rule.action == "tell":
         if count > 1 and rule.large == "touch":
@@ -65,12 +76,13 @@ def found(
 def kick(core: Notifier, now: float, out: list[Effect]) -> None:
     """Post whatever waits and has an open way with a free source: memory first."""
     waiting = core.poison.waiting
-    for queue, rule in enumerate(core.rules):
-        if waiting[queue]:
-            if queue in core.ready and not _ripe(core, queue, rule, now):
-                continue
-            while waiting[queue] and _post_next(core, queue, rule, now, out):
-                pass
+    if core.poison.counts[UNREPORTED]:
+        for queue, rule in enumerate(core.rules):
+            if waiting[queue]:
+                if queue in core.ready and not _ripe(core, queue, rule, now):
+                    continue
+                while waiting[queue] and _post_next(core, queue, now, out):
+                    pass
     if core.inbox.records:
         core.kick_records(now, out)
 
@@ -86,35 +98,41 @@ def _ripe(core: Notifier, queue: int, rule: Rule, now: float) -> bool:
     return True
 
 
-def _post_next(core: Notifier, queue: int, rule: Rule, now: float, out: list[Effect]) -> bool:
+def _open(core: Notifier, ruling: Ruling, queue: int, now: float) -> ErrorSource | str | None:
+    """The source by which pages of the queue can be told now; None: one is to be waited for; or why there is none."""
     reasons, waits = [], False
-    for way in rule.deliver:
-        if way == "sea":
-            continue  # an SEA needs a vCPU that consumed the page
-        for source in core.ways[way]:
+    for way, sources in ruling.ways:
+        for source in sources:
+            s = source.state
             if source.refuses(queue, now):
-                reasons.append(f"{way}: {source.state.broken or 'refused'}")
-            elif way == "sdei" and not core.sdei.accepts(source.placed.vector):
+                reasons.append(f"{way}: {s.broken or 'refused'}")
+            elif way == "sdei" and not core.sdei.accepts(source.vector):
                 reasons.append("sdei: not registered and enabled")
-            elif not source.free:
-                if rule.busy == "wait":
-                    return False  # its turn comes with the acknowledgement
-                waits = True
+            elif not s.pages and s.record is None:
+                return source
+            elif ruling.waits:
+                return None  # its turn comes with the acknowledgement
             else:
-                _post(core, source, way, queue, now, out)
-                core.stuck.discard(queue)
-                return True
-        if not core.ways[way]:
+                waits = True
+        if not sources:
             reasons.append(f"{way}: no source that the guest binds")
-    if waits:
-        return False
-    if queue not in core.stuck:
+    return None if waits else "; ".join(reasons)
+
+
+def _post_next(core: Notifier, queue: int, now: float, out: list[Effect]) -> bool:
+    ruling = core.rulings[queue]
+    source = _open(core, ruling, queue, now)
+    if isinstance(source, ErrorSource):
+        _post(core, source, queue, now, out)
+        core.stuck.discard(queue)
+        return True
+    if source is not None and queue not in core.stuck:
         core.stuck.add(queue)
-        out.append(Undelivered(core.next_id(), rule.name, "; ".join(reasons)))
+        out.append(Undelivered(core.next_id(), ruling.name, source))
     return False
 
 
-def _post(core: Notifier, source: ErrorSource, way: str, queue: int, now: float, out: list[Effect]) -> None:
+def _post(core: Notifier, source: ErrorSource, queue: int, now: float, out: list[Effect]) -> None:
     rule, shift, size = core.rules[queue], core.page_shift, 1 << core.page_shift
     if rule.large == "mask":
         blocks = core.poison.take_blocks(queue, source.capacity)
@@ -126,7 +144,7 @@ def _post(core: Notifier, source: ErrorSource, way: str, queue: int, now: float,
         for page in found:
             core.poison.set(page, POSTED)
         pages = tuple((page << shift, size) for page in found)
-    _publish(core, source, way, pages, queue, now, out)
+    _publish(core, source, pages, queue, now, out)
 
 
 def tell_elsewhere(core: Notifier, silent: ErrorSource, now: float, out: list[Effect]) -> bool:
@@ -138,43 +156,41 @@ def tell_elsewhere(core: Notifier, silent: ErrorSource, now: float, out: list[Ef
                 continue
             if way == "sdei" and not core.sdei.accepts(source.placed.vector):
                 continue
-            _publish(core, source, way, pages[: source.capacity], queue, now, out)
+            _publish(core, source, pages[: source.capacity], queue, now, out)
             return len(pages) <= source.capacity
     return False
 
 
 def _publish(
-    core: Notifier, source: ErrorSource, way: str, pages: tuple[tuple[int, int], ...], queue: int, now: float,
-    out: list[Effect],
-) -> None:  # fmt: skip
-    rule = core.rules[queue]
-    block = core.build_block(pages, rule, True)
-    core.last_id = source.post(core.last_id, block, pages, queue, now, rule, out)
-    core.busy[source.placed.source_id] = source
-    esr = None
-    if way == "sei":
-        esr = serror_esr(sei_syndrome(rule))
+    core: Notifier, source: ErrorSource, pages: tuple[tuple[int, int], ...], queue: int, now: float, out: list[Effect]
+) -> None:
+    ruling, source_id, way = core.rulings[queue], source.source_id, source.way
+    block = core.build_block(pages, ruling, True)
+    core.last_id = source.post(core.last_id, block, pages, queue, now, ruling.after, out)
+    core.busy[source_id] = source
+    esr = serror_esr(sei_syndrome(ruling.rule)) if way == "sei" else None
     notify(core, source, out)
-    out.append(Posted(core.next_id(), source.placed.source_id, way, source.state.vcpu, esr, pages, block, rule.name))
+    core.last_id = id = core.last_id + 1
+    out.append(new(Posted, (id, source_id, way, source.state.vcpu, esr, pages, block, ruling.name)))
 
 
 def notify(core: Notifier, source: ErrorSource, out: list[Effect]) -> None:
     """Tell the guest of the block that the source holds."""
-    placed, state = source.placed, source.state
-    if source.way in {"gsiv", "gpio"}:
-        state.last = core.next_id()
-        out.append(RaiseLine(state.last, placed.source_id, source.way, placed.vector))
-    elif source.way == "sdei":
+    way, state = source.way, source.state
+    if way == "sdei":
         if state.vcpu is not None and state.tries and core.awaits(state.vcpu):
             core.sdei.set_absent(state.vcpu)  # it does not come: another one is told
-        vcpu = core.sdei.signal(placed.vector)
+        vcpu = core.sdei.signal(source.vector)
         if vcpu is not None:
             state.vcpu = vcpu
             core.stop(vcpu, out)
-    elif source.way in {"sei", "sea"}:
+    elif way in {"gsiv", "gpio"}:
+        state.last = core.next_id()
+        out.append(RaiseLine(state.last, source.source_id, way, source.vector))
+    elif way in {"sei", "sea"}:
         vcpu = state.vcpu if state.vcpu is not None else 0
         state.vcpu = vcpu
-        core.wanted.setdefault(vcpu, []).append(placed.source_id)
+        core.wanted.setdefault(vcpu, []).append(source.source_id)
         core.stop(vcpu, out)
 
 

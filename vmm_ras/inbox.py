@@ -123,7 +123,7 @@ def _takes(core: Notifier, source: ErrorSource, event: TellRecord, queue: int, n
 
 def _post(core: Notifier, source: ErrorSource, event: TellRecord, queue: int, now: float, out: list[Effect]) -> None:
     rule = core.rules[queue]
-    core.last_id = source.post(core.last_id, event.block, (), queue, now, rule, out)
+    core.last_id = source.post(core.last_id, event.block, (), queue, now, rule.unacked.after_ms / 1000, out)
     source.state.record = event
     if source.way in {"sea", "sei"}:
         source.state.vcpu = event.vcpu

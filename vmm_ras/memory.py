@@ -40,14 +40,19 @@ class MemoryMap:
                     raise InputError(f"memory slot at {name} address {slot[key]:#x} overlaps the one before it")
                 end = slot[key] + slot.size
         self._starts = [s.hva for s in self.slots]
+        self._last = MemorySlot(0, 0, 0)
+        """The slot that was asked for last: it is asked for again."""
 
     def slot_of(self, hva: int) -> MemorySlot | None:
         """The slot that holds a host address; None: it is the VMM's own memory."""
+        low, _, size = slot = self._last
+        if 0 <= hva - low < size:
+            return slot
         index = bisect_right(self._starts, hva) - 1
-        if index < 0:
+        if index < 0 or hva - self.slots[index].hva >= self.slots[index].size:
             return None
-        slot = self.slots[index]
-        return slot if hva - slot.hva < slot.size else None
+        self._last = slot = self.slots[index]
+        return slot
 
     def with_slot(self, slot: MemorySlot) -> MemoryMap:
         """The map with one more slot.  Raises InputError."""
@@ -63,6 +68,8 @@ MAX_RULES = MAX_QUEUES - 2
 _CHUNK_SHIFT = 12  # pages per chunk: 16 MiB of 4 KiB pages in 4 KiB, allocated when some of them are lost
 _CHUNK = 1 << _CHUNK_SHIFT
 _IN_CHUNK = _CHUNK - 1
+_FEW = 8
+"""Values that are looked for one by one."""
 
 
 _RUN = re.compile(rb"([^\0])\1*", re.DOTALL)
@@ -90,6 +97,19 @@ def nonzero(pattern: re.Pattern[bytes], data: bytearray) -> Iterator[re.Match[by
                 yield found
                 at = found.end()
                 word = int.from_bytes(data[at:high], "little")
+
+
+def _spans(data: bytearray, patterns: list[tuple[int, re.Pattern[bytes]]]) -> list[tuple[int, int, int]]:
+    """(first, end, value) of what the patterns, each of one value and more of it, find; ascending."""
+    out = []
+    for value, pattern in patterns:
+        at = data.find(value)
+        while at >= 0:
+            end = pattern.match(data, at).end()  # type: ignore[union-attr]  # the value is there
+            out.append((at, end, value))
+            at = data.find(value, end)
+    out.sort()
+    return out
 
 
 def aligned(first: int, count: int) -> Iterator[tuple[int, int]]:
@@ -134,7 +154,7 @@ class PoisonMap:
             page, end = first, first + count
             while page < end:
                 index, at = page >> _CHUNK_SHIFT, page & _IN_CHUNK
-                size = min(end - page, _CHUNK - at)
+                size = end - page if at + end - page < _CHUNK else _CHUNK - at
                 if not order or order[-1] != index:
                     order.append(index)
                     if size == _CHUNK:
@@ -198,6 +218,20 @@ class PoisonMap:
         chunk[at] = state
         return old
 
+    def post(self, page: int) -> bool:
+        """Make a healthy page posted; False, and nothing changes, if it was not healthy."""
+        index, at = page >> _CHUNK_SHIFT, page & _IN_CHUNK
+        chunk = self._chunks.get(index)
+        if chunk is None:
+            if index in self._uniform:
+                return False
+            chunk = self._chunk(index)
+        if chunk[at]:
+            return False
+        chunk[at] = POSTED
+        self.counts[POSTED] += 1
+        return True
+
     def mark(self, first: int, count: int, state: int) -> None:
         """Put a range into ``state``, which is not UNREPORTED, whatever was known of its pages."""
         page, end = first, first + count
@@ -229,16 +263,19 @@ class PoisonMap:
         """The guest was told of these (gpa, size): posted pages are acked; what became of others meanwhile stays."""
         counts = self.counts
         for gpa, size in pages:
-            chunk, at = self._chunks.get(gpa >> shift + _CHUNK_SHIFT), gpa >> shift & _IN_CHUNK
-            if chunk is None:
-                chunk = self._chunk(gpa >> shift + _CHUNK_SHIFT)
+            page = gpa >> shift
             if size >> shift > 1:  # one entry for a large page, named by an address inside it
                 first = (gpa & -size) >> shift
                 for page in range(first, first + (size >> shift)):
                     if self.state(page) == POSTED:
                         self.set(page, ACKED)
-            elif chunk[at] & 3 == POSTED:
-                chunk[at] = ACKED
+                continue
+            chunk = self._chunks.get(page >> _CHUNK_SHIFT)
+            if chunk is None:
+                chunk = self._chunk(page >> _CHUNK_SHIFT)
+            page &= _IN_CHUNK
+            if chunk[page] & 3 == POSTED:
+                chunk[page] = ACKED
                 counts[POSTED] -= 1
                 counts[ACKED] += 1
 
@@ -329,11 +366,16 @@ class PoisonMap:
     def runs(self) -> Iterator[tuple[int, int, int, int]]:
         """Every lost range as (first page, count, state, queue), ascending: what a snapshot holds."""
         last: tuple[int, int, int, int] | None = None
-        for index in self._indexes():
+        values = [queue << 2 | UNREPORTED for queue, pages in enumerate(self.waiting) if pages]
+        values += [state for state in (POSTED, ACKED) if self.counts[state]]
+        patterns = [(value, re.compile(re.escape(bytes((value,))) + b"+")) for value in values]
+        for index in self._order:
             base, chunk = index << _CHUNK_SHIFT, self._chunks.get(index)
             spans: Iterable[tuple[int, int, int]]
             if chunk is None:
                 spans = [(0, _CHUNK, self._uniform[index])]
+            elif len(patterns) <= _FEW:
+                spans = _spans(chunk, patterns)
             else:
                 spans = ((*found.span(), found.group()[0]) for found in nonzero(_RUN, chunk))
             for low, high, value in spans:

@@ -17,12 +17,11 @@ from functools import partial
 from typing import Any, Literal
 
 from acpi.image import PlacedSource
-from cper.common import Severity
 from vmm_ras import answers, consumed, found, inbox
 from vmm_ras.arm64 import PSTATE_A, U64
 from vmm_ras.consumed import Abort
 from vmm_ras.deciding import Decider, Hook, Lost, View, never
-from vmm_ras.delivery import bind, check_syndrome
+from vmm_ras.delivery import Ruling, bind, check_syndrome
 from vmm_ras.effects import (
     Effect,
     HookFailed,
@@ -57,7 +56,7 @@ from vmm_ras.events import (
 )
 from vmm_ras.history import History
 from vmm_ras.memory import ACKED, HEALTHY, POSTED, UNREPORTED, MemoryMap, MemorySlot, PoisonMap
-from vmm_ras.policy import Policy, Rule, default_policy
+from vmm_ras.policy import Policy, default_policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle, memory_block
 from vmm_ras.sdei import SdeiDispatcher
@@ -66,7 +65,7 @@ from vmm_ras.source import NEVER, ErrorSource
 
 HOOK_EVENTS = 1000
 """Times of errors that are kept for a hook's ``view.span``."""
-_SEVERITY = {"recoverable": Severity.RECOVERABLE, "fatal": Severity.FATAL, "corrected": Severity.CORRECTED}
+_AR = Code.AR
 
 
 class Notifier:
@@ -107,6 +106,7 @@ class Notifier:
         self.threads = dict(threads or {})
         self.poison = PoisonMap()
         self.ways = bind(sources, guest)
+        self.rulings = [Ruling(rule, self.ways) for rule in self.rules]
         self.sources = {s.placed.source_id: s for way in self.ways.values() for s in way}
         events = [EventDescription(s.placed.vector, shared=True) for s in self.ways["sdei"]]
         self.sdei = SdeiDispatcher([*events, *sdei_events], range(vcpus) if mpidrs is None else mpidrs)
@@ -144,7 +144,8 @@ class Notifier:
         self._promotes = hook is not None or any(r.action == "consumed" for r in self.rules)
         self.pool: Pool | None = None
         """CPUs that the guest may run on: what its calls DISCOVER_IMPL_VER and DISCOVER_IMPL_CPUS are answered by."""
-        self.plain_esr: dict[tuple[int, int], int] = {}
+        self.esrs: dict[tuple[int, int, bool, int | None], int] = {}
+        """ESR of an SEA by rule, exception level, whether FAR is known, and what was relayed, for this guest."""
         self._cache: dict[tuple[Code, int | None, int], int] = {}
         self.inbox = inbox.Inbox()
         self.kick_records = partial(inbox.kick, self)
@@ -230,11 +231,12 @@ class Notifier:
         if time is not None:
             self.time = time
         shift = self.page_shift
-        at = slot.gpa + hva - slot.hva >> shift
+        slot_hva, slot_gpa, slot_size = slot
+        at = slot_gpa + hva - slot_hva >> shift
         start, count = at, 1
         if lsb > shift:
-            low = max(hva & -(1 << lsb), slot.hva) - slot.hva + slot.gpa
-            high = min((hva & -(1 << lsb)) + (1 << lsb), slot.hva + slot.size) - slot.hva + slot.gpa
+            low = max(hva & -(1 << lsb), slot_hva) - slot_hva + slot_gpa
+            high = min((hva & -(1 << lsb)) + (1 << lsb), slot_hva + slot_size) - slot_hva + slot_gpa
             start = low >> shift
             count = (high - 1 >> shift) - start + 1
         if self.history is not None:
@@ -242,14 +244,15 @@ class Notifier:
         vcpu = self.threads.get(tid)
         out: list[Effect] = []
         free = vcpu is not None and vcpu not in self.aborts
-        if free and (code == Code.AR or (self._promotes and self._synchronous(at, lsb, out))):
+        if free and (code is _AR or (self._promotes and self._synchronous(at, lsb, out))):
             assert vcpu is not None
-            self.aborts[vcpu] = Abort(at, start, count, lsb)
+            self.aborts[vcpu] = new(Abort, (at, start, count, lsb, None, None, NEVER, None, -1, False))
             self.stop(vcpu, out)
             return out
         # else a thread that is no vCPU consumed it, or the vCPU is out already: the guest itself used nothing
         found.found(self, code, at, start, count, lsb, now, out, "other" if vcpu is None else "vcpu")
-        found.kick(self, now, out)
+        if self.poison.counts[UNREPORTED] or self.inbox.records:
+            found.kick(self, now, out)
         return out
 
     def _guest_abort(self, event: GuestAbort, now: float) -> list[Effect]:
@@ -295,7 +298,7 @@ class Notifier:
     ) -> int:  # fmt: skip
         """The index of the rule that decides; also the queue of what it tells."""
         if self.decider.plain and self.decided is None:
-            key = code, None if state is None else state.el, lsb
+            key = code, None if state is None else state.pstate >> 2 & 3, lsb
             known = self._cache.get(key)
             if known is None:
                 view = View(self.guest.name, el=key[1])
@@ -351,9 +354,8 @@ class Notifier:
         if abort is not None and abort.state is None:
             del self.aborts[vcpu]
             gone = consumed.tell(self, vcpu, state, abort, now, out)
-        if vcpu not in self.aborts and not (
-            gone and self.sdei.idle and not self.wanted and not self.inbox.orders and not self.sdei.state.absent
-        ):
+        sdei = self.sdei.state
+        if (not gone or sdei.pending or self.wanted or self.inbox.orders or sdei.absent) and vcpu not in self.aborts:
             self.leave(vcpu, state, gone, out)
         if self.poison.counts[UNREPORTED]:
             found.kick(self, now, out)
@@ -389,11 +391,11 @@ class Notifier:
             for other in sdei.wanted():
                 self.stop(other, out)
 
-    def build_block(self, pages: tuple[tuple[int, int], ...], rule: Rule, latent: bool) -> bytes:
+    def build_block(self, pages: tuple[tuple[int, int], ...], ruling: Ruling, latent: bool) -> bytes:
         """The status block for these (gpa, size); ``latent``: nobody consumed them."""
         self.records += 1
         return memory_block(
-            pages, severity=_SEVERITY[rule.severity], error_type=rule.error_type, latent=latent, number=self.records,
+            pages, severity=ruling.severity, error_type=ruling.error_type, latent=latent, number=self.records,
             time=self.time, style=self.style,
         )  # fmt: skip
 

@@ -84,6 +84,17 @@ def _section(size: int, error_type: int | None, mask: bool) -> tuple[bytes, byte
     return section[:_HERE], section[_REST:]
 
 
+@lru_cache(maxsize=1024)
+def _single(
+    size: int, severity: Severity, error_type: int | None, latent: bool, second: int | None, counted: bool, text: bool,
+    mask: bool,
+) -> tuple[bytes, bytes, bytes]:  # fmt: skip
+    """What blocks with one entry have in common: the bytes before, between and behind FRU text and address."""
+    header, before, after = _frame(1, severity, latent, second, counted, text)
+    start, end = _section(size, error_type, mask)
+    return header + before, after + start, end
+
+
 def memory_block(
     pages: Sequence[tuple[int, int]],
     *,
@@ -100,10 +111,16 @@ def memory_block(
     Latent Error).  ``number``: the record's, for the FRU text.  ``time``: seconds since the epoch.
     """
     second = int(time) if time is not None and style.timestamp else None
-    header, before, after = _frame(len(pages), severity, latent, second, style.count, style.fru_text)
     text = b"vmm memory #%08x" % (number & 0xFFFFFFFF) if style.fru_text else _NO_TEXT
     if error_type is None:
         error_type = style.error_type
+    if len(pages) == 1:
+        ((gpa, size),) = pages
+        head, middle, tail = _single(
+            size, severity, error_type, latent, second, style.count, style.fru_text, style.mask
+        )
+        return head + text + middle + gpa.to_bytes(8, "little") + tail
+    header, before, after = _frame(len(pages), severity, latent, second, style.count, style.fru_text)
     parts = [header]
     for gpa, size in pages:
         start, end = _section(size, error_type, style.mask)

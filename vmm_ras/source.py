@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from acpi.image import PlacedSource
 from vmm_ras.effects import ArmAck, Effect, PollAck, WriteGuest
 from vmm_ras.events import TellRecord, new
-from vmm_ras.policy import Rule
 from vmm_ras.record import capacity
 
 NEVER = float("inf")
@@ -63,6 +62,9 @@ class ErrorSource:
 
     def __init__(self, placed: PlacedSource, way: str) -> None:
         self.placed, self.way = placed, way
+        self.source_id, self.vector, self.block, self.ack, self.ack_write = (
+            placed.source_id, placed.vector, placed.block, placed.ack, placed.ack_write,
+        )  # fmt: skip
         self.capacity = capacity(placed.block_length, placed.max_sections)
         self.state = SourceState()
         self._gate = placed.ack if placed.ack is not None else placed.block
@@ -75,26 +77,37 @@ class ErrorSource:
         s = self.state
         return not s.pages and s.record is None and not s.broken and self.capacity > 0
 
+    def takes(self, queue: int, now: float) -> bool:
+        """Whether a block of this queue may be posted now."""
+        s = self.state
+        return not (s.pages or s.record is not None or s.broken or (s.refused and self.refuses(queue, now))) and (
+            self.capacity > 0
+        )
+
     def post(
-        self, id: int, block: bytes, pages: tuple[tuple[int, int], ...], queue: int, now: float, rule: Rule,
+        self, id: int, block: bytes, pages: tuple[tuple[int, int], ...], queue: int, now: float, after: float,
         out: list[Effect],
     ) -> int:  # fmt: skip
-        """Publish a block: arm the gate, write the body with block status 0, then the status.  The last id used."""
-        placed, s = self.placed, self.state
-        source_id, at, gate = placed.source_id, placed.block, placed.ack
+        """Publish a block: arm the gate, write the body with block status 0, then the status.  The last id used.
+
+        ``after``: seconds after which something is done about a missing acknowledgement.
+        """
+        s, source_id, at = self.state, self.source_id, self.block
         s.pages = pages
         s.queue = queue
         s.vcpu = None
         s.tries = s.peek = 0
         s.wait = FIRST_POLL
         s.first = s.last = id + 1
-        s.overdue = now + rule.unacked.after_ms / 1000
+        s.overdue = now + after
         s.poll = now + self._first_poll
-        if gate is not None:
+        if self.ack is not None:
             id += 1
-            out.append(new(ArmAck, (id, source_id, gate, placed.ack_write)))
-        out.append(new(WriteGuest, (id + 1, source_id, at, b"\0\0\0\0" + block[4:])))
-        out.append(new(WriteGuest, (id + 2, source_id, at, block[:4])))
+            out.append(new(ArmAck, (id, source_id, self.ack, self.ack_write)))
+        out += (
+            new(WriteGuest, (id + 1, source_id, at, b"\0\0\0\0" + block[4:])),
+            new(WriteGuest, (id + 2, source_id, at, block[:4])),
+        )
         return id + 2
 
     def refuses(self, queue: int, now: float) -> bool:
@@ -118,11 +131,11 @@ class ErrorSource:
     def look(self, id: int) -> PollAck:
         """The effect that reads the gate."""
         self.state.poll = NEVER
-        return new(PollAck, (id, self.placed.source_id, self._gate, self._gate_size))
+        return new(PollAck, (id, self.source_id, self._gate, self._gate_size))
 
     def acknowledged(self, value: int) -> bool:
         """Whether the gate, read as ``value``, is open.  GHES version 1 has none: there the guest clears the status."""
-        return bool(value & self.placed.ack_write) if self.placed.ack is not None else value == 0
+        return value & self.ack_write != 0 if self.ack is not None else value == 0
 
     def look_at_status(self, id: int) -> PollAck:
         """The effect that reads the block status: it is 0 once the guest has read the block."""

@@ -11,6 +11,7 @@ from cper.memory import PlatformMemory
 from tests.machine import GPA, HVA, Machine, of
 from vmm_ras import history
 from vmm_ras.deciding import Hook, Lost, View
+from vmm_ras.delivery import Ruling
 from vmm_ras.effects import (
     Acked,
     Decided,
@@ -454,6 +455,7 @@ def test_a_guest_that_looks_at_its_own_source_only_is_told_there() -> None:
     other = ErrorSource(first.placed._replace(source_id=77, block=first.placed.block + 0x10_0000), "sea")
     m.core.ways["sea"].append(other)
     m.core.sources[77] = other
+    m.core.rulings = [Ruling(rule, m.core.ways) for rule in m.core.rules]
     stop = of(m.core.receive(HostSignal(Code.AR, HVA, 12, 101), 1.0), Stop)[0]
 
     effects = m.core.receive(Stopped(stop.vcpu, m.guest.vcpus[1].state()), 1.0)

@@ -154,7 +154,7 @@ def _put(
         raise SnapshotError("snapshot: part 'pool': the guest was told of other CPUs than here")
     state.put(core, value)
     core.guest, core.pool = guest, pool
-    core.plain_esr.clear()
+    core.esrs.clear()
     return Arrival(
         _merged(((first, count) for first, count, _, _ in value["poison"]), core),
         tuple(sorted(vcpu for vcpu, abort in core.aborts.items() if abort.state is not None)),
