@@ -6,6 +6,8 @@ follow are taken as hardware takes them.  ``guests/nested.py`` adds EL2.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from vmm_ras import arm64
@@ -96,10 +98,8 @@ class Vcpu:
         features, vbar = self.features, self._vbar
         sctlr2 = self._effective_sctlr2()
         self._keep, self._set = arm64.entry_bits(features, self._sctlr)
-        self._asynchronous = {mode: vbar + block + VECTOR_SERROR for mode, block in arm64.vector_blocks().items()}
-        self._synchronous = self._asynchronous
-        if not sctlr2 & arm64.SCTLR2_EASE:
-            self._synchronous = {mode: vbar + block for mode, block in arm64.vector_blocks().items()}
+        self._asynchronous = _entries(vbar + VECTOR_SERROR)
+        self._synchronous = self._asynchronous if sctlr2 & arm64.SCTLR2_EASE else _entries(vbar)
         self._serror_mask = 0 if sctlr2 & arm64.SCTLR2_NMEA else PSTATE_A
         self._synchronizes = not self._serror_mask or self._implicit_esb
 
@@ -289,8 +289,8 @@ class Vcpu:
 
     def put(self, value: object) -> None:
         """Make a vCPU with these features remember what ``take`` gave.  Raises SnapshotError, and changes nothing."""
-        names = {name.lstrip("_"): name for name in self.STATE}
-        if not isinstance(value, dict) or set(value) != set(names):
+        names = _names(self.STATE)
+        if not isinstance(value, dict) or value.keys() != names.keys():
             raise SnapshotError(f"vCPU: expected {', '.join(names)}")
         for name, number in value.items():
             if name == "x":
@@ -322,6 +322,18 @@ class Vcpu:
         if spsr is not None:
             self.spsr = spsr
         return self.poll_serror()
+
+
+@lru_cache(64)
+def _entries(base: int) -> Mapping[int, int]:
+    """Where an exception that is taken in each mode goes; the vCPUs of a guest have the same vectors."""
+    return {mode: base + block for mode, block in arm64.vector_blocks().items()}
+
+
+@lru_cache(8)
+def _names(state: tuple[str, ...]) -> Mapping[str, str]:
+    """Attributes by what a snapshot calls them."""
+    return {name.lstrip("_"): name for name in state}
 
 
 def _is_word(number: object, limit: int = arm64.U64) -> bool:
