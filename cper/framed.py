@@ -1,22 +1,24 @@
 """Bodies of no fixed size: a head, and behind it lists and bytes whose lengths the head tells.
 
 A frame is a frozen dataclass of structures, tuples of structures (or of frames) and bytes, in wire order.  How it is
-cut out of a body is a construct declaration, ``FRAME``, of the parts of ``cper.parts``; a body that its head
-contradicts is one error.
+cut out of a body is a construct declaration, ``FRAME``, of the parts of ``cper.parts`` and ``cper.areas``; a body that
+its head contradicts is one error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, Self, TypeVar
 from uuid import UUID
 
 import construct as c
 
-from cper.parts import Beginning, Frames, Gap, Head, Kinds, Many, One, Part, Reader, Remainder, Upto
+from cper.areas import Beginning, Gap, Remainder, Upto
+from cper.parts import Frames, Head, Kinds, Many, One, Part, Reader
 from cper.plain import hex_in, members, object_in, objects_in
-from cper.wire import Struct
+from cper.wire import Struct, WireError
+from cper.wire._codegen import run
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Frame(Framed, Generic[H]):
     """The construct declaration, to be embedded in declarations of one's own."""
     PARTS: ClassVar[tuple[tuple[str, Part], ...]]
     """Its parts by name."""
+    _plain: ClassVar[Callable[[bytes], dict[str, Any] | None]]
 
     head: H
     """The fixed part."""
@@ -109,31 +112,41 @@ class Frame(Framed, Generic[H]):
             cls.KINDS = {name: part.reader for name, part in cls.PARTS if part.reader is not None}
             cls.HEAD = cls.PARTS[0][1].kind
             cls.SIZE = sum(part.kind.SIZE for _, part in cls.PARTS if isinstance(part, Head | One))
-
-    @classmethod
-    def cut(cls, body: bytes, plain: bool) -> Any:
-        """The frame that ``body`` is, or what JSON holds of it.  Raises TruncatedError, DecodeError."""
-        head, at = cls.PARTS[0][1]._cut(body, 0, {}, plain)
-        out, values = {"head": head}, head if plain else vars(head)
-        for name, part in cls.PARTS[1:]:
-            value, at = part._cut(body, at, values, plain)
-            if not plain or not isinstance(value, bytes):
-                out[name] = value
-            elif value:
-                out[name] = value.hex()
-        return out if plain else cls(**out)
+            cls._plain = staticmethod(cls._first_plain)
 
     @classmethod
     def of_body(cls, body: bytes) -> Self:
         """Read a whole body.  Raises TruncatedError, DecodeError."""
-        found = cls.FRAME.parse(body)
-        return cls(**{field.name: found[field.name] for field in fields(cls)})
+        head, at = cls.PARTS[0][1]._cut(body, 0, {})
+        out, values = {"head": head}, vars(head)
+        for name, part in cls.PARTS[1:]:
+            out[name], at = part._cut(body, at, values)
+        return cls(**out)
 
     @classmethod
     def plain_of_body(cls, body: bytes) -> dict[str, Any]:
-        """``of_body(body).plain()`` without the objects."""
-        plain: dict[str, Any] = cls.cut(body, True)
+        """``of_body(body).plain()``, without the objects where nothing is wrong.  Raises as these do."""
+        found = cls._plain(body)
+        return cls.of_body(body).plain() if found is None else found
+
+    @classmethod
+    def source(cls) -> str:
+        """The generated Python source of :meth:`plain_of_body`."""
+        return cls._write({})
+
+    @classmethod
+    def _first_plain(cls, body: bytes) -> dict[str, Any] | None:
+        names: dict[str, Any] = {"WireError": WireError}
+        run(f"<JSON of {cls.__module__}.{cls.__qualname__}>", cls._write(names), names)
+        cls._plain = staticmethod(names["plain_of"])
+        plain: dict[str, Any] | None = cls._plain(body)
         return plain
+
+    @classmethod
+    def _write(cls, names: dict[str, Any]) -> str:
+        lines = [f"        {line}" for _, part in cls.PARTS for line in part._lines(names)]
+        head = ["def plain_of(body):", "    out, size = {}, len(body)", "    try:"]
+        return "\n".join([*head, *lines, "    except WireError:", "        return None", "    return out"])
 
 
 @dataclass(frozen=True)

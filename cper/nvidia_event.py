@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 import construct as c
 
-from cper.framed import Beginning, Frame, FramedSection, Frames, Head, Many, Reader, Upto
+from cper.framed import Beginning, Frame, FramedSection, Frames, Head, Many, Part, Reader, Upto
 from cper.plain import object_in
 from cper.wire import U8, U16, U32, U64, Bits, OpenEnum, Reserved, Struct, Word, array, text, u8
 
@@ -143,15 +143,16 @@ class _Values(Many):
     def __init__(self) -> None:
         super().__init__(NvidiaPair64, NvidiaEventContextHead, "data_size", "context_size")
 
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
         kind, size, left = FORMATS.get(head["data_format_type"]), head["data_size"], head["context_size"] - at
         if size > left:
             raise self.truncated(f"{size} bytes needed, {left} given", "head.data_size", self.place)
         if kind is None:
-            return [] if plain else (), at
+            return (), at
         places = range(at, at + size - size % kind.SIZE, kind.SIZE)
-        found = [kind.plain_of(body, place) if plain else kind.decode(body, place) for place in places]
-        return found if plain else tuple(found), places.stop
+        return tuple(kind.decode(body, place) for place in places), places.stop
+
+    _lines = Part._lines
 
 
 @dataclass(frozen=True)

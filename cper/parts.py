@@ -1,7 +1,8 @@
-"""What a frame is cut into: a head, lists, structures and bytes, as construct's own words.
+"""What a frame is cut into: a head, structures and lists of them, as construct's own words.  ``areas`` has the rest.
 
-Each part says once how it is cut out of a body: for construct, which makes objects, and for JSON, which needs none.
-Every count and every length is held against the bytes that are left before anything is read.
+Each part says how it is cut out of a body, and writes lines of a function that makes what JSON holds of it, without
+objects (``cper.framed``); what is out of the common is left to cutting, which has the words for it.  Every count and
+every length is held against the bytes that are left before anything is read.
 """
 
 from __future__ import annotations
@@ -58,12 +59,34 @@ class Part(c.Construct):  # type: ignore[misc]
     field = "part"
     """Its name there."""
 
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
-        """The part that begins at ``at`` of a body, as objects or as JSON holds it, and where it ends.
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
+        """The part that begins at ``at`` of a body, and where it ends.
 
         ``head`` holds the fields of the frame's head.  Raises TruncatedError, DecodeError.
         """
         raise NotImplementedError
+
+    def _plain(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
+        """What JSON holds of the part, None for no bytes, and where it ends."""
+        value, end = self._cut(body, at, head)
+        if isinstance(value, bytes):
+            return value.hex() or None, end
+        return [one.plain() for one in value] if isinstance(value, tuple) else value.plain(), end
+
+    def _lines(self, names: dict[str, Any]) -> list[str]:
+        """Lines that put it into ``out`` and move ``at`` behind it; ``names`` are those that they use.
+
+        They know ``body``, its ``size`` and what JSON holds of the ``head``, and return None where something is wrong.
+        """
+        names[f"plain_{self.field}"] = self._plain
+        return [
+            f"value, at = plain_{self.field}(body, at, head)",
+            f"if value is not None: out[{self.field!r}] = value",
+        ]
+
+    def end(self, within: str) -> str:
+        """An expression for where the frame ends."""
+        return f"head[{within!r}]" if within else "size"
 
     def truncated(self, reason: str, path: str, offset: int) -> TruncatedError:
         """What is raised where bytes are missing."""
@@ -74,7 +97,7 @@ class Part(c.Construct):  # type: ignore[misc]
         at = stream.tell() - begin
         stream.seek(begin)
         head = context.get("head")
-        value, end = self._cut(stream.read(), at, {} if head is None else vars(head), plain=False)
+        value, end = self._cut(stream.read(), at, {} if head is None else vars(head))
         stream.seek(begin + end)
         return value
 
@@ -97,20 +120,31 @@ class Head(Part):
         """The head's class, where the body chooses it."""
         return self.kind
 
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
         kind = self.kind_of(body)
         try:
-            value = kind.plain_of(body) if plain else kind.decode(body)
+            value = kind.decode(body)
         except WireError as error:
             raise error.within(self.structure, "head") from None
         if self.length:
-            length = value[self.length] if plain else getattr(value, self.length)  # type: ignore[index]
+            length = getattr(value, self.length)
             if length < kind.SIZE:
                 reason = f"{length} bytes, but the head alone has {kind.SIZE}"
                 raise DecodeError(reason, structure=self.structure, path=f"head.{self.length}", offset=self.place)
             if length > len(body):
                 raise self.truncated(f"{length} bytes needed, {len(body)} given", f"head.{self.length}", self.place)
         return value, kind.SIZE
+
+    def _lines(self, names: dict[str, Any]) -> list[str]:
+        if type(self).kind_of is Head.kind_of:
+            names["head_plain"] = self.kind.plain_of
+            out = ["head = out['head'] = head_plain(body)", f"at = {self.kind.SIZE}"]
+        else:
+            names["head_kind"] = self.kind_of
+            out = ["kind = head_kind(body)", "head = out['head'] = kind.plain_of(body)", "at = kind.SIZE"]
+        if self.length:
+            out.append(f"if not at <= head[{self.length!r}] <= size: return None")
+        return out
 
 
 class Many(Part):
@@ -137,7 +171,7 @@ class Many(Part):
         number: int = head[self.counter]
         return number
 
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
         count = self.count(head)
         size, left = count * self.kind.SIZE, (head[self.within] if self.within else len(body)) - at
         if size > left:
@@ -150,11 +184,26 @@ class Many(Part):
             for place in range(at, end, step):
                 if choices is not None:
                     kind = choices.known.get(choices.key(body, place), choices.other)
-                found.append(kind.plain_of(body, place) if plain else kind.decode(body, place))
+                found.append(kind.decode(body, place))
         except WireError as error:
             index = len(found)
             raise error.within(self.structure, f"{self.field}[{index}]") from None
-        return found if plain else tuple(found), end
+        return tuple(found), end
+
+    def _lines(self, names: dict[str, Any]) -> list[str]:
+        field, plain = self.field, f"plain_{self.field}"
+        names[plain], names[f"count_{field}"] = self.kind.plain_of, self.count
+        if self.choices is not None:
+            names[f"known_{field}"] = {key: kind.plain_of for key, kind in self.choices.known.items()}.get
+            names[f"key_{field}"] = self.choices.key
+            plain = f"known_{field}(key_{field}(body, place), {plain})"
+        count = f"head[{self.counter!r}]" if type(self).count is Many.count else f"count_{field}(head)"
+        return [
+            f"found, end = [], at + {count} * {self.kind.SIZE}",
+            f"if end > {self.end(self.within)}: return None",
+            f"for place in range(at, end, {self.kind.SIZE}): found.append({plain}(body, place))",
+            f"out[{field!r}], at = found, end",
+        ]
 
 
 class One(Part):
@@ -166,12 +215,19 @@ class One(Part):
         self.choose = kind.of_body if isinstance(kind, Kinds) else None
         self.reader: Reader = kind
 
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
         kind = self.kind if self.choose is None else self.choose(body, at)
         try:
-            return kind.plain_of(body, at) if plain else kind.decode(body, at), at + kind.SIZE
+            return kind.decode(body, at), at + kind.SIZE
         except WireError as error:
             raise error.within(self.structure, self.field) from None
+
+    def _lines(self, names: dict[str, Any]) -> list[str]:
+        field, plain = self.field, f"plain_{self.field}"
+        names[plain], names[f"choose_{field}"] = self.kind.plain_of, self.choose
+        if self.choose is not None:
+            plain = f"choose_{field}(body, at).plain_of"
+        return [f"out[{field!r}] = {plain}(body, at)", f"at += {self.kind.SIZE}"]
 
 
 class Frames(Part):
@@ -191,100 +247,29 @@ class Frames(Part):
         number: int = head[self.counter]
         return number
 
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
         end, found = head[self.within] if self.within else len(body), []
         for index in range(self.count(head)):  # the first that is not there ends it
             size = int.from_bytes(body[at + self.start : at + self.stop], "little")
             stop = min(at + max(size, self.kind.HEAD.SIZE), end)
             try:
-                found.append(self.kind.cut(body[at:stop], plain))
+                found.append(self.kind.of_body(body[at:stop]))
             except WireError as error:
                 raise error.within(self.structure, f"{self.field}[{index}]", at) from None
             at = stop
-        return found if plain else tuple(found), at
+        return tuple(found), at
+
+    def _lines(self, names: dict[str, Any]) -> list[str]:
+        field, least = self.field, self.kind.HEAD.SIZE
+        names[f"plain_{field}"], names[f"count_{field}"] = self.kind.plain_of_body, self.count
+        return [
+            f"found, end = [], {self.end(self.within)}",
+            f"for _ in range(count_{field}(head)):",
+            f"    stop = at + max(int.from_bytes(body[at + {self.start}:at + {self.stop}], 'little'), {least})",
+            f"    found.append(plain_{field}(body[at:min(stop, end)]))",
+            "    at = min(stop, end)",
+            f"out[{field!r}] = found",
+        ]
 
 
-class Gap(Part):
-    """The bytes up to an offset that ``field`` of the head tells, where ``when`` of the head is not 0; else none."""
-
-    def __init__(self, head: type[Struct], offset: str, when: str) -> None:
-        super().__init__()
-        self.offset, self.when, self.place = offset, when, head.at(offset).offset
-
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[bytes, int]:
-        if not head[self.when]:
-            return b"", at
-        to, path = head[self.offset], f"head.{self.offset}"
-        if to < at:
-            reason = f"{to} lies in what precedes it, which ends at {at}"
-            raise DecodeError(reason, structure=self.structure, path=path, offset=self.place)
-        if to > len(body):
-            raise self.truncated(f"{to} bytes needed, {len(body)} given", path, self.place)
-        return body[at:to], to
-
-
-class Upto(Part):
-    """The bytes up to where the frame ends: what ``within`` of the head says, or the body's end."""
-
-    def __init__(self, within: str = "") -> None:
-        super().__init__()
-        self.within = within
-
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[bytes, int]:
-        end = head[self.within] if self.within else len(body)
-        return body[at:end], end if end > at else at
-
-
-class Beginning(Part):
-    """A structure at the beginning of an area, where that is long enough; ``whole``: where it is just as long.
-
-    The area is as long as ``length`` of the head says, or reaches up to where the frame ends, which ``within`` of the
-    head says, or the body's end.  ``valid``: a bool of the head, without which it is bytes.  What it leaves of the
-    area must follow: a :class:`Remainder`, or :class:`Upto` that end.
-    """
-
-    def __init__(
-        self, kind: type[Struct], head: type[Struct], length: str = "", within: str = "", valid: str = "",
-        whole: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.kind, self.length, self.within, self.valid, self.whole = kind, length, within, valid, whole
-        self.reader: Reader = kind
-        self.place = head.at(length).offset if length else 0
-
-    def there(self, size: int, head: Mapping[str, Any]) -> bool:
-        """Whether an area of ``size`` bytes begins with the structure."""
-        fits = size == self.kind.SIZE if self.whole else size >= self.kind.SIZE
-        return fits and (not self.valid or bool(head[self.valid]))
-
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
-        size = head[self.length] if self.length else (head[self.within] if self.within else len(body)) - at
-        if size > len(body) - at:
-            raise self.truncated(f"{size} bytes needed, {len(body) - at} given", f"head.{self.length}", self.place)
-        if not self.there(size, head):
-            return [] if plain else (), at
-        try:
-            one = self.kind.plain_of(body, at) if plain else self.kind.decode(body, at)
-        except WireError as error:
-            raise error.within(self.structure, f"{self.field}[0]") from None
-        return [one] if plain else (one,), at + self.kind.SIZE
-
-
-class Remainder(Part):
-    """The bytes that the structure leaves of its area."""
-
-    def __init__(self, beginning: Beginning) -> None:
-        super().__init__()
-        self.beginning = beginning
-
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[bytes, int]:
-        first = self.beginning
-        if first.length:
-            size = head[first.length]
-            end = at + size - (first.kind.SIZE if first.there(size, head) else 0)
-        else:
-            end = head[first.within]
-        return body[at:end], end
-
-
-__all__ = ["Beginning", "Frames", "Gap", "Head", "Kinds", "Many", "One", "Part", "Reader", "Remainder", "Upto"]
+__all__ = ["Frames", "Head", "Kinds", "Many", "One", "Part", "Reader"]

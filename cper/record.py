@@ -206,20 +206,38 @@ class Record(NamedTuple):
     @classmethod
     def plain_of(cls, data: bytes | bytearray | memoryview) -> dict[str, Any]:
         """``decode(data).plain()`` without objects in between.  Raises TruncatedError, DecodeError."""
+        try:
+            header = RecordHeader.plain_of(data)
+        except WireError as error:
+            raise error.within("Record", "header") from None
+        length, count = header["record_length"], header["section_count"]
+        check_length(length, count, len(data))
+        at, sections, descriptor_of = RecordHeader.SIZE, [], SectionDescriptor.plain_of
+        end = at + _ONE * count
+        for _ in range(count):
+            descriptor = descriptor_of(data, at)
+            start = descriptor["section_offset"]
+            stop = start + descriptor["section_length"]
+            if start != end or stop > length:
+                return cls._plain_apart(data, header)
+            sections.append({"descriptor": descriptor, **plain_at(descriptor["section_type"], data, start, stop)})
+            at, end = at + _ONE, stop
+        if end != length:
+            return cls._plain_apart(data, header)
+        return {"header": header, "sections": sections}
+
+    @classmethod
+    def _plain_apart(cls, data: bytes | bytearray | memoryview, header: dict[str, Any]) -> dict[str, Any]:
+        """Where the bodies do not just follow each other up to the end."""
         spans = cls.places(data)
-        at, end, together, sections = RecordHeader.SIZE, RecordHeader.SIZE + _ONE * len(spans), True, []
+        at, sections = RecordHeader.SIZE, []
         for start, stop in spans:
-            kind = bytes(data[at + _TYPE : at + _TYPE + 16])
-            sections.append({"descriptor": SectionDescriptor.plain_of(data, at), **plain_at(kind, data, start, stop)})
-            together = together and start == end
+            descriptor = SectionDescriptor.plain_of(data, at)
+            sections.append({"descriptor": descriptor, **plain_at(descriptor["section_type"], data, start, stop)})
             at += _ONE
-            end = stop
-        header = RecordHeader.plain_of(data)
-        out: dict[str, Any] = {"header": header, "sections": sections}
-        if not together or end != header["record_length"]:
-            missing = uncovered([(0, at), *spans], header["record_length"])
-            out |= {"gaps": [Gap(a, bytes(data[a:b])).plain() for a, b in missing]} if missing else {}
-        return out
+        missing = uncovered([(0, at), *spans], header["record_length"])
+        gaps = [Gap(a, bytes(data[a:b])).plain() for a, b in missing]
+        return {"header": header, "sections": sections} | ({"gaps": gaps} if gaps else {})
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from cper.framed import Framed, Part, Reader
 from cper.plain import object_in
 from cper.wire import Struct, WireError
+from cper.wire._plain_of import remembering
 
 H = TypeVar("H", bound=Struct)
 
@@ -63,19 +64,19 @@ class Contexts(Part):
         self.start = places[0].offset
         self.type_and_size = struct.Struct(f"<{codes[places[0].size]}{gap}x{codes[places[1].size]}").unpack_from
 
-    def _cut(self, body: bytes, at: int, head: Mapping[str, Any], plain: bool) -> tuple[Any, int]:
+    def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
         end, found = head[self.within] if self.within else len(body), []
         if end != len(body):
             body = body[:end]
         for index in range(head[self.counter]):  # the first that is not there ends it
-            one, at = self._one(body, at, plain, index)
+            one, at = self._one(body, at, index)
             found.append(one)
-        return found if plain else tuple(found), at
+        return tuple(found), at
 
-    def _one(self, body: bytes, at: int, plain: bool, index: int) -> tuple[Any, int]:
+    def _one(self, body: bytes, at: int, index: int) -> tuple[RegisterContext[Any], int]:
         kind = self.kind
         try:
-            first = self.head.plain_of(body, at) if plain else self.head.decode(body, at)
+            first = self.head.decode(body, at)
         except WireError as error:
             raise error.within(self.structure, f"{self.field}[{index}].head") from None
         number, size = self.type_and_size(body, at + self.start)
@@ -90,17 +91,45 @@ class Contexts(Part):
         end = stop + len(padding)
         made = kind.REGISTERS.get(number)
         if made is None or (size % made.SIZE if number in kind.LISTS else size != made.SIZE):
-            data = body[begin:stop]
-            if not plain:
-                return kind(first, (), data, padding), end
-            out: dict[str, Any] = {"head": first, "registers": []}
-            if data:
-                out["data"] = data.hex()
-        else:
-            places = range(begin, stop, made.SIZE)
-            if not plain:
-                return kind(first, tuple(made.decode(body, place) for place in places), b"", padding), end
-            out = {"head": first, "registers": [made.plain_of(body, place) for place in places]}
-        if padding:
-            out["padding"] = padding.hex()
-        return out, end
+            return kind(first, (), body[begin:stop], padding), end
+        places = range(begin, stop, made.SIZE)
+        return kind(first, tuple(made.decode(body, place) for place in places), b"", padding), end
+
+    def _lines(self, names: dict[str, Any]) -> list[str]:
+        field, size, kind = self.field, self.head.SIZE, self.kind
+        made = {(number, cls.SIZE): cls.plain_of for number, cls in kind.REGISTERS.items() if number not in kind.LISTS}
+        head, sizes, registers, other = (f"{what}_{field}" for what in ("head", "sizes", "registers", "other"))
+        names |= {
+            head: remembering(self.head) or self.head.plain_of, sizes: self.type_and_size, registers: made.get,
+            other: self._plain_one,
+        }  # fmt: skip
+        return [
+            f"found, end = [], {self.end(self.within)}",
+            f"for _ in range(head[{self.counter!r}]):",
+            f"    begin = at + {size}",
+            "    if begin > end: return None",
+            f"    key = {sizes}(body, at + {self.start})",
+            "    stop = begin + key[1]",
+            "    if stop > end: return None",
+            f"    plain = {registers}(key)",
+            f"    if plain is None: one = {other}(body, at, key)",
+            f"    else: one = {{'head': {head}(body[at:begin]).copy(), 'registers': [plain(body, begin)]}}",
+            f"    padding = body[stop:min(stop + (at - stop) % {STEP}, end)]",
+            "    at = stop",
+            "    if padding and not padding.strip(b'\\0'):",
+            "        one['padding'] = padding.hex()",
+            "        at += len(padding)",
+            "    found.append(one)",
+            f"out[{field!r}] = found",
+        ]
+
+    def _plain_one(self, body: bytes, at: int, key: tuple[int, int]) -> dict[str, Any]:
+        """What JSON holds of a context that is a list of registers, or bytes."""
+        (number, size), begin = key, at + self.head.SIZE
+        made = self.kind.REGISTERS.get(number)
+        out: dict[str, Any] = {"head": self.head.plain_of(body, at), "registers": []}
+        if made is not None and number in self.kind.LISTS and not size % made.SIZE:
+            out["registers"] = [made.plain_of(body, place) for place in range(begin, begin + size, made.SIZE)]
+        elif size:
+            out["data"] = body[begin : begin + size].hex()
+        return out

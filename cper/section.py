@@ -5,6 +5,7 @@ A section whose GUID is not in ``MODULES``, and a body that its class cannot rea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 from uuid import UUID
@@ -181,25 +182,27 @@ def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
     return out
 
 
-def plain_at(raw_guid: bytes, data: bytes | bytearray | memoryview, start: int, stop: int) -> dict[str, Any]:
-    """:func:`plain_body` of a body that lies in ``data``, its Section Type as it is on the wire."""
-    found = _met.get(raw_guid)
+def plain_at(guid: str, data: bytes | bytearray | memoryview, start: int, stop: int) -> dict[str, Any]:
+    """:func:`plain_body` of a body that lies in ``data``, its Section Type as JSON holds it."""
+    found = _met.get(guid)
     if found is None:
-        guid = UUID(bytes_le=raw_guid)
-        cls = section_class(guid)
-        if cls is None or not issubclass(cls, Section):
-            return plain_body(guid, bytes(data[start:stop]))
-        found = _met[raw_guid] = cls
-    if stop - start == found.SIZE:
-        try:
-            return {"section": found.plain_of(data, start)}
-        except ValueError:
-            pass  # which tells the offset in the body, not in the data
-    return plain_body(found.GUID, bytes(data[start:stop]))
+        cls = section_class(UUID(guid))
+        if cls is None:
+            return plain_body(UUID(guid), bytes(data[start:stop]))
+        found = _met[guid] = (cls.SIZE, cls.plain_of) if issubclass(cls, Section) else (0, cls.plain_of_body)
+    size, read = found
+    try:
+        if not size:
+            return {"section": read(bytes(data[start:stop]))}
+        if size == stop - start:
+            return {"section": read(data, start)}
+    except ValueError:
+        pass  # which tells the offset in the body, not in the data
+    return plain_body(UUID(guid), bytes(data[start:stop]))
 
 
-_met: dict[bytes, type[Section]] = {}
-"""Sections that are one structure, by their GUID on the wire."""
+_met: dict[str, tuple[int, Callable[..., dict[str, Any]]]] = {}
+"""Of sections that were met: their size where they are one structure, and what makes JSON of them."""
 
 
 def body_of_plain(guid: UUID, plain: dict[str, Any]) -> bytes:

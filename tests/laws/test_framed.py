@@ -1,0 +1,67 @@
+"""Sections with variable parts: JSON without objects says what JSON by way of objects says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cper.framed import FramedSection
+from cper.section import MODULES, section_class
+from cper.wire import WireError
+from tests.fuzz.test_fuzz_sections import bodies, seeds
+
+SECTIONS = [cls for cls in map(section_class, MODULES) if issubclass(cls, FramedSection)]
+every_section = pytest.mark.parametrize("cls", SECTIONS, ids=lambda c: c.__name__)
+COUNTS = st.lists(st.sampled_from([0, 0, 0, 0, 0, 1, 2, 3, 4, 8, 16, 32, 80, 255]), max_size=400).map(bytes)
+"""Bytes that are small numbers: counts that the rest has room for, and counts that it has not."""
+
+
+def said(read, body):
+    """What reading gave, or everything that the error says."""
+    try:
+        return read(body)
+    except WireError as error:
+        return type(error), str(error), error.offset
+
+
+@every_section
+def test_both_ways_agree_on_any_body(cls):
+    @settings(max_examples=max(20, settings.default.max_examples))
+    @given(bodies(cls.GUID) | COUNTS)
+    def holds(body):
+        found = said(cls.plain_of_body, body)
+        assert found == said(lambda raw: cls.of_body(raw).plain(), body)
+        short = cls._plain(body)
+        assert short == (None if isinstance(found, tuple) else found)
+
+    holds()
+
+
+@every_section
+def test_construct_reads_the_same(cls):
+    @settings(max_examples=max(10, settings.default.max_examples // 4))
+    @given(bodies(cls.GUID) | COUNTS)
+    def holds(body):
+        found = said(cls.of_body, body)
+        parts = said(cls.FRAME.parse, body)
+        if isinstance(found, tuple):
+            assert parts == found
+        else:
+            assert {name: value for name, value in parts.items() if name != "_io"} == {
+                name: getattr(found, name) for name, _ in cls.PARTS
+            }
+
+    holds()
+
+
+@every_section
+def test_the_source_can_be_read(cls):
+    assert cls.source().startswith("def plain_of(body):")
+    assert all(name in cls.source() for name, _ in cls.PARTS)
+
+
+def test_there_are_bodies_that_the_short_way_reads():
+    for cls in SECTIONS:
+        assert cls._plain(bytes(cls.SIZE) + bytes(64)) is not None or any(map(cls._plain, seeds(cls.GUID))), cls
+    assert len(SECTIONS) > 10
