@@ -27,11 +27,12 @@ def migration(version: str, kind: str) -> bytes:
 def slim(version: str, kind: str) -> bytes:
     """The same without most of the pages that are zero: all that damage can hit is still there."""
     data = migration(version, kind)
+    ram = read_migration(data).ram
     out, kept = bytearray(), 0
-    for start in read_migration(data).ram.chunks:
+    for start in ram.chunks:
         at = start
         reader = RamReader(4096)
-        reader.blocks = read_migration(data).ram.blocks
+        reader.blocks = ram.blocks
         cursor = Cursor(data, at)
         reader.chunk(cursor)
         out += data[kept:at]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from functools import cache
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -13,22 +15,27 @@ from acpi.ghes import StatusBlock
 from cper.section import MODULES, body_of_plain, plain_body, read_section, section_class
 from cper.wire import WireError
 from tests.golden.linux import LINUX, blocks, raw
-from tests.strategies import JSON, mutated
+from tests.strategies import JSON, LONG, mutated
 
-few = settings(max_examples=max(20, settings.default.max_examples // 2))
+few = settings(max_examples=settings.default.max_examples // 2 if LONG else 8)
 
 
 def seeds(guid):
     """Bodies of this type that kernels or libcper were given."""
+    return [body for kind, body in _known() if kind == guid]
+
+
+@cache
+def _known():
     found = []
     for path in sorted((LINUX / "sections").glob("*.json")):
         blocks_ = (StatusBlock.decode(bytes.fromhex(v["block"])) for v in json.loads(path.read_text()).values())
-        found += [e.body for block in blocks_ for e in block.entries if e.header.section_type == guid]
+        found += [(e.header.section_type, e.body) for block in blocks_ for e in block.entries]
     for name in blocks():
         if name.startswith("mem-"):
-            found += [e.body for e in StatusBlock.decode(raw(name)).entries if e.header.section_type == guid]
+            found += [(e.header.section_type, e.body) for e in StatusBlock.decode(raw(name)).entries]
     libcper = json.loads((LINUX.parent / "libcper" / "arm_ras_nvidia.json").read_text()).values()
-    return found + [bytes.fromhex(v["body"]) for v in libcper if v["section_type"] == str(guid)]
+    return found + [(UUID(v["section_type"]), bytes.fromhex(v["body"])) for v in libcper]
 
 
 def bodies(guid):

@@ -27,6 +27,7 @@ from tests.strategies import (
     BODIES,
     EDGES,
     JSON,
+    LONG,
     NAMES,
     declared,
     hests,
@@ -42,7 +43,7 @@ from tests.strategies import (
 
 STRUCTS = declared()
 every_struct = pytest.mark.parametrize("cls", STRUCTS, ids=lambda c: c.__name__)
-few = settings(max_examples=max(10, settings.default.max_examples // 5))
+few = settings(max_examples=settings.default.max_examples // 5 if LONG else 4)
 GUIDS = st.sampled_from(list(MODULES)) | st.uuids()
 
 
