@@ -38,9 +38,15 @@ types: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal -q
 
-fuzz: $(STAMP)  ## the property tests with the long profile, mutation tests included, and a million snapshots
+$(VENV)/.fuzz: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
+	@touch $@
+
+RUNS ?= 10000000
+fuzz: $(VENV)/.fuzz  ## property tests with the long profile, a million snapshots, RUNS=10000000 inputs by coverage; writes docs/fuzz.md (hours)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto --dist worksteal -q tests/fuzz tests/laws
 	$(BIN)/python -m tests.fuzz.snapshots --executions 1000000
+	$(BIN)/python -m tests.fuzz --runs $(RUNS) --jobs $$(nproc) --report
 
 .PHONY: prove
 prove: $(STAMP)  ## a random walk of a million host events, guest actions and acks, and 10,000 VMs moved; writes docs/prove.md (about 20 minutes)

@@ -22,18 +22,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from tests.fuzz import report
+from tests.fuzz.report import BUDGET, FOUND, MEMORY, ROOT, SILENCE, WORK, write
 
-ROOT = Path(__file__).parents[2]
-FOUND = ROOT / "fixtures" / "fuzz" / "cper"
-WORK = ROOT / "out" / "fuzz"
-"""A corpus for each target, and ``runs.jsonl``: a line for every process."""
-BUDGET = 10_000_000
-"""Executions that a release is worth."""
 PART = 500_000
 """Executions of one process."""
-MEMORY = 256
-"""MiB that a process may take."""
 WEIGHTS = {
     "record": 3, "block": 4, "stream": 2, "text": 4, "json_document": 2, "changed_document": 2,
 }  # fmt: skip
@@ -42,8 +34,6 @@ GENERATED = re.compile(r"<.+ of (cper|acpi)\.")
 """What the layout kernel calls the code that it writes; it is instrumented as it is compiled."""
 LENGTH = 512
 """Bytes of an input that mutation makes, at most; a seed may be longer."""
-SILENCE = 20
-"""Seconds after which libFuzzer ends an input that does not come back by itself."""
 
 
 def instrumented() -> ModuleType:
@@ -199,7 +189,7 @@ def main() -> int:
         )  # fmt: skip
         failed = failed or done["exit"] != 0
     if options.report:
-        report.write(WORK)
+        write()
     return 1 if failed else 0
 
 

@@ -25,14 +25,11 @@ from cper.record import Record
 from cper.section import MODULES, body_of_plain, plain_body, read_section, section_class, section_named
 from cper.text_form import of_text
 from cper.wire import WireError
+from tests.fuzz.report import SECONDS, SHARE
 from tests.fuzz.test_fuzz_sections import seeds as bodies
 from tests.golden.linux import LINUX
 from tests.golden.test_libcper import vectors
 
-SECONDS = 1.0
-"""Of processor time that one input may take."""
-SHARE = 64
-"""One input of so many, by its CRC, is held to the laws about JSON and conversion too; they cost ten times the rest."""
 GUIDS = list(MODULES)
 
 

@@ -1,21 +1,26 @@
 """Damaged and hostile snapshots by the million: ``python -m tests.fuzz.snapshots --executions 1000000`` (`make fuzz`).
 
+A mutant is made of its seed and its number alone, so a run is continued by ``--first`` and a case is made again.
 Every one is refused with one line, and nothing has changed then, or it is a snapshot, and core and guest go on with it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Container, Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import orjson
 
 from acpi.presets import PRESETS
+from tests.fuzz.report import MEMORY, SECONDS, WORK, write
 from tests.machine import GPA, HVA
 from vmm_ras.effects import Stop
 from vmm_ras.errors import SnapshotError
@@ -27,7 +32,7 @@ from vmm_ras.notifier import Notifier
 from vmm_ras.policy import default_policy
 from vmm_ras.profiles import PROFILES
 from vmm_ras.snapshot import read_snapshot, restore
-from vmm_ras.snapshot.container import Part, decode, encode
+from vmm_ras.snapshot.container import ENTRY, MAGIC, MANDATORY, START, VERSION, Part, crc32c, decode
 from vmm_ras.state import take
 
 POLICY = default_policy()
@@ -63,13 +68,31 @@ def sample() -> bytes:
 SAMPLE = sample()
 PARTS = {part.name: part for part in decode(SAMPLE)}
 BODIES = {name: part.body for name, part in PARTS.items() if name != "model-memory"}
+SUMS = {id(part.body): crc32c(part.body) for part in PARTS.values()}
+DIRECTORY_SIZE = START.sizeof() + len(PARTS) * ENTRY.sizeof() + 4
+WAYS = ("restore", "resume")
+"""A snapshot is put into a core that is there, or a core and a model guest are made of it."""
+PART = 20_000
+"""Executions between two lines of the log."""
 
 
-def flipped(r: random.Random, data: bytes) -> bytes:
-    """A few bytes changed, cut out, put in or moved."""
+def packed(parts: Iterable[Part]) -> bytes:
+    """What ``container.encode`` gives at a tenth of the cost."""
+    given = list(parts)
+    out = bytearray(MAGIC + VERSION.to_bytes(2, "little") + len(given).to_bytes(2, "little"))
+    for name, body, mandatory in given:
+        known = SUMS.get(id(body))
+        out += name.encode().ljust(16, b"\0")
+        for number in (MANDATORY * mandatory, len(body), crc32c(body) if known is None else known):
+            out += number.to_bytes(4, "little")
+    return bytes(out + crc32c(bytes(out)).to_bytes(4, "little") + b"".join(part.body for part in given))
+
+
+def flipped(r: random.Random, data: bytes, most: int = 1 << 31) -> bytes:
+    """A few bytes changed, cut out, put in or moved, of the first ``most``."""
     out = bytearray(data)
     for _ in range(r.choice((1, 1, 1, 2, 4))):
-        at = r.randrange(len(out) + 1)
+        at = r.randrange(min(len(out), most) + 1)
         match r.randrange(5):
             case 0 | 1 if at < len(out):
                 out[at] ^= 1 << r.randrange(8)
@@ -117,26 +140,35 @@ def damaged(r: random.Random, name: str) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
 
+def directory(r: random.Random) -> bytes:
+    """A snapshot with something changed in its directory, whose checksum is right."""
+    out = bytearray(flipped(r, SAMPLE[: DIRECTORY_SIZE - 4]))
+    return bytes(out) + crc32c(bytes(out)).to_bytes(4, "little") + SAMPLE[DIRECTORY_SIZE:]
+
+
 def mutant(r: random.Random) -> tuple[str, bytes]:
-    """(how, bytes)."""
+    """(how, bytes).  Of half the checksums are right."""
     kind = r.random()
-    if kind < 0.7:
-        data = flipped(r, SAMPLE)
+    if kind < 0.5:
+        data = flipped(r, SAMPLE, len(SAMPLE) if kind < 0.02 else len(SAMPLE) - len(PARTS["model-memory"].body))
         return ("bytes" if data != SAMPLE else "nothing changed"), data
+    if kind < 0.6:
+        data = directory(r)
+        return ("directory" if data != SAMPLE else "nothing changed"), data
     parts = dict(PARTS)
-    if kind < 0.75:
+    if kind < 0.64:
         chosen = r.sample(list(parts.values()), r.randrange(len(parts) + 1))
-        return "parts", encode(chosen)
-    if kind < 0.78:
+        return "parts", packed(chosen)
+    if kind < 0.66:
         one, two = r.sample(list(parts), 2)
         parts[one], parts[two] = Part(one, PARTS[two].body), Part(two, PARTS[one].body)
-        return "swapped parts", encode(parts.values())
+        return "swapped parts", packed(parts.values())
     name = r.choice(list(BODIES))
-    if kind < 0.85:
+    if kind < 0.83:
         parts[name] = parts[name]._replace(body=flipped(r, BODIES[name]))
-        return "JSON text", encode(parts.values())
+        return "JSON text", packed(parts.values())
     parts[name] = parts[name]._replace(body=damaged(r, name))
-    return "JSON values", encode(parts.values())
+    return "JSON values", packed(parts.values())
 
 
 class Target:
@@ -146,23 +178,25 @@ class Target:
         self.core = core()
         self.before = orjson.dumps(take(self.core))
 
-    def check(self, data: bytes) -> str:
+    def check(self, data: bytes, ways: Container[str] = WAYS) -> str:
         """Refused, or taken and gone on with.  Raises AssertionError, or whatever the product must not raise."""
         try:
             snapshot = read_snapshot(data, state.PARTS)
         except SnapshotError as error:
             return one_line(error)
         taken = []
-        try:
-            restore(self.core, snapshot)
-            taken.append(self.core)
-        except SnapshotError as error:
-            one_line(error)
-            assert orjson.dumps(take(self.core)) == self.before, "a refused snapshot changes nothing"
-        try:
-            taken.append(state.resume(snapshot)[0])
-        except SnapshotError as error:
-            one_line(error)
+        if "restore" in ways:
+            try:
+                restore(self.core, snapshot)
+                taken.append(self.core)
+            except SnapshotError as error:
+                one_line(error)
+                assert orjson.dumps(take(self.core)) == self.before, "a refused snapshot changes nothing"
+        if "resume" in ways:
+            try:
+                taken.append(state.resume(snapshot)[0])
+            except SnapshotError as error:
+                one_line(error)
         for found in taken:
             goes_on(found)
         if self.core in taken:
@@ -191,40 +225,64 @@ def goes_on(vm: Notifier) -> None:
         vm.expire(now)
 
 
-def fuzz(seed: int, executions: int, said: Callable[[int], None] = lambda n: None) -> Counter[str]:
-    """So many mutants; how many of each kind were refused and taken."""
+class Tally(NamedTuple):
+    """So many mutants: how many of each kind were refused and taken, and the processor seconds of the slowest."""
+
+    results: Counter[str]
+    slowest: float
+
+
+def fuzz(seed: int, executions: int, first: int = 0) -> Tally:
+    """Mutants of these numbers.  The first that does harm is raised, with a note that says how to make it again."""
     done: Counter[str] = Counter()
-    target = Target()
-    for n in range(executions):
-        r = random.Random(f"{seed}/{n}")
-        kind, data = mutant(r)
+    target, slowest = Target(), 0.0
+    for n in range(first, first + executions):
+        kind, data = mutant(random.Random(f"{seed}/{n}"))
+        began = time.process_time()
         try:
-            result = target.check(data)
+            result = target.check(data, WAYS[n % 2 :][:1])
+            took = time.process_time() - began
             assert (kind, result) != ("bytes", "taken"), "the checksums have missed it"
-            done[f"{kind}: {result}"] += 1
+            assert took < SECONDS, f"{took:.1f} s"
         except Exception as error:
             error.add_note(f"seed {seed}, execution {n}: {kind}")
             raise
-        said(n)
-    return done
+        done[f"{kind}: {result}"] += 1
+        slowest = max(slowest, took)
+    return Tally(done, slowest)
 
 
 def main() -> int:
-    """Fuzz; the first mutant that does harm is an error with its seed and number."""
+    """Fuzz; the first mutant that does harm, or more memory than is allowed, is an error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--executions", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
+    parser.add_argument("--report", action="store_true", help="write docs/fuzz.md, of all that out/fuzz tells")
     options = parser.parse_args()
-    start = time.monotonic()
-
-    def said(n: int) -> None:
-        if n % 5000 == 0:
-            print(f"\r{n:,} of {options.executions:,}", end="", file=sys.stderr, flush=True)
-
-    done = fuzz(options.seed, options.executions, said)
-    print(f"\r{options.executions:,} snapshots in {time.monotonic() - start:.0f} s: none did harm")
-    for name, count in sorted(done.items()):
+    WORK.mkdir(parents=True, exist_ok=True)
+    total: Counter[str] = Counter()
+    end, start = options.first + options.executions, time.process_time()
+    for first in range(options.first, end, PART):
+        began, spent, clock = datetime.now(UTC), time.process_time(), time.monotonic()
+        done = fuzz(options.seed, min(PART, end - first), first)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        line = {
+            "began": began.isoformat(timespec="seconds"), "seed": options.seed, "first": first,
+            "executions": done.results.total(), "seconds": round(time.monotonic() - clock, 1),
+            "processor_seconds": round(time.process_time() - spent, 1), "memory": memory,
+            "slowest": round(done.slowest, 3), "results": done.results,
+        }  # fmt: skip
+        with (WORK / "snapshots.jsonl").open("a") as out:
+            out.write(json.dumps(line) + "\n")
+        total += done.results
+        print(f"\r{total.total():,} of {options.executions:,}", end="", file=sys.stderr, flush=True)
+        assert memory < MEMORY, f"{memory} MiB"
+    print(f"\r{total.total():,} snapshots in {time.process_time() - start:.0f} s of the processor: none did harm")
+    for name, count in sorted(total.items()):
         print(f"  {name:26} {count:>9,}")
+    if options.report:
+        write()
     return 0
 
 
