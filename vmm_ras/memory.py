@@ -143,30 +143,30 @@ class PoisonMap:
     def of_runs(cls, runs: Iterable[tuple[int, int, int, int]]) -> PoisonMap:
         """The map of which :meth:`runs` gives these: ascending, and apart."""
         self = cls()
-        chunks, order = self._chunks, self._order
+        chunks, order, counts, waiting, last = self._chunks, self._order, self.counts, self.waiting, -1
         for first, count, state, queue in runs:
-            value = state | queue << 2 if state == UNREPORTED else state
-            self.counts[state] += count
+            value = state
+            counts[state] += count
             if state == UNREPORTED:
-                if not self.waiting[queue]:
+                value = state | queue << 2
+                if not waiting[queue]:
                     self._lowest[queue] = first
-                self.waiting[queue] += count
-            page, end = first, first + count
-            while page < end:
-                index, at = page >> _CHUNK_SHIFT, page & _IN_CHUNK
-                size = end - page if at + end - page < _CHUNK else _CHUNK - at
-                if not order or order[-1] != index:
+                waiting[queue] += count
+            while count:
+                index, at = first >> _CHUNK_SHIFT, first & _IN_CHUNK
+                size = count if at + count < _CHUNK else _CHUNK - at
+                first, count = first + size, count - size
+                if index != last:
                     order.append(index)
+                    last = index
                     if size == _CHUNK:
                         self._uniform[index] = value
-                        page += size
                         continue
                     chunks[index] = bytearray(_CHUNK)
                 if size == 1:
                     chunks[index][at] = value
                 else:
                     chunks[index][at : at + size] = bytes((value,)) * size
-                page += size
         return self
 
     def state(self, page: int) -> int:
