@@ -145,17 +145,17 @@ class PoisonMap:
         self = cls()
         chunks, order, counts, waiting, last = self._chunks, self._order, self.counts, self.waiting, -1
         for first, count, state, queue in runs:
-            value = state
+            value, page, left = state, first, count
             counts[state] += count
             if state == UNREPORTED:
                 value = state | queue << 2
                 if not waiting[queue]:
                     self._lowest[queue] = first
                 waiting[queue] += count
-            while count:
-                index, at = first >> _CHUNK_SHIFT, first & _IN_CHUNK
-                size = count if at + count < _CHUNK else _CHUNK - at
-                first, count = first + size, count - size
+            while left:
+                index, at = page >> _CHUNK_SHIFT, page & _IN_CHUNK
+                size = left if at + left < _CHUNK else _CHUNK - at
+                page, left = page + size, left - size
                 if index != last:
                     order.append(index)
                     last = index
