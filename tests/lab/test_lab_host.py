@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from vmm_ras.lab import __main__ as command
 from vmm_ras.lab import cpio, host_packages, tiny
 from vmm_ras.lab.errors import Failure, Unavailable
 from vmm_ras.lab.host import Host
@@ -201,22 +202,25 @@ class TestPackages:
 
 
 class TestCommandLine:
-    def run(self, tmp_path, *arguments):
-        environment = {"PATH": str(tmp_path), "VMM_RAS_LAB_CACHE": str(tmp_path / "cache")}
-        return subprocess.run(
-            [sys.executable, "-m", "vmm_ras.lab", "tiny", *arguments], capture_output=True, text=True, timeout=120,
-            check=False, env=environment,
-        )  # fmt: skip
+    @pytest.fixture
+    def run(self, tmp_path, monkeypatch, capsys):
+        """`python -m vmm_ras.lab tiny` where no packages can be had: exit code, and what it says."""
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setenv("VMM_RAS_LAB_CACHE", str(tmp_path / "cache"))
 
-    def test_packages_that_cannot_be_had(self, tmp_path):
-        done = self.run(tmp_path)
-        assert done.returncode == 3
-        assert done.stderr.splitlines() == [
-            "tiny: not possible here: apt-get is not installed: the lab takes its guest from Debian packages"
-        ]
+        def run(*arguments):
+            with pytest.raises(SystemExit) as caught:
+                command.app(["tiny", *arguments])
+            return caught.value.code, capsys.readouterr().err
 
-    def test_scenarios_and_kernels_that_are_none(self, tmp_path):
-        done = self.run(tmp_path, "--only", "nothing")
-        assert done.returncode == 2
-        assert "expected one of Consumed" in " ".join(done.stderr.split())
-        assert self.run(tmp_path, "--kernel", "5.10").returncode == 3
+        return run
+
+    def test_packages_that_cannot_be_had(self, run):
+        said = "tiny: not possible here: apt-get is not installed: the lab takes its guest from Debian packages\n"
+        assert run() == (3, said)
+
+    def test_scenarios_and_kernels_that_are_none(self, run):
+        code, said = run("--only", "nothing")
+        assert code == 2
+        assert "expected one of Consumed" in " ".join(said.split())
+        assert run("--kernel", "5.10")[0] == 3

@@ -72,7 +72,7 @@ def start(tmp_path):
 def test_ended_while_the_guest_boots(start, tmp_path, number, code):
     def end(child):
         assert until(lambda: len(processes(tmp_path)) > 1), "QEMU does not start"
-        time.sleep(0.5)
+        time.sleep(0.2)
         child.send_signal(number)
 
     assert start(end) == (code, ["smoke: interrupted"] if code > 0 else [])
@@ -81,7 +81,7 @@ def test_ended_while_the_guest_boots(start, tmp_path, number, code):
 def test_a_qemu_that_dies(start, tmp_path):
     def end(child):
         others = until(lambda: [p for p in processes(tmp_path) if p != child.pid])
-        time.sleep(1)
+        time.sleep(0.2)
         for process in others:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)

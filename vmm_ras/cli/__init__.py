@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -37,21 +38,26 @@ COMMANDS = {
 loaded when it is used: to make all of them takes ten times as long as to make one."""
 
 
+@cache
+def _made(name: str) -> Any:
+    word = name.replace("-", "_")
+    module = import_module(f"vmm_ras.cli.{word}")
+    group = getattr(module, "app", None)
+    if group is None:
+        group = typer.Typer(**OPTIONS)
+        group.command()(getattr(module, word))
+    command = typer.main.get_command(group)
+    command.name = name
+    return command
+
+
 class _Lazy(Mapping[str, Any]):
     """The commands by name, each made when it is asked for."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
-        word = name.replace("-", "_")
-        module = import_module(f"vmm_ras.cli.{word}")
-        group = getattr(module, "app", None)
-        if group is None:
-            group = typer.Typer(**OPTIONS)
-            group.command()(getattr(module, word))
-        command = typer.main.get_command(group)
-        command.name = name
-        return command
+        return _made(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
