@@ -6,7 +6,7 @@ is declared once more with construct (``cper.record_frame``); both run the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
@@ -20,7 +20,7 @@ from cper.wire import DecodeError, EncodeError, TruncatedError, WireError
 if TYPE_CHECKING:
     from cper.section import AnySection
 
-_ONE = SectionDescriptor.SIZE
+_HEAD, _ONE = RecordHeader.SIZE, SectionDescriptor.SIZE
 _RECORD_LENGTH = RecordHeader.at("record_length").offset
 _OFFSET, _LENGTH = SectionDescriptor.at("section_offset").offset, SectionDescriptor.at("section_length").offset
 _TYPE = SectionDescriptor.at("section_type").offset
@@ -206,15 +206,16 @@ class Record(NamedTuple):
     @classmethod
     def plain_of(cls, data: bytes | bytearray | memoryview) -> dict[str, Any]:
         """``decode(data).plain()`` without objects in between.  Raises TruncatedError, DecodeError."""
+        header_of, descriptor_of = _readings()
         try:
-            header = RecordHeader.plain_of(data)
+            header = header_of(data)
         except WireError as error:
             raise error.within("Record", "header") from None
         length, count = header["record_length"], header["section_count"]
-        check_length(length, count, len(data))
-        at, sections, descriptor_of = RecordHeader.SIZE, [], SectionDescriptor.plain_of
-        end = at + _ONE * count
-        for _ in range(count):
+        at, end, sections = _HEAD, _HEAD + _ONE * count, []
+        if not end <= length <= len(data):
+            check_length(length, count, len(data))
+        while at < _HEAD + _ONE * count:
             descriptor = descriptor_of(data, at)
             start = descriptor["section_offset"]
             stop = start + descriptor["section_length"]
@@ -284,6 +285,12 @@ def _rank(severity: Severity) -> int:
     """The worst first; a reserved value is as bad as fatal, which is how Linux takes it (``ghes_severity``)."""
     order = (Severity.FATAL, Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL)
     return order.index(severity) if severity in order else 0
+
+
+@lru_cache(maxsize=1)
+def _readings() -> tuple[Callable[..., dict[str, Any]], Callable[..., dict[str, Any]]]:
+    """What makes JSON of header and descriptor: pydantic's classes are slow to ask for an attribute."""
+    return RecordHeader.plain_of, SectionDescriptor.plain_of
 
 
 @lru_cache(maxsize=64)

@@ -135,7 +135,9 @@ class _Writer:
         few = s.mask or (_BYTE - 1 if cell.fmt == "B" else 0)
         if s.const is not None:
             names[f"load{i}"], names[f"const{i}"] = s.load, s.const
-            return constant(i, s, word), f"f{i}"
+            lines = constant(i, s, word)
+            plainly = isinstance(s.const, int) and s.load is None
+            return ([f"if {word} != {s.const!r}:", *indented(lines)], repr(s.const)) if plainly else (lines, f"f{i}")
         if s.kind is bool:
             return [], f"w{s.word} & {s.mask << s.lo:#x} != 0" if s.mask else f"{word} != 0"
         if s.kind is not None and issubclass(s.kind, OpenEnum):
