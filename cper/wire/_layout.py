@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from cper.wire._cells import Bits, Cell, OpenEnum, OpenFlags, Valid, ValidationBits, Word
 from cper.wire._documented import doc_of
@@ -97,8 +98,6 @@ def lay_out(
     ``names`` and ``fields`` say what the layout would be if the class declared another order, or other fields.  Raises
     LayoutError where the declaration contradicts itself.
     """
-    from cper.wire._struct import Struct
-
     words: dict[str, tuple[int, Cell, int]] = {}
     slots: list[Slot] = []
     rows: list[FieldLayout] = []
@@ -117,10 +116,8 @@ def lay_out(
                 rows.append(FieldLayout(name, offset, cell.size, reserved=not isinstance(cell, ValidationBits)))
                 offset += cell.size
             continue
-        kinds, marks = _marks(field)
-        nested = next((k for k in kinds if isinstance(k, type) and issubclass(k, Struct)), None)
-        kind = next((k for k in kinds if isinstance(k, type) and issubclass(k, OpenEnum | OpenFlags | bool)), None)
-        valid, part, cell = _first(marks, Valid), _first(marks, Bits), _first(marks, Cell)
+        annotation: Any = field.annotation
+        nested, kind, literal, valid, part, cell = _read(annotation, *field.metadata)
         flag, bit = (1 << valid.bit, valid.bit) if valid else (0, None)
         if part is not None:
             if part.word not in words:
@@ -133,11 +130,8 @@ def lay_out(
             slots.append(Slot(name, index, at, flag, lo, mask, kind))
             rows.append(FieldLayout(name, at, whole.size, bit, (part.lo, part.hi - 1), declared=(cls, name)))
             continue
-        if nested is not None:
-            cell = _nested(nested)
         if cell is None:
             raise complain("has no wire cell", name)
-        literal = _literal(kinds)
         slots.append(
             Slot(
                 name, len(words), offset, flag, kind=nested or kind, load=cell.load, dump=cell.dump,
@@ -165,12 +159,55 @@ def lay_out(
         raise complain("a slice of the validation word is always valid")
     if any(s.mask << s.lo & sum(bits) for s in inside):
         raise complain("a slice of the validation word holds a field's validation bit")
-    for index, (name, cell, _) in enumerate((n, c, i) for n, (i, c, _) in words.items()):
-        _no_overlap(cls, name, cell, [s for s in slots if s.word == index and s.mask])
+    _no_overlap(cls, list(words), slots)
     return Layout(
         size, tuple((n, c, o) for n, (_, c, o) in words.items()), tuple(slots), tuple(rows),
         flags[0] if flags else None, sum(bits) | sum({s.mask << s.lo for s in inside}),
     )  # fmt: skip
+
+
+def _no_overlap(cls: type[Struct], words: list[str], slots: list[Slot]) -> None:
+    taken = [0] * len(words)
+    for s in slots:
+        if taken[s.word] & s.mask << s.lo:
+            raise LayoutError(
+                f"overlaps another slice of {words[s.word]!r}", structure=cls.__name__, path=s.name, offset=s.offset
+            )
+        taken[s.word] |= s.mask << s.lo
+
+
+class _Read(NamedTuple):
+    """What an annotation says, whatever the field is called."""
+
+    nested: type[Struct] | None
+    kind: type | None
+    literal: Any
+    valid: Valid | None
+    part: Bits | None
+    cell: Cell | None
+
+
+@lru_cache(maxsize=4096)
+def _read(annotation: Any, *metadata: Any) -> _Read:
+    """Looks through ``Annotated[...] | None``."""
+    from cper.wire._struct import Struct
+
+    kinds, marks = [], list(metadata)
+    for kind in (annotation, *get_args(annotation)):
+        marks += getattr(kind, "__metadata__", ())
+        kinds.append(getattr(kind, "__origin__", kind))
+        kinds += [a for a in get_args(kind) if isinstance(a, type)] if get_origin(kind) is not None else []
+    kinds.append(annotation)
+    types = [k for k in kinds if isinstance(k, type)]
+    nested = next((k for k in types if issubclass(k, Struct)), None)
+    return _Read(
+        nested,
+        next((k for k in types if issubclass(k, OpenEnum | OpenFlags | bool)), None),
+        next((get_args(k)[0] for k in kinds if get_origin(k) is Literal and len(get_args(k)) == 1), None),
+        _first(marks, Valid),
+        _first(marks, Bits),
+        _first(marks, Cell) if nested is None else _nested(nested),
+    )
 
 
 def _nested(kind: type[Struct]) -> Cell:
@@ -181,35 +218,6 @@ def _nested(kind: type[Struct]) -> Cell:
         dump=lambda value: kind.encode(value),  # noqa: PLW0108
         plain=lambda raw: kind.plain_of(raw),  # noqa: PLW0108
     )
-
-
-def _no_overlap(cls: type[Struct], name: str, cell: Cell, slices: list[Slot]) -> None:
-    taken = 0
-    for s in slices:
-        if taken & s.mask << s.lo:
-            raise LayoutError(
-                f"overlaps another slice of {name!r}", structure=cls.__name__, path=s.name, offset=s.offset
-            )
-        taken |= s.mask << s.lo
-
-
-def _marks(field: Any) -> tuple[list[Any], list[Any]]:
-    """(types, metadata) of a field, looking through ``Annotated[...] | None``."""
-    kinds, marks = [], list(field.metadata)
-    for kind in (field.annotation, *get_args(field.annotation)):
-        marks += getattr(kind, "__metadata__", ())
-        kinds.append(getattr(kind, "__origin__", kind))
-        kinds += [a for a in get_args(kind) if isinstance(a, type)] if get_origin(kind) is not None else []
-    return [*kinds, field.annotation], marks
-
-
-def _literal(kinds: list[Any]) -> Any:
-    from typing import Literal
-
-    for kind in kinds:
-        if get_origin(kind) is Literal and len(get_args(kind)) == 1:
-            return get_args(kind)[0]
-    return None
 
 
 def _first(items: list[Any], kind: type) -> Any:
