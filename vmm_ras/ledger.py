@@ -104,9 +104,16 @@ class Ledger:
         found: list[Row] = []
         for gpa, _ in pages:
             for r in rows.get(gpa >> shift, ()):
-                r.delivery, r.source_id, r.block, r.crc32c = delivery, source_id, block, crc
-                r.pages, r.rule, r.esr = len(pages), r.rule or rule, r.esr if esr is None else esr
+                r.delivery = delivery
+                r.source_id = source_id
+                r.block = block
+                r.crc32c = crc
+                r.pages = len(pages)
                 r.posted_at = now
+                if r.rule is None:
+                    r.rule = rule
+                if esr is not None:
+                    r.esr = esr
                 if r.vcpu is None:
                     r.vcpu = vcpu
                 found.append(r)
@@ -116,17 +123,19 @@ class Ledger:
     def _acked(self, e: Acked, now: float) -> None:
         if self.guest.os.actions:  # what the guest did before: it is about the block that is acknowledged now
             self.outcomes()
-        for r in self._by_source.pop(e.source_id, ()):
-            r.acked, r.acked_at = True, now
+        _, source_id, _ = e
+        for r in self._by_source.pop(source_id, ()):
+            r.acked = True
+            r.acked_at = now
             if not r.closed:  # else another source told it, or it left the window
                 self._close(r)
 
     def _decided(self, e: Decided, now: float) -> None:
         row = self.handling
         if row is not None:
-            row.rule = e.rule
-            if e.what in _SETTLED:
-                row.outcome = e.what
+            _, _, _, _, row.rule, what = e
+            if what in _SETTLED:
+                row.outcome = what
                 self._close(row)
 
     def _injected(self, e: InjectSea, now: float) -> None:

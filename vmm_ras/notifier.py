@@ -374,20 +374,25 @@ class Notifier:
             if vcpu in self.wanted or vcpu in self.inbox.orders or (not sdei.idle and vcpu in sdei.wanted(vcpu)):
                 self.stop(vcpu, out)
             return
-        dispatch = None if sdei.idle else sdei.dispatch(vcpu, state)
+        pending = sdei.state.pending
+        dispatch = sdei.dispatch(vcpu, state) if pending else None
+        id = self.last_id + 1
         if dispatch is None:
-            out.append(new(Release, (self.next_id(), vcpu)))
+            self.last_id = id
+            out.append(new(Release, (id, vcpu)))
             return
         event, x, pc, pstate = dispatch
         source, source_id = self._by_event.get(event), None
-        id = self.next_id()
         if source is not None:
-            source_id = source.placed.source_id
-            source.state.last, source.state.vcpu = id, vcpu
+            source_id, s = source.source_id, source.state
+            s.last, s.vcpu = id, vcpu
         self.entering[vcpu] = id
-        out.append(new(SetRegisters, (id, source_id, vcpu, x, pc, pstate, None, None)))
-        out.append(new(Release, (self.next_id(), vcpu)))
-        if not sdei.idle:  # what else waited for this vCPU runs elsewhere
+        self.last_id = id + 1
+        out += (
+            new(SetRegisters, (id, source_id, vcpu, x, pc, pstate, None, None)),
+            new(Release, (id + 1, vcpu)),
+        )
+        if pending:  # what else waited for this vCPU runs elsewhere
             for other in sdei.wanted():
                 self.stop(other, out)
 
@@ -447,33 +452,36 @@ class Notifier:
             out.append(SetRegisters(self.next_id(), None, vcpu, x, state.pc, state.pstate))
             self.leave(vcpu, state._replace(x=x + state.x[len(x) :]), False, out)
             return out
-        result = self.sdei.call(vcpu, function, args, state)
-        r = result.registers
-        if r is not None:
-            out.append(SetRegisters(self.next_id(), None, vcpu, r.x, r.pc, r.pstate, r.elr, r.spsr))
+        sdei = self.sdei
+        result = sdei.call(vcpu, function, args, state)
+        x0, registers, wanted, discarded, completed, _ = result
+        self.last_id = id = self.last_id + 1
+        if registers is not None:
+            out.append(new(SetRegisters, (id, None, vcpu, *registers)))
         else:
-            assert result.x0 is not None
-            out.append(Reply(self.next_id(), vcpu, result.x0))
-        for event_number in result.discarded:
+            assert x0 is not None
+            out.append(new(Reply, (id, vcpu, x0)))
+        for event_number in discarded:
             source = self._by_event.get(event_number)
-            if source is not None and source.placed.source_id in self.busy:
+            if source is not None and source.source_id in self.busy:
                 answers.take_back(self, source, "the guest unregistered the event", out)
         if self.stuck:
             self.stuck.clear()
-        self._out = vcpu
-        if self.poison.counts[UNREPORTED] or self.inbox.records:
+        if wanted or self.poison.counts[UNREPORTED] or self.inbox.records:
+            self._out = vcpu
             found.kick(self, now, out)
-        for other in result.wanted:
-            self.stop(other, out)
-        self._out = None
-        waits = vcpu in self.wanted or vcpu in self.inbox.orders
-        if self.sdei.idle and not waits and not self.sdei.state.absent:
-            out.append(Release(self.next_id(), vcpu))
-        else:
+            for other in wanted:
+                self.stop(other, out)
+            self._out = None
+        if sdei.state.pending or sdei.state.absent or vcpu in self.wanted or vcpu in self.inbox.orders:
             self.leave(vcpu, result.after(state), False, out)
-        source = None if result.completed is None else self._by_event.get(result.completed)
-        if source is not None and source.placed.source_id in self.busy:
-            out.append(source.look(self.next_id()))
+        else:
+            self.last_id = id = self.last_id + 1
+            out.append(new(Release, (id, vcpu)))
+        source = self._by_event.get(completed) if completed is not None else None
+        if source is not None and source.source_id in self.busy:
+            self.last_id = id = self.last_id + 1
+            out.append(source.look(id))
         return out
 
     def stop(self, vcpu: int, out: list[Effect]) -> None:

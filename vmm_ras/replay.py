@@ -9,7 +9,7 @@ from acpi.image import Image
 from vmm_ras.deciding import Hook
 from vmm_ras.effects import Effect
 from vmm_ras.errors import InputError
-from vmm_ras.events import Event, GuestAbort, HostSignal, MemoryFault, Proceed, Told
+from vmm_ras.events import Code, Event, GuestAbort, HostSignal, MemoryFault, Proceed, Told
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.guests.os import Action
 from vmm_ras.ledger import WINDOW, Ledger
@@ -37,6 +37,7 @@ WINDOW_SIZE = 1 << 30
 """Without a map, each new window of this many bytes of host addresses gets the next of guest RAM."""
 TABLES = 0x3FF0_0000
 """Where the tables and blocks lie: below guest RAM, in a slot of the VMM's own."""
+_AR = Code.AR
 STEP = 0.001
 """Seconds between events of a trace that tells no times."""
 SETTLE = 30.0
@@ -188,9 +189,11 @@ class Replay:
         slot = notifier.memory.slot_of(hva)
         if slot is None and not self.mapped:
             slot = self._map_window(hva)
-        gpa = None if slot is None else slot.gpa + hva - slot.hva
-        vcpu = None
-        if code.value == 4:
+        gpa = vcpu = None
+        if slot is not None:
+            low, gpa, _ = slot
+            gpa += hva - low
+        if code is _AR:
             vcpu = notifier.threads.get(tid)
             if vcpu is None and slot is not None:
                 vcpu = self._new_vcpu(tid)
@@ -207,19 +210,20 @@ class Replay:
 
     def _begin(self, row: Row, event: Event, gpa: int | None, size: int) -> None:
         self.seq += 1
-        self.ledger.begin(row)
+        ledger, guest = self.ledger, self.guest
+        ledger.begin(row)
         if gpa is not None:
             first, end = self._firmware
             low = gpa & -size
             if low < end and low + size > first:
                 low, high = max(low, first), min(low + size, end)
-                self.guest.memory.poison(low, high - low)
+                guest.memory.poison(low, high - low)
         notifier, now = self.notifier, self.now
         effects = notifier.handlers[event.__class__](event, now)
-        self.guest.drive(notifier, effects, now, self._follow if self.watch is not None else None)
-        if self.guest.os.actions:
-            self.ledger.outcomes()
-        self.ledger.handling = None
+        guest.drive(notifier, effects, now, self._follow if self.watch is not None else None)
+        if guest.os.actions:
+            ledger.outcomes()
+        ledger.handling = None
 
     def _follow(self, effects: list[Effect]) -> None:
         """Effects were carried out, and somebody wants to see them, and what the guest did then."""

@@ -190,7 +190,7 @@ class SdeiDispatcher(Handlers):
             del s.pending[place]
         self.step(place, number, _DISPATCH)
         entry, argument, _, _ = s.registrations[place][number]
-        pc, pstate, x = state.pc, state.pstate, state.x
+        pc, pstate, x, _, _, sctlr, _ = state
         if len(x) != SAVED_REGISTERS:
             x = (*x, *_NO_REGISTERS)[:SAVED_REGISTERS]
         s.contexts[vcpu].append(new(Context, (number, x, pc, pstate)))
@@ -198,7 +198,7 @@ class SdeiDispatcher(Handlers):
         if critical:
             self.critical |= 1 << vcpu
         x = number, argument, pc, pstate
-        return new(Dispatch, (number, x, entry, self.entry_pstate(pstate, state.sctlr)))
+        return new(Dispatch, (number, x, entry, self.entry_pstate(pstate, sctlr)))
 
     def abandon(self, vcpu: int) -> tuple[int, ...]:
         """The registers of the last dispatch on the vCPU could not be set: its handler does not run after all.
@@ -266,9 +266,7 @@ class SdeiDispatcher(Handlers):
         call = CALLS.get(function & 0xFFFF_FFFF)  # the function identifier is W0 (SMCCC, 2.5)
         if call is None or state.pstate & PSTATE_M not in _CLIENT:
             return _UNKNOWN
-        if len(args) < len(_NO_ARGS):
-            args = (*args, *_NO_ARGS)
-        answer = call(self, vcpu, args, state, active)
+        answer = call(self, vcpu, (*args, *_NO_ARGS), state, active)
         result = answer if isinstance(answer, CallResult) else new(CallResult, (answer, None, (), (), None, False))
         if self.state.pending:
             # A call changes what can run on its own PE, where shared events can run, and SIGNAL names one more PE.

@@ -114,11 +114,12 @@ def _complete(d: SdeiDispatcher, vcpu: int, args: Args, state: VcpuState, active
 def _complete_and_resume(
     d: SdeiDispatcher, vcpu: int, args: Args, state: VcpuState, active: Active
 ) -> int | CallResult:
-    if not d.state.contexts[vcpu] or not is_code_address(args[0]):
+    at = args[0]
+    if not d.state.contexts[vcpu] or not is_code_address(at):
         return t.DENIED
     event, x, pc, pstate = d.pop(vcpu, _COMPLETE_AND_RESUME)
     # As if the interrupted context had taken an exception to the address given.
-    registers = new(Registers, (x, args[0], d.entry_pstate(pstate, state.sctlr), pc, pstate))
+    registers = new(Registers, (x, at, d.entry_pstate(pstate, state.sctlr), pc, pstate))
     return new(CallResult, (None, registers, (), (), event, False))
 
 

@@ -83,11 +83,12 @@ class Handlers:
         """End the innermost handler on the vCPU."""
         stack = self.state.contexts[vcpu]
         done = stack.pop()
-        event = self.events[done.event]
-        self.step(SHARED if event.shared else vcpu, done.event, action)
+        number = done[0]
+        _, shared, critical, _ = self.events[number]
+        self.step(SHARED if shared else vcpu, number, action)
         if not stack:
             self.busy &= ~(1 << vcpu)
-        if event.critical:
+        if critical:
             self.critical &= ~(1 << vcpu)
         return done
 
@@ -103,13 +104,15 @@ class Handlers:
         s = self.state
         if s.states[place].get(number) != READY:
             return None
-        able = s.unmasked & ~s.absent & ~(self.critical if self.events[number].critical else self.busy)
+        _, _, critical, _ = self.events[number]
+        able = s.unmasked & ~s.absent & ~(self.critical if critical else self.busy)
         if place == SHARED:
             _, _, routing, affinity = s.registrations[SHARED][number]
             if routing == RM_ANY:
                 if prefer is not None and able >> prefer & 1:
                     return prefer
-                return _lowest(able & ~self.busy or able)  # rather an idle PE than one to interrupt
+                able = able & ~self.busy or able  # rather an idle PE than one to interrupt
+                return (able & -able).bit_length() - 1 if able else None
             place = self.by_mpidr[affinity]
         return place if able >> place & 1 else None
 
@@ -124,11 +127,11 @@ class Handlers:
         s, bit = self.state, 1 << vcpu
         if not s.unmasked & ~s.absent & ~self.critical & bit:
             return None
-        best, running, pending = None, self.busy & bit, s.pending
+        best, taken, pending = None, self.busy & bit, s.pending
         for place in (vcpu, SHARED) if vcpu in pending else (SHARED,):
             for number in pending.get(place, _NOTHING):
-                critical = self.events[number].critical
-                if critical or not (running or best):
+                _, _, critical, _ = self.events[number]
+                if critical or not taken:
                     if s.states[place].get(number) != READY:
                         continue
                     _, _, routing, affinity = s.registrations[place][number]
@@ -136,6 +139,7 @@ class Handlers:
                         best = place, number, critical
                         if critical:
                             return best
+                        taken = 1
         return best
 
     def nearest(self, number: int) -> int:

@@ -126,24 +126,21 @@ class ModelGuest:
         """
         handlers, perform = notifier.handlers, self.perform
         self._stay = stay
-        last = 0
+        if not effects:
+            return
         for _ in range(MAX_ROUNDS):
-            if not effects:
-                break
-            last = effects[-1].id
-            answers = perform(effects, now)
+            done = effects
+            answers = perform(done, now)
             if watch is not None:
-                watch(effects)
-            if len(answers) == 1:
-                effects = handlers[answers[0].__class__](answers[0], now)
-                continue
+                watch(done)
             effects = []
             for answer in answers:
                 effects += handlers[answer.__class__](answer, now)
+            if not effects:
+                break
         else:
             raise GuestError("core and guest do not come to rest")
-        if last:
-            handlers[Done](new(Done, (last,)), now)
+        handlers[Done](new(Done, (done[-1][0],)), now)
 
     def perform(self, effects: list[Effect], now: float) -> list[Event]:
         """Carry out a list of effects in order; the answers, but for Done.
@@ -201,7 +198,7 @@ class ModelGuest:
         self.vcpus[e.vcpu].pend_serror(e.vsesr)
 
     def _set(self, e: SetRegisters, now: float) -> None:
-        self.vcpus[e.vcpu].set_registers(e)
+        self.vcpus[e[2]].set_registers(e)
 
     def _line(self, e: RaiseLine, now: float) -> None:
         self.os.interrupt(e.source_id, now)

@@ -42,6 +42,7 @@ _MEMORY = PlatformMemory.GUID.bytes_le
 _ARM_PROCESSOR = SECTION_TYPES["arm_processor"].bytes_le
 _SEA = NotificationType.SEA
 _THRESHOLD = SectionFlags.ERROR_THRESHOLD_EXCEEDED
+_HEADER_SIZE = ErrorStatusHeader.SIZE
 _address, _SHORTEST, _SIZE = PlatformMemory.reader("physical_address"), PlatformMemory.SIZES[0], PlatformMemory.SIZE
 Program = Iterator[tuple[int, tuple[int, ...]]]
 
@@ -154,7 +155,10 @@ class GuestOs:
     def run(self, index: int, now: float) -> Program | None:
         """The vCPU goes on: handle the exception that it stands at.  A program is returned where it makes calls."""
         vcpu = self.vcpus[index]
-        if 0 <= vcpu.pc - VBAR < 0x800 and vcpu.pstate & PSTATE_EL:
+        pc = vcpu.pc
+        if pc == SDEI_ENTRY:
+            return self._sdei_handler(vcpu, now)
+        if 0 <= pc - VBAR < 0x800 and vcpu.pstate & PSTATE_EL:
             taken = True
             while taken:  # the return may let in an SError that waited
                 kind = vcpu.pc - VBAR & 0x180
@@ -165,9 +169,6 @@ class GuestOs:
                 elif kind == _VECTOR_SERROR:
                     self._serror(vcpu, now)
                 taken = vcpu.eret()  # an interrupt, as SDEI's COMPLETE_AND_RESUME makes it look, only returns
-            return None
-        if vcpu.pc == SDEI_ENTRY:
-            return self._sdei_handler(vcpu, now)
         return None
 
     def interrupt(self, source_id: int, now: float) -> None:
@@ -206,9 +207,10 @@ class GuestOs:
             self.actions.append(Action(None, "serror-panic"))
 
     def _sdei_handler(self, vcpu: Vcpu, now: float) -> Program:
-        event, argument, pstate = vcpu.x[0], vcpu.x[1], vcpu.x[3]
-        if argument < len(self.sources) and self.sources[argument].vector == event:
-            self.read_source(self.sources[argument], now)
+        event, argument, _, pstate = vcpu.x[:4]
+        source = self.sources[argument] if argument < len(self.sources) else None
+        if source is not None and source.vector == event:
+            self.read_source(source, now)
         else:
             self.sdei_handled[event] += 1
         if pstate & 0xF == 0:  # as Linux: where EL0 was interrupted, make it look like an interrupt
@@ -268,7 +270,7 @@ class GuestOs:
             at = memory.word(register)
             if not at:
                 return False
-            raw = memory.read(at, ErrorStatusHeader.SIZE)
+            raw = memory.read(at, _HEADER_SIZE)
             if raw[:4] == b"\0\0\0\0":
                 return False
             outcome = "malformed"

@@ -311,17 +311,18 @@ class Vcpu:
     def set_registers(self, effect: SetRegisters) -> bool:
         """Carry out an SDEI dispatch or completion; True if a pending SError was taken when the vCPU went on."""
         _, _, _, x, pc, pstate, elr, spsr = effect
-        if len(x) > len(self.x):
+        count = len(x)
+        if count > len(self.x):
             raise InputError(f"SetRegisters.x has {len(x)} registers: there are {len(self.x)}")
         if pstate & PSTATE_M not in self.MODES:
             raise InputError(f"SetRegisters.pstate {pstate:#x}: not a mode that the vCPU has")
-        self.x[: len(x)] = x
+        self.x[:count] = x
         self.pc, self.pstate = pc, pstate
         if elr is not None:
             self.elr = elr
         if spsr is not None:
             self.spsr = spsr
-        return self.poll_serror()
+        return self.vsesr is not None and self.poll_serror()
 
 
 @lru_cache(64)

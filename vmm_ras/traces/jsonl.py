@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from vmm_ras.traces.lines import LONGEST
 U32_MAX = (1 << 32) - 1
 _INFINITY = float("inf")
 _CODES = {"AR": Code.AR, "AO": Code.AO}
+_members = itemgetter("event", "code", "hva", "lsb", "tid")
 _OBJECT = re.compile(rb'\s*\{\s*["}]')
 
 
@@ -45,28 +47,28 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally) -> Ite
             # All else, and anything odd, takes the way of the models, which accepts these lines too, to the same items.
             try:
                 fields = loads(line)  # type: ignore[arg-type]  # None raises as a bad line does
-                if fields["event"] == "signal" and (count := len(fields)) >= 5:
-                    code, hva, lsb, tid = _CODES[fields["code"]], fields["hva"], fields["lsb"], fields["tid"]
-                    if (
-                        type(hva) is int
-                        and type(lsb) is int
-                        and type(tid) is int
-                        and hva >= 0
-                        and 0 <= lsb <= 63
-                        and 0 <= tid <= U32_MAX
-                    ):
-                        if count == 6:
-                            at = fields["time"]
-                            if type(at) is int:
-                                at = float(at)
-                            if type(at) is float and 0.0 <= at < _INFINITY:
-                                begun = True
-                                yield number, at, make(signal, (code, hva, lsb, tid, at if wall else None))
-                                continue
-                        elif count == 5:
+                event, word, hva, lsb, tid = _members(fields)
+                code = _CODES[word]
+                if (
+                    event == "signal"
+                    and type(hva) is type(lsb) is type(tid) is int
+                    and hva >= 0
+                    and 0 <= lsb <= 63
+                    and 0 <= tid <= U32_MAX
+                ):
+                    count = len(fields)
+                    if count == 6:
+                        at = fields["time"]
+                        if type(at) is int:
+                            at = float(at)
+                        if type(at) is float and 0.0 <= at < _INFINITY:
                             begun = True
-                            yield number, None, make(signal, (code, hva, lsb, tid, None))
+                            yield number, at, make(signal, (code, hva, lsb, tid, at if wall else None))
                             continue
+                    elif count == 5:
+                        begun = True
+                        yield number, None, make(signal, (code, hva, lsb, tid, None))
+                        continue
             except (ValueError, KeyError, TypeError):
                 pass
             entry = _one(line, wall, begun)
