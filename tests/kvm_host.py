@@ -22,6 +22,7 @@ from vmm_ras.guests.kvm import KvmVcpu
 from vmm_ras.guests.vcpu import Vcpu as ModelVcpu
 from vmm_ras.kvm import events, exits, ioctls
 from vmm_ras.kvm.hosts import HostProfile
+from vmm_ras.kvm.one_reg import SYSREGS
 from vmm_ras.kvm.structs import CreateDevice, DeviceAttr, EnableCap, IrqLevel, SmcccFilter, UserspaceMemoryRegion
 
 RUN_SIZE = 4096
@@ -176,7 +177,10 @@ class Host:
         if request in (ioctls.GET_ONE_REG, ioctls.SET_ONE_REG):
             assert isinstance(argument, bytes | bytearray)
             reg, address = struct.unpack("<QQ", argument)
-            if request == ioctls.GET_ONE_REG:
+            if request == ioctls.GET_ONE_REG and reg == SYSREGS["MPIDR_EL1"]:
+                index = list(self.vcpus.values()).index(vcpu)
+                ctypes.memmove(address, (1 << 31 | index >> 4 << 8 | index & 15).to_bytes(8, "little"), 8)
+            elif request == ioctls.GET_ONE_REG:
                 ctypes.memmove(address, vcpu.model.get_one_reg(reg).to_bytes(8, "little"), 8)
             else:
                 vcpu.model.set_one_reg(reg, int.from_bytes(ctypes.string_at(address, 8), "little"))

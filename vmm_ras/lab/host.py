@@ -50,12 +50,14 @@ class Host:
     """``lab``: what ``HostPackages.prepare_host`` found.  ``memory`` in MiB.
 
     ``stream``: the other end of the host's second serial line, /dev/ttyS0; it is closed here once a run has it.
+    ``shared``: a memory file that is the memory of a PCI device too, which the host can map, and its bytes.
     """
 
     def __init__(
-        self, lab: HostLab, *, memory: int = 2048, cpus: int = CPUS, stream: socket.socket | None = None
-    ) -> None:
-        self.lab, self.memory, self.cpus, self.stream = lab, memory, cpus, stream
+        self, lab: HostLab, *, memory: int = 2048, cpus: int = CPUS, stream: socket.socket | None = None,
+        shared: tuple[int, int] | None = None,
+    ) -> None:  # fmt: skip
+        self.lab, self.memory, self.cpus, self.stream, self.shared = lab, memory, cpus, stream, shared
 
     def run(
         self, files: Mapping[str, bytes], script: str, *, seconds: float = SECONDS,
@@ -119,6 +121,11 @@ class Host:
         if self.stream is not None:
             inherited.append(self.stream.fileno())
             command += ["-chardev", f"socket,id=stream,fd={inherited[-1]}", "-device", "pci-serial,chardev=stream"]
+        if self.shared is not None:
+            fd, size = self.shared
+            inherited.append(fd)
+            command += ["-object", f"memory-backend-file,id=shared,size={size},share=on,mem-path=/proc/self/fd/{fd}"]
+            command += ["-device", "ivshmem-plain,memdev=shared"]
         try:
             return subprocess.Popen(
                 command, pass_fds=inherited, env=self.lab.environment, stdin=subprocess.DEVNULL,

@@ -18,6 +18,9 @@ def moves(
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only the scenario of this name; repeatable.")
     ] = None,
+    linux: Annotated[
+        bool, typer.Option("--linux", help="A Linux guest (6.12) goes, with its interrupt controller; not back.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report here.")] = None,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Print every assertion, and the log of a failure.")
@@ -40,9 +43,19 @@ def moves(
         packages = HostPackages(say=lambda line: typer.echo(f"moves: {line}"))
         chain = [source, destination, *([source] if back else [])]
         labs = {series: packages.prepare_host(series) for series in set(chain)}
-        done = scenario.run(
-            [labs[series] for series in chain], only or (), lambda line: typer.echo(f"moves: {line}") if verbose else 0
-        )
+
+        def heard(line: str) -> None:
+            if verbose:
+                typer.echo(f"moves: {line}")
+
+        if linux:
+            from vmm_ras.lab import moves_linux
+            from vmm_ras.lab.linux_kvm import prepare
+
+            pair = prepare(packages, source, "6.12")
+            done = moves_linux.run([labs[source], labs[destination]], pair.guest, pair.root, heard)
+        else:
+            done = scenario.run([labs[series] for series in chain], only or (), heard)
         done.facts["Wall-clock time"] = f"{time.monotonic() - start:.1f} s"
         if verbose:
             typer.echo(done.text())

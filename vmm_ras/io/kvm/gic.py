@@ -17,6 +17,7 @@ class GicV3:
         """Guest addresses; ``interrupts``: how many there are, SGIs and PPIs included (a multiple of 32)."""
         made = fetch(vm.fd, ioctls.CREATE_DEVICE, CreateDevice.SIZE, CreateDevice(
             type=ioctls.DEV_TYPE_ARM_VGIC_V3).encode())  # fmt: skip
+        self.interrupts = interrupts
         self.fd = CreateDevice.decode(made).fd
         self._set(ioctls.DEV_ARM_VGIC_GRP_ADDR, ioctls.VGIC_V3_ADDR_TYPE_DIST, distributor.to_bytes(8, "little"))
         self._set(ioctls.DEV_ARM_VGIC_GRP_ADDR, ioctls.VGIC_V3_ADDR_TYPE_REDIST, redistributors.to_bytes(8, "little"))
@@ -27,6 +28,16 @@ class GicV3:
     def _set(self, group: int, attribute: int, data: bytes) -> None:
         value = Value(data)
         put(self.fd, ioctls.SET_DEVICE_ATTR, DeviceAttr(group=group, attr=attribute, addr=value.address))
+
+    def get(self, group: int, attribute: int, size: int = 4) -> int:
+        """A register of ``size`` bytes (KVM_GET_DEVICE_ATTR)."""
+        value = Value(size)
+        put(self.fd, ioctls.GET_DEVICE_ATTR, DeviceAttr(group=group, attr=attribute, addr=value.address))
+        return int.from_bytes(value.data, "little")
+
+    def set(self, group: int, attribute: int, number: int, size: int = 4) -> None:
+        """Write a register of ``size`` bytes (KVM_SET_DEVICE_ATTR)."""
+        self._set(group, attribute, number.to_bytes(size, "little"))
 
     def close(self) -> None:
         """Close the device; it may be called twice."""

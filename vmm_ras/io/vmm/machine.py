@@ -18,16 +18,18 @@ from vmm_ras.errors import HostError, InputError
 from vmm_ras.events import Event
 from vmm_ras.io.closing import Closing
 from vmm_ras.io.guest_ram import GuestRam
-from vmm_ras.io.kvm import moving
 from vmm_ras.io.kvm.guest import KvmGuest
+from vmm_ras.io.kvm.moving import Leaving
 from vmm_ras.io.kvm.system import Kvm
-from vmm_ras.io.vmm import platform
+from vmm_ras.io.vmm import moving, platform
 from vmm_ras.io.vmm.bus import Bus
 from vmm_ras.io.vmm.configuration import HUGE_PAGE, Configuration, Ending
 from vmm_ras.io.vmm.console import Console
+from vmm_ras.io.vmm.moving import Coming
 from vmm_ras.io.vmm.pl011 import Pl011
 from vmm_ras.io.vmm.running import Running
 from vmm_ras.notifier import Notifier
+from vmm_ras.snapshot.stream import Read
 
 Heard = Callable[[Event | Effect], object]
 
@@ -107,8 +109,17 @@ class VirtualMachine(Closing):
         return {"crashed": "guest-panicked", "failed": "internal-error"}.get(ending.how, "shutdown")
 
     def save(self) -> bytes:
-        """The snapshot of the running guest, without its memory and devices; it goes on.  Raises HostError."""
-        return moving.save(self.guest)
+        """The snapshot of the running guest, without its memory; it goes on.  Raises HostError."""
+        return moving.save(self.running)
+
+    def depart(self) -> Leaving:
+        """Freeze the running guest for good, to be sent to another machine; this one is then to be closed.
+
+        Raises HostError.
+        """
+        leaving = moving.depart(self.running)
+        self.stop("it has left")
+        return leaving
 
     def submit(self, event: Event) -> Sequence[Effect]:
         """Give the core an event, and carry out what follows; the effects that were carried out at once.
@@ -133,6 +144,19 @@ class VirtualMachine(Closing):
         self.boots += 1
         self._now = Running(self)
         self._now.guest.start()
+
+    def arrive(self, read: Read) -> Coming:
+        """Instead of a boot, let a guest go on that comes as a stream (``vmm_ras.snapshot.stream``) into empty RAM.
+
+        Raises SnapshotError, GuestError and HostError; then this machine is to be closed.
+        """
+        assert self._now is None
+        assert not self.boots
+        coming = Coming(read)
+        self.boots += 1
+        self._now = Running(self, load=False)
+        coming.enter(self._now)
+        return coming
 
     def wait(self, seconds: float | None = None) -> Ending | None:
         """Wait until this boot ends; why, or None where it has not within ``seconds``."""

@@ -5,6 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from vmm_ras.snapshot.made_of import Plain
 
 SIZE = 0x1000
 DR, RSR, FR, ILPR, IBRD, FBRD, LCR_H, CR = 0x00, 0x04, 0x18, 0x20, 0x24, 0x28, 0x2C, 0x30
@@ -18,6 +23,18 @@ _ID = bytes((0x11, 0x10, 0x34, 0x00, 0x0D, 0xF0, 0x05, 0xB1))
 _PLAIN = {ILPR: 0xFF, IBRD: 0xFFFF, FBRD: 0x3F, LCR_H: 0xFF, CR: 0xFFFF, IFLS: 0x3F, DMACR: 0x7}
 """Registers that only remember, and how many of their bits exist."""
 _RESET = {CR: 0x300, IFLS: 0x12}
+
+_Offset = Literal["0x20", "0x24", "0x28", "0x2c", "0x30", "0x34", "0x48"]
+
+
+class State(Plain):
+    """What a UART remembers: part ``pl011`` of a snapshot."""
+
+    received: Annotated[list[Annotated[int, Field(ge=0, le=0xFF)]], Field(max_length=FIFO)]
+    registers: dict[_Offset, Annotated[int, Field(ge=0, le=0xFFFF)]]
+    """Those that only remember, by offset."""
+    raw: Annotated[int, Field(ge=0, le=ALL_INTERRUPTS)]
+    mask: Annotated[int, Field(ge=0, le=ALL_INTERRUPTS)]
 
 
 class Pl011:
@@ -44,6 +61,20 @@ class Pl011:
             self._received.clear()
             self._plain = dict(_RESET)
             self._raw = self._mask = 0
+            self._update()
+
+    def take(self) -> dict[str, Any]:
+        """All that it remembers."""
+        with self._lock:
+            plain = {f"{offset:#x}": value for offset, value in self._plain.items()}
+            return {"received": list(self._received), "registers": plain, "raw": self._raw, "mask": self._mask}
+
+    def put(self, value: State) -> None:
+        """Remember what ``take`` gave; the interrupt's line goes with it."""
+        with self._lock:
+            self._received = deque(value.received)
+            self._plain = {int(offset, 16): number for offset, number in value.registers.items()}
+            self._raw, self._mask = value.raw, value.mask
             self._update()
 
     def receive(self, data: bytes) -> int:

@@ -11,6 +11,7 @@ from vmm_ras.boot.layout import BOOT_PSTATE, Boot, lay_out
 from vmm_ras.errors import GuestError, InputError
 from vmm_ras.events import Event
 from vmm_ras.io.guest_ram import GuestRam
+from vmm_ras.io.holes import Holes
 from vmm_ras.io.kvm import implementations
 from vmm_ras.io.kvm.gic import GicV3
 from vmm_ras.io.kvm.guest import KvmGuest
@@ -50,11 +51,13 @@ class _Guest(KvmGuest):
 class Running:
     """One boot of ``machine``: all that a reset throws away.  Raises HostError, InputError."""
 
-    def __init__(self, machine: VirtualMachine) -> None:
+    def __init__(self, machine: VirtualMachine, *, load: bool = True) -> None:
+        """``load``: put into memory what the guest boots from; else another one comes."""
         c, ram = machine.configuration, machine.ram
         self.machine = machine
         self.vm = Vm(machine._kvm)
-        self.gic: GicV3 | None = None
+        self.holes = Holes(ram, self.vm.cut)
+        self._gic: GicV3 | None = None
         try:
             self.vm.add_memory(ram.slot)
             self.sdei = self.vm.forward_calls()
@@ -63,8 +66,10 @@ class Running:
                 implementations.announce(self.vm)
             for index in range(c.vcpus):
                 self.vm.add_vcpu(powered=index == 0)
-            self.gic = GicV3(self.vm, platform.GICD, platform.GICR, platform.INTERRUPTS)
-            self.boot = self._load()
+            self._gic = GicV3(self.vm, platform.GICD, platform.GICR, platform.INTERRUPTS)
+            self.boot = self._lay_out()
+            if load:
+                self._load()
             first = self.vm.vcpus[0]
             if c.pool is not None:
                 implementations.show(first, c.pool)
@@ -86,18 +91,27 @@ class Running:
             self.close()
             raise
 
-    def _load(self) -> Boot:
-        """Everything that the guest finds, into RAM."""
-        c, ram = self.machine.configuration, self.machine.ram
+    @property
+    def gic(self) -> GicV3:
+        """The interrupt controller."""
+        assert self._gic is not None
+        return self._gic
+
+    def _lay_out(self) -> Boot:
+        """What the guest finds, and where."""
+        c = self.machine.configuration
         description = c.describe(c.memory, c.vcpus, sdei=self.sdei)
         size = 0 if c.initrd is None else _size(c.initrd)
-        boot = lay_out(build(description), self.machine.kernel, size, c.command_line, os.urandom(32))
+        return lay_out(build(description), self.machine.kernel, size, c.command_line, os.urandom(32))
+
+    def _load(self) -> None:
+        """Everything that the guest finds, into RAM."""
+        c, ram, boot = self.machine.configuration, self.machine.ram, self.boot
         _copy(c.kernel, ram, boot.kernel_at, self.machine.kernel.size)
         if c.initrd is not None:
-            _copy(c.initrd, ram, boot.initrd_at, size)
+            _copy(c.initrd, ram, boot.initrd_at, _size(c.initrd))
         for _, gpa, data in boot.regions:
             ram.write(gpa, data)
-        return boot
 
     def _take(self, thread: VcpuThread, reason: int) -> bool:
         """An exit that is not the core's."""
@@ -125,9 +139,10 @@ class Running:
 
     def close(self) -> None:
         """Give the KVM objects back."""
-        if self.gic is not None:
-            self.gic.close()
+        if self._gic is not None:
+            self._gic.close()
         self.vm.close()
+        self.holes.close()
 
 
 def _size(path: Path) -> int:
