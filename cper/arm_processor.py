@@ -125,7 +125,7 @@ def error_informations(other: type[ArmErrorInformation], *named: type[ArmErrorIn
     at = other.at("type").offset
 
     def plain_key(value: Mapping[str, Any]) -> int:
-        return int(other.of_plain({"type": value.get("type", 0)}).type) & mask
+        return other.raw_of_plain({"type": value.get("type", 0)})[at] & mask
 
     known = {int(kind.model_fields["type"].default) & mask: kind for kind in named}
     return Kinds(other, known, lambda body, place: body[place + at] & mask, plain_key)

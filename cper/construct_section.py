@@ -84,6 +84,11 @@ class ConstructSection:
         value = members(plain, without=("residue", "tail"))
         return cls(value, hex_in(plain, "residue"), hex_in(plain, "tail"))
 
+    @classmethod
+    def raw_of_plain(cls, plain: Mapping[str, Any]) -> bytes:
+        """``of_plain(plain).encode()``."""
+        return cls.of_plain(plain).encode()
+
     def fields(self) -> Iterator[tuple[int, int, str, Any]]:
         """(offset, bytes, name, value) of each member of the declaration, and of the tail."""
         built = self.encode()

@@ -82,6 +82,22 @@ class Framed:
                 values[name] = kind.of_plain(object_in(plain, name))
         return cls(**values)
 
+    @classmethod
+    def _pack_plain(cls, plain: Mapping[str, Any]) -> bytes | None:
+        """``of_plain(plain).encode()`` where nothing is out of the common, else None; it may raise ValueError too."""
+        pieces, kinds = [], cls.kinds(plain)
+        for field in fields(cls):
+            kind, value = kinds.get(field.name), plain.get(field.name)
+            if kind is None:
+                pieces.append(hex_in(plain, field.name))
+                continue
+            for one in value if isinstance(field.default, tuple) and isinstance(value, list) else [value]:
+                if not isinstance(one, dict):
+                    return None
+                pack = getattr(kind, "_pack_plain", None)
+                pieces.append(kind.of_plain(one).encode() if pack is None else pack(one))
+        return None if None in pieces else b"".join(pieces)
+
 
 H = TypeVar("H", bound=Struct)
 
@@ -171,6 +187,17 @@ class FramedSection(Frame[H]):
         if cls.of_body(given.encode()) != given:
             raise ValueError(f"{cls.__name__}: the counts and lengths of its head are not those of its parts")
         return given
+
+    @classmethod
+    def raw_of_plain(cls, plain: Mapping[str, Any]) -> bytes:
+        """``of_plain(plain).encode()``, without the objects where nothing is out of the common.  Raises as these do."""
+        try:
+            raw = cls._pack_plain(plain)
+        except ValueError:
+            raw = None
+        if raw is not None and cls._plain(raw) == plain:  # so counts and lengths are those of the parts
+            return raw
+        return cls.of_plain(plain).encode()
 
 
 __all__ = [

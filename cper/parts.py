@@ -48,6 +48,9 @@ class Kinds:
         """The structure that JSON described."""
         return self.known.get(self.plain_key(value), self.other).of_plain(value)
 
+    def _pack_plain(self, value: Mapping[str, Any], /) -> bytes | None:
+        return self.known.get(self.plain_key(value), self.other)._pack_plain(value)
+
 
 class Part(c.Construct):  # type: ignore[misc]
     """A part of a frame."""

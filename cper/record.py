@@ -257,28 +257,37 @@ class Record(NamedTuple):
 
     @classmethod
     def raw_of_plain(cls, plain: Mapping[str, Any]) -> bytes:
-        """``of_plain(plain).encode()``, with few objects where nothing is out of the common.  Raises as these do."""
-        header, sections = plain.get("header"), plain.get("sections")
-        if "gaps" in plain or type(header) is not dict or type(sections) is not list:
-            return cls.of_plain(plain).encode()
-        head = [RecordHeader.raw_of_plain(header)]
-        bodies = []
-        end = RecordHeader.SIZE + _ONE * len(sections)
-        for index, item in enumerate(sections):
-            try:
-                raw = SectionDescriptor.raw_of_plain(object_in(item, "descriptor"))
-                body = body_of_plain(_section_type(raw[_TYPE : _TYPE + 16]), item)
-            except ValueError as error:
-                error.add_note(f"sections[{index}]")
-                raise
-            if _place(raw) != (end, len(body)):
-                return cls.of_plain(plain).encode()
-            head.append(raw)
-            bodies.append(body)
-            end += len(body)
-        if _frame(head[0])[:2] != (end, len(sections)):
-            return cls.of_plain(plain).encode()
-        return b"".join(head + bodies)
+        """``of_plain(plain).encode()``, without objects where nothing is out of the common.  Raises as these do."""
+        raw = _raw(plain)
+        return cls.of_plain(plain).encode() if raw is None else raw
+
+
+def _raw(plain: Mapping[str, Any]) -> bytes | None:
+    """The bytes of a record whose bodies just follow each other; None where that takes a closer look."""
+    header, sections = plain.get("header"), plain.get("sections")
+    if "gaps" in plain or type(header) is not dict or type(sections) is not list:
+        return None
+    header_raw, descriptor_raw = _packers()
+    raw = header_raw(header)
+    if raw is None:
+        return None
+    head, bodies, end = [raw], [], _HEAD + _ONE * len(sections)
+    for item in sections:
+        descriptor = item.get("descriptor") if type(item) is dict else None
+        if type(descriptor) is not dict or (raw := descriptor_raw(descriptor)) is None:
+            return None
+        try:
+            body = body_of_plain(_section_type(raw[_TYPE : _TYPE + 16]), item)
+        except ValueError:
+            return None
+        if descriptor["section_offset"] != end or descriptor["section_length"] != len(body):
+            return None
+        head.append(raw)
+        bodies.append(body)
+        end += len(body)
+    if header["record_length"] != end or header["section_count"] != len(sections):
+        return None
+    return b"".join(head + bodies)
 
 
 def _rank(severity: Severity) -> int:
@@ -291,6 +300,11 @@ def _rank(severity: Severity) -> int:
 def _readings() -> tuple[Callable[..., dict[str, Any]], Callable[..., dict[str, Any]]]:
     """What makes JSON of header and descriptor: pydantic's classes are slow to ask for an attribute."""
     return RecordHeader.plain_of, SectionDescriptor.plain_of
+
+
+@lru_cache(maxsize=1)
+def _packers() -> tuple[Callable[..., bytes | None], Callable[..., bytes | None]]:
+    return RecordHeader._pack_plain, SectionDescriptor._pack_plain
 
 
 @lru_cache(maxsize=64)

@@ -41,7 +41,7 @@ class RegisterContext(Framed, Generic[H]):
     @classmethod
     def kinds(cls, plain: Mapping[str, Any]) -> Mapping[str, Reader]:
         """What its head's type asks for."""
-        number = cls.HEAD.of_plain(object_in(plain, "head")).register_context_type  # type: ignore[attr-defined]
+        number = cls.HEAD.decode(cls.HEAD.raw_of_plain(object_in(plain, "head"))).register_context_type  # type: ignore[attr-defined]
         if plain.get("registers") and number not in cls.REGISTERS:
             raise ValueError(f"{cls.__name__}: no registers of type {number.plain} are known: give them as 'data'")
         return {"head": cls.HEAD, "registers": cls.REGISTERS.get(number, cls.HEAD)}

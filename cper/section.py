@@ -217,11 +217,12 @@ def body_of_plain(guid: UUID, plain: dict[str, Any]) -> bytes:
         raise ValueError(f"no section type {guid} is known: give its bytes as 'body', in hexadecimal")
     if not isinstance(plain.get("section"), dict):
         raise ValueError("'section' or 'body' expected")
-    own: Any = cls
-    section = plain["section"]
-    body: bytes = own.raw_of_plain(section) if issubclass(cls, Section) else own.of_plain(section).encode()
-    body += hex_in(plain, "tail")
-    length = plain.get("length", len(body))
+    body = cls.raw_of_plain(plain["section"])
+    if "tail" in plain:
+        body += hex_in(plain, "tail")
+    if "length" not in plain:
+        return body
+    length = plain["length"]
     if not isinstance(length, int) or isinstance(length, bool) or not 0 <= length <= len(body):
         raise ValueError(f"length {length!r} is not between 0 and {len(body)}")
     return body[:length]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from cper.wire._cells import Cell, OpenEnum, OpenFlags, bcd, guid
-from cper.wire._codegen import run
+from cper.wire._codegen import indented, run
 from cper.wire._layout import Layout, Slot, packer
 
 if TYPE_CHECKING:
@@ -44,38 +44,56 @@ def _numbers(dump: Any) -> Any:
 
 
 def generate_packer(cls: type[Struct], layout: Layout) -> Any:
-    """The function of ``Struct.raw_of_plain``: bytes, or None where the JSON is out of the common."""
+    """The function of ``Struct.raw_of_plain``: bytes, or None where the JSON is out of the common.
+
+    Numbers that do not fit their cell are refused by packing.  That nothing is left over is seen by counting: as many
+    members as validation bits were set and other fields were given.
+    """
     names: dict[str, Any] = {"pack_words": packer(layout).pack, "ERRORS": (Exception,)}
-    out = ["def pack_plain(p):", "    try:", "        get, n = p.get, len(p)"]
-    if layout.flags is not None:
-        out.append("        v = 0")
+    out: list[str] = []
+    given = 0
     for w, (_, cell, _) in enumerate(layout.words):
-        if w != layout.flags:
-            out.append(f"        w{w} = {'0' if not cell.fmt.endswith('s') else repr(bytes(cell.size))}")
+        mine = [s for s in layout.slots if s.word == w]
+        if w != layout.flags and (not mine or any(s.mask or (s.flag and not _is_number(s, cell)) for s in mine)):
+            out.append(f"w{w} = {'0' if not cell.fmt.endswith('s') else repr(bytes(cell.size))}")
     for i, s in enumerate(layout.slots):
         cell = layout.words[s.word][1]
         target = "v" if s.word == layout.flags else f"w{s.word}"
-        store = f"{target} |= x << {s.lo}" if s.mask else f"{target} = x"
+        given += 0 if s.flag else 1
         names[f"default{i}"] = _default(cls, s)
-        read = [f"x = get({s.name!r})", "if x is not None:"]
-        inner = ["n -= 1", *_convert(i, s, cell, names), *([f"if x & {~s.mask}: return None"] if s.mask else []), store]
-        inner += [f"v |= {s.flag:#x}"] if s.flag else []
-        tail = [f"elif {s.name!r} in p: return None"]
-        if not s.flag:
-            missing = "return None" if names[f"default{i}"] is None else f"x = default{i}; {store}"
-            tail.append(f"else: {missing}")
-        else:
-            tail = []
-        out += [f"        {line}" for line in [*read, *(f"    {line}" for line in inner), *tail]]
+        plainly = _is_number(s, cell) and not s.mask
+        out.append(f"{target if plainly else 'x'} = get({s.name!r})")
+        if plainly and not s.flag and names[f"default{i}"] is None:
+            out.append(f"if type({target}) is not int: return None")
+            continue
+        x = target if plainly else "x"
+        body = _convert(i, s, cell, names, x)
+        if s.mask:
+            body += [f"if x & {~s.mask}: return None", f"{target} |= x{f' << {s.lo}' if s.lo else ''}"]
+        elif not plainly:
+            body.append(f"{target} = x")
+        if s.flag:
+            out += [f"if {x} is not None:", *indented([*body, f"v |= {s.flag:#x}"])]
+            out += [f"else: {target} = 0"] if plainly else []
+            continue
+        default = names[f"default{i}"]
+        store = f"{target} |= default{i} << {s.lo}" if s.mask else f"{target} = default{i}"
+        out += [f"if {x} is not None:", *indented(body), f"elif {s.name!r} in p: return None"]
+        out.append("else: return None" if default is None else f"else: n += 1; {store}")
+    known = ""
+    if layout.flags is not None:
+        inside = sum({s.mask << s.lo for s in layout.slots if s.mask and s.word == layout.flags})
+        known = f" + (v & {layout.known & ~inside:#x}).bit_count()"
+        out.insert(0, "v = 0")
     words = ", ".join("v" if w == layout.flags else f"w{w}" for w in range(len(layout.words)))
-    out += [
-        "        if n: return None",
-        f"        return pack_words({words})",
-        "    except ERRORS:",
-        "        return None",
-    ]
-    run(f"<packer of {cls.__module__}.{cls.__qualname__}>", "\n".join(out), names)
+    lines = ["get, n = p.get, len(p)", *out, f"if n != {given}{known}: return None", f"return pack_words({words})"]
+    source = ["def pack_plain(p):", "    try:", *indented(indented(lines)), "    except ERRORS:", "        return None"]
+    run(f"<packer of {cls.__module__}.{cls.__qualname__}>", "\n".join(source), names)
     return names["pack_plain"]
+
+
+def _is_number(s: Slot, cell: Cell) -> bool:
+    return s.kind is None and s.const is None and s.load is None and s.dump is None and not cell.fmt.endswith("s")
 
 
 def _default(cls: type[Struct], s: Slot) -> Any:
@@ -91,10 +109,9 @@ def _default(cls: type[Struct], s: Slot) -> Any:
     return s.dump(value) if s.dump else value
 
 
-def _convert(i: int, s: Slot, cell: Cell, names: dict[str, Any]) -> list[str]:
+def _convert(i: int, s: Slot, cell: Cell, names: dict[str, Any], x: str) -> list[str]:
     """Lines that make of ``x`` as JSON holds it what goes into the word; an exception, or None, refuses it."""
-    signed = cell.fmt in {"b", "h", "i", "q"}
-    number = "if type(x) is not int: return None" if signed else "if type(x) is not int or x < 0: return None"
+    number = f"if type({x}) is not int: return None"
     if s.const is not None:
         names[f"const{i}"] = s.const
         if not isinstance(s.const, int):
@@ -111,7 +128,7 @@ def _convert(i: int, s: Slot, cell: Cell, names: dict[str, Any]) -> list[str]:
             "total = 0",
             "for y in x:",
             f"    if type(y) is str: y = names{i}[y]",
-            "    if type(y) is not int or y < 0: return None",
+            "    if type(y) is not int: return None",
             "    total |= y",
             "x = total",
         ]
@@ -120,7 +137,7 @@ def _convert(i: int, s: Slot, cell: Cell, names: dict[str, Any]) -> list[str]:
     if s.kind is not None:  # a nested structure
         names[f"inner{i}"] = s.kind._pack_plain  # type: ignore[attr-defined]
         return [f"x = inner{i}(x)", "if x is None: return None"]
-    if s.load is None and s.dump is None and not cell.fmt.endswith("s"):
+    if _is_number(s, cell):
         return [number]
     if cell is guid:
         names[f"raw{i}"] = _guid_raw
