@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("default", max_examples=50, derandomize=True, **COMMON)
+settings.register_profile("default", max_examples=30, derandomize=True, **COMMON)
 settings.register_profile("ci", settings.get_profile("default"))
 settings.register_profile("fuzz", max_examples=5000, print_blob=True, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

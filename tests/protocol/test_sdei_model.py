@@ -295,7 +295,7 @@ class Walk(RuleBasedStateMachine):
 
 
 Walk.TestCase.settings = settings(
-    stateful_step_count=50, max_examples=settings.default.max_examples * 2 // 5, deadline=None
+    stateful_step_count=50, max_examples=settings.default.max_examples * 2 // 3, deadline=None
 )
 TestWalk = Walk.TestCase
 

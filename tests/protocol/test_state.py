@@ -47,7 +47,7 @@ def lived(preset: str, guest: str, policy: str, hostile: bool, swap: bool) -> tu
 
     core.expire = expired  # type: ignore[method-assign]
     kinds = actions(r, hostile)
-    for _, name, draw in r.choices(kinds, [weight for weight, _, _ in kinds], k=40):
+    for _, name, draw in r.choices(kinds, [weight for weight, _, _ in kinds], k=24):
         getattr(world, name)(*draw())
         world.check()
     world.finish()

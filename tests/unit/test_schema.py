@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acpi import document
@@ -31,6 +31,7 @@ def test_json_of_a_section_follows_its_schema(guid):
     schema = json.loads(FROZEN[f"{cls.__name__}.json"])
     known = seeds(guid)
 
+    @settings(max_examples=settings.default.max_examples // 3)
     @given(
         st.binary(min_size=cls.SIZE, max_size=cls.SIZE + 100)
         | (mutated(st.sampled_from(known)) if known else st.nothing())
