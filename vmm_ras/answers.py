@@ -35,6 +35,7 @@ def ack(core: Notifier, event: AckRead, now: float) -> list[Effect]:
     if not source.acknowledged(value):
         source.unread(now)
         return []
+    due = source.state.overdue
     pages = source.clear()
     del core.busy[source_id]
     poison = core.poison
@@ -44,6 +45,8 @@ def ack(core: Notifier, event: AckRead, now: float) -> list[Effect]:
     if core.aborts and source.way == "sea":
         consumed.resume(core, now, out)
     if poison.counts[UNREPORTED] or core.inbox.records:
+        if len(pages) > 1:
+            found.pause(core, source, len(pages), due, now)
         found.kick(core, now, out)
     return out
 

@@ -190,7 +190,7 @@ def _post_sea(
             core.poison.mark(start, count, POSTED)
             pages = ((first << shift, count << shift),)
         elif rule.large == "pages":
-            pages += _neighbours(core, abort, source.capacity - 1, out)
+            pages += _neighbours(core, abort, min(source.capacity, rule.entries) - 1, out)
     block = core.build_block(pages, ruling, False)
     id = source.post(core.last_id, block, pages, queue, now, ruling.after, out)
     _, pstate, _, _, _, _, far_known = state

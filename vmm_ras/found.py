@@ -27,6 +27,9 @@ MAX_BLOCK_ENTRIES = 0x3FF
 """What a block status can count (ACPI 6.5, 18.3.2.7.1)."""
 
 _AO = Code.AO
+SLOWER = 2
+"""Handling the pages of a record takes no longer than so many times its acknowledgement, which comes first."""
+
 if TYPE_CHECKING:
     from vmm_ras.notifier import Notifier
 
@@ -73,6 +76,17 @@ def found(
         out.append(Report(core.next_id(), code, gpa, size, rule.name, until))
 
 
+def pause(core: Notifier, source: ErrorSource, pages: int, due: float, now: float) -> None:
+    """The guest has acknowledged several pages at once: it gets time for them before it is told more.
+
+    ``due``: when the acknowledgement had been due.  A guest that took long for it takes long for the pages too.
+    """
+    took = 0.0 if source.way == "polled" else now - due + core.rulings[source.state.queue].after
+    for queue, rule in enumerate(core.rules):
+        if rule.pause_ms and core.poison.waiting[queue] and queue not in core.ready:
+            core.ready[queue] = now + max(pages * rule.pause_ms / 1000, SLOWER * took), False
+
+
 def kick(core: Notifier, now: float, out: list[Effect]) -> None:
     """Post whatever waits and has an open way with a free source: memory first."""
     waiting = core.poison.waiting
@@ -92,7 +106,7 @@ def _ripe(core: Notifier, queue: int, rule: Rule, now: float) -> bool:
     until, full = core.ready[queue]
     if now < until:
         room = (s.capacity for way in rule.deliver if way != "sea" for s in core.ways[way] if not s.state.broken)
-        if not full or core.poison.waiting[queue] < next(room, MAX_BLOCK_ENTRIES):
+        if not full or core.poison.waiting[queue] < min(rule.entries, next(room, MAX_BLOCK_ENTRIES)):
             return False
     del core.ready[queue]
     return True
@@ -134,13 +148,14 @@ def _post_next(core: Notifier, queue: int, now: float, out: list[Effect]) -> boo
 
 def _post(core: Notifier, source: ErrorSource, queue: int, now: float, out: list[Effect]) -> None:
     rule, shift, size = core.rules[queue], core.page_shift, 1 << core.page_shift
+    room = min(source.capacity, rule.entries)
     if rule.large == "mask":
-        blocks = core.poison.take_blocks(queue, source.capacity)
+        blocks = core.poison.take_blocks(queue, room)
         for first, count in blocks:
             core.poison.mark(first, count, POSTED)
         pages = tuple((first << shift, count << shift) for first, count in blocks)
     else:
-        found = core.poison.take(queue, source.capacity)
+        found = core.poison.take(queue, room)
         for page in found:
             core.poison.set(page, POSTED)
         pages = tuple((page << shift, size) for page in found)

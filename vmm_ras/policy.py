@@ -193,6 +193,12 @@ class Rule(_Table):
     """While a source's last block is unacknowledged: ``wait`` for it, or take the next way that is open and free."""
     batch_ms: Annotated[int, Field(ge=0, le=3_600_000, strict=True)] = 0
     """Milliseconds that found pages gather, from the first one on, unless they fill a block before."""
+    entries: Annotated[int, Field(ge=1, le=0x3FF, strict=True)] = 16
+    """Pages in one record at most.  Linux keeps 16 memory failures for each CPU until it handles them, and forgets
+    more (mm/memory-failure.c, MEMORY_FAILURE_FIFO_ORDER), although it acknowledges the record."""
+    pause_ms: Annotated[int, Field(ge=0, le=60_000, strict=True)] = 5
+    """Milliseconds that further pages wait after the acknowledgement of a record with several, for each of those: a
+    guest acknowledges before it has handled them."""
     large: Literal["pages", "mask", "touch"] = "pages"
     """What a loss larger than a guest page becomes: an entry for each page; one entry whose address mask spans them
     (Linux takes one page out of use all the same); or nothing until a page is touched."""

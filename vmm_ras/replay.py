@@ -40,7 +40,7 @@ TABLES = 0x3FF0_0000
 _AR = Code.AR
 STEP = 0.001
 """Seconds between events of a trace that tells no times."""
-SETTLE = 30.0
+SETTLE = 60.0
 """Seconds that the guest is given, after the last event, to finish."""
 MAX_RAM = 1 << 40
 """Bytes of guest RAM that a trace, or the order of appearance, may make: the poison map has a byte for each page."""
