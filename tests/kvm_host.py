@@ -28,6 +28,10 @@ from vmm_ras.kvm.structs import CreateDevice, DeviceAttr, EnableCap, IrqLevel, S
 RUN_SIZE = 4096
 KVM_FD = 1 << 20
 RT_TGSIGQUEUEINFO = {"x86_64": 297, "aarch64": 240}[platform.machine()]
+REGISTERS = (ioctls.DEV_ARM_VGIC_GRP_DIST_REGS, ioctls.DEV_ARM_VGIC_GRP_REDIST_REGS,
+             ioctls.DEV_ARM_VGIC_GRP_CPU_SYSREGS, ioctls.DEV_ARM_VGIC_GRP_LEVEL_INFO)  # fmt: skip
+LACKING = {3 << 14 | 12 << 7 | crm << 3 | op2 for crm, op2 in ((8, 5), (8, 6), (8, 7), (9, 1), (9, 2), (9, 3))}
+"""ICC_AP0R1 to 3 and ICC_AP1R1 to 3."""
 _libc = ctypes.CDLL(None, use_errno=True)
 Exit = Callable[["HostVcpu"], int]
 
@@ -47,6 +51,7 @@ class HostVcpu:
         self.fd = os.memfd_create("vcpu")
         os.ftruncate(self.fd, RUN_SIZE)
         self.exits: deque[Exit] = deque()
+        self.index = 0
         self.deaf = False
         """The abort that it is asked for is never made."""
         self.mask = b""
@@ -105,6 +110,9 @@ class Host:
         self.lines: list[tuple[int, int]] = []
         self.filters: list[SmcccFilter] = []
         self.attributes: list[tuple[int, int, bytes]] = []
+        self.controllers: set[int] = set()
+        self.gic: dict[int, dict[tuple[int, int], bytes]] = {}
+        """Device to its registers: (group, attribute) to bytes; those that were never written are 0."""
         self.files: list[int] = []
 
     def file(self) -> int:
@@ -117,10 +125,26 @@ class Host:
         try:
             if fd in self.vcpus:
                 return self._of_vcpu(self.vcpus[fd], request, argument)
+            if request in (ioctls.GET_DEVICE_ATTR, ioctls.SET_DEVICE_ATTR) and isinstance(argument, bytearray):
+                wanted = DeviceAttr.decode(bytes(argument))
+                if wanted.group in REGISTERS and fd in self.controllers:
+                    return self._gic(fd, request, wanted)
             return self._of_machine(request, argument)
         except HostError as error:
             code: int = getattr(error, "errno", errno.EINVAL)
             raise OSError(code, os.strerror(code)) from None
+
+    def _gic(self, fd: int, request: int, wanted: DeviceAttr) -> int:
+        """A register of an interrupt controller."""
+        size = 8 if wanted.group == ioctls.DEV_ARM_VGIC_GRP_CPU_SYSREGS else 4
+        registers, at = self.gic.setdefault(fd, {}), (wanted.group, wanted.attr)
+        if wanted.group == ioctls.DEV_ARM_VGIC_GRP_CPU_SYSREGS and wanted.attr & 0xFFFF in LACKING:
+            raise OSError(errno.EINVAL, "a priority has 5 bits")
+        if request == ioctls.SET_DEVICE_ATTR:
+            registers[at] = ctypes.string_at(wanted.addr, size)
+        else:
+            ctypes.memmove(wanted.addr, registers.get(at, bytes(size)), size)
+        return 0
 
     def _of_machine(self, request: int, argument: object) -> int:
         if request == ioctls.GET_API_VERSION:
@@ -133,6 +157,7 @@ class Host:
             return self.file()
         if request == ioctls.CREATE_VCPU:
             vcpu = HostVcpu(self.profile)
+            vcpu.index = int(argument)  # type: ignore[call-overload]
             self.vcpus[vcpu.fd] = vcpu
             return vcpu.fd
         assert isinstance(argument, bytearray)
@@ -147,6 +172,7 @@ class Host:
                 raise OSError(errno.EINVAL, "no such capability")
         elif request == ioctls.CREATE_DEVICE:
             argument[:] = CreateDevice.decode(data).model_copy(update={"fd": self.file()}).encode()
+            self.controllers.add(self.files[-1])
         elif request == ioctls.SET_DEVICE_ATTR:
             self._attribute(DeviceAttr.decode(data))
         elif request != ioctls.ARM_PREFERRED_TARGET:
@@ -178,8 +204,8 @@ class Host:
             assert isinstance(argument, bytes | bytearray)
             reg, address = struct.unpack("<QQ", argument)
             if request == ioctls.GET_ONE_REG and reg == SYSREGS["MPIDR_EL1"]:
-                index = list(self.vcpus.values()).index(vcpu)
-                ctypes.memmove(address, (1 << 31 | index >> 4 << 8 | index & 15).to_bytes(8, "little"), 8)
+                mpidr = 1 << 31 | vcpu.index >> 4 << 8 | vcpu.index & 15
+                ctypes.memmove(address, mpidr.to_bytes(8, "little"), 8)
             elif request == ioctls.GET_ONE_REG:
                 ctypes.memmove(address, vcpu.model.get_one_reg(reg).to_bytes(8, "little"), 8)
             else:
