@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -32,8 +33,13 @@ def entries(name: str, vector: str) -> list[tuple[Entry, dict[str, Any]]]:
 
 def printed(name: str, vector: str, kernel: str) -> list[list[str]]:
     """What a kernel printed of each section: its lines behind ``Error N, type:``, without prefix."""
+    return sections(family(name)[vector]["log"][kernel])
+
+
+def sections(log: Iterable[str]) -> list[list[str]]:
+    """A log's lines of each section."""
     out: list[list[str]] = []
-    for line in family(name)[vector]["log"][kernel]:
+    for line in log:
         text = PREFIX.sub("", line)
         if PREFIX.match(line) and re.match(r" Error \d+, type: ", text):
             out.append([])

@@ -12,7 +12,7 @@ from vmm_ras.effects import Posted
 from vmm_ras.errors import InputError
 from vmm_ras.lab import conformance, script_stage
 from vmm_ras.lab.errors import Failure
-from vmm_ras.lab.script_guest import APART, FREE, KEPT, ScriptGuest
+from vmm_ras.lab.script_guest import APART, BUDDY, FREE, KEPT, LARGEST, ScriptGuest, free_around
 from vmm_ras.lab.script_stage import QemuStage
 from vmm_ras.scenario.bound import OUTSIDE
 from vmm_ras.scenario.model_stage import ModelStage
@@ -36,6 +36,9 @@ class Stage(ModelStage):
 
     def words(self):
         return self.timeline()
+
+    def traced(self):
+        return []
 
     def do(self, item):
         super().do(item)
@@ -185,7 +188,9 @@ class TestStage:
             return answers.pop(0)
 
         guest.run = run
-        answers = [" 000000040028501c\n\n", "[   1.2] noise 12\n 0000000400205c2c\n\n", "nothing\n"]
+        answers = [
+            "0000000 000000040028501c\n0000008\n", "[   1.2] noise 12\n0000000 0000000400205c2c\n0000008\n", "nothing\n"
+        ]  # fmt: skip
         assert guest.offlined(0x4000_5000) is True
         assert guest.offlined(0x4000_5000) is False
         with pytest.raises(Failure, match="kpageflags of page 0x40005"):
@@ -211,8 +216,33 @@ class TestStage:
         guest.until = lambda found, seconds, what: re.match(".*", "VICTIM s0a pid=1 va=0x1 pa=0x4000 pc=0x2 text=0x3")
         assert guest.take(script.NamedPage("a", "reader", 1), KEPT) == 0x4000
         assert typed == ['(victim s0a hk1; echo "EXIT s0a $?") &']
-        assert guest.take(script.NamedPage("b", "nobody")) == 0x4000_0000 + FREE + APART
         assert guest.take(script.NamedPage("c", "outside")) == OUTSIDE
+
+    def test_nobodys_pages_are_of_the_largest_free_block(self, guest):
+        """What od prints of 1024 pages each: used ones, and free ones, whose lines it does not repeat."""
+        free, used = (
+            "0000000 0000000000000400 0000000000000400\n*\n0008192\n",
+            "0000000 0000000000000000 0000000000000000\n*\n",
+        )
+        mixed = used + "0006144 0000000000000400 0000000000000400\n*\n0008192\n"
+        blocks = [used + "0008192\n", mixed, free]
+        base, asked = 0x4000_0000 + FREE >> 12, []
+
+        def run(command):
+            asked.append(int(re.search(r"skip=(\d+) count=1", command).group(1)) - base // LARGEST)
+            return blocks[asked[-1]] if asked[-1] < len(blocks) else used + "0008192\n"
+
+        guest.run = run
+        took = [guest.take(script.NamedPage("a", "nobody")) for _ in range(3)]
+        assert took == [(base + 2 * LARGEST << 12) + n * APART for n in range(3)]
+        assert asked == [0, 1, 2, 2, 2]
+        assert free_around([BUDDY] * LARGEST, 5) == LARGEST
+        assert free_around([0] * 512 + [BUDDY] * 512, 768) == 512
+        assert free_around([0] * 512 + [BUDDY] * 512, 3) == 0
+        assert free_around([BUDDY] * 1023 + [0], 1023) == 0
+        blocks[:] = [used + "0008192\n"] * 3
+        with pytest.raises(Failure, match="no free block"):
+            guest.take(script.NamedPage("a", "nobody"))
 
     def test_what_no_real_guest_does(self, stage):
         with pytest.raises(InputError, match="not on a real guest: a real guest acknowledges when it does"):

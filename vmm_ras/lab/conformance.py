@@ -42,6 +42,8 @@ class Row(NamedTuple):
     model: Seen
     seconds: float
     evidence: Path | None = None
+    traced: bool = False
+    """What the kernel traced was compared too; one that died cannot tell."""
 
 
 class Boot:
@@ -109,6 +111,7 @@ def _one(boot: Boot, scenario: Script, model: Result, evidence: Path | None) -> 
         real = play(scenario, stage)
         failed += [f"kernel: {text}" for text in real.failed]
         failed += [f"kernel: {text} as on the model" for text in real.seen.differences(model.seen)]
+        failed += [f"kernel: {text}" for text in stage.traced()] if real.seen.alive else []
         seen, timeline, alive = real.seen, real.timeline, real.seen.alive
     except Failure as error:
         failed.append(f"kernel: {error}")
@@ -120,7 +123,7 @@ def _one(boot: Boot, scenario: Script, model: Result, evidence: Path | None) -> 
         _keep(folder, boot, stage, result, model)
     if not alive or failed:
         boot.down()
-    return Row(result, model.seen, time.monotonic() - start, folder)
+    return Row(result, model.seen, time.monotonic() - start, folder, alive)
 
 
 def _keep(folder: Path, boot: Boot, stage: QemuStage, result: Result, model: Result) -> None:
@@ -171,7 +174,8 @@ def observed(lab: Lab, boot: Boot, rows: Sequence[Row], before: dict[str, Any] |
     lines = dict(before["scenarios"]) if before else {}
     lines |= {
         key(row.result.scenario.name): {
-            "digest": digest(row.result.scenario), "failed": list(row.result.failed), "seen": row.result.seen.plain(),
+            "digest": digest(row.result.scenario), "traced": row.traced, "failed": list(row.result.failed),
+            "seen": row.result.seen.plain(),
         }
         for row in rows
     }  # fmt: skip

@@ -26,8 +26,6 @@ from vmm_ras.traces.script import NamedPage, Script
 PRESET, VCPUS = "conformance", 2
 """Of every boot: scenarios for other error sources, or for more vCPUs, are the model's."""
 HOST, FIRST_THREAD = 0x7F00_0000_0000, 1000
-GRACE, PATIENCE = 0.25, 4.0
-"""Seconds that the guest has to do what nobody predicts, and what the model predicts."""
 
 
 class Ram(Protocol):
@@ -43,6 +41,8 @@ class Ram(Protocol):
 class LinuxStage(ABC):
     """A booted guest that several scenarios share.  Raises Failure where it does not do what it is asked."""
 
+    grace, patience = 0.25, 4.0
+    """Seconds that the guest has to do what nobody predicts, and what the model predicts."""
     guest: str
     """Profile of its kernel."""
     place: Place
@@ -110,7 +110,7 @@ class LinuxStage(ABC):
 
     def _take(self) -> None:
         """The pages of the boot that begins; those whose owner the kernel ends are nobody else's afterwards."""
-        for page in self._boots.pop(0):
+        for page in sorted(self._boots.pop(0), key=lambda page: not page.owned):  # what is free then stays free
             self.gpas[page.name] = self.linux.take(page, KEPT if page.name in self._kept else "")
 
     def do(self, item: Any) -> None:
@@ -149,7 +149,7 @@ class LinuxStage(ABC):
         deadline = Deadline(seconds, "settle")
         while deadline.left and self.busy() and not self.linux.panicked():
             self.turn(0.02)
-        self.wait(GRACE)
+        self.wait(self.grace)
 
     def source(self, name: str) -> SourceSeen:
         """How a source stands, in guest memory and in sysfs."""
@@ -163,7 +163,7 @@ class LinuxStage(ABC):
     def page(self, name: str) -> PageSeen:
         """How a page stands, by /proc/kpageflags, and what its owner said; the model's word is waited for."""
         expected = self.predicted.pages.get(name) if self.predicted is not None else None
-        deadline = Deadline(PATIENCE, "page")
+        deadline = Deadline(self.patience, "page")
         while True:
             seen = self._page(name)
             if expected is None or seen == expected or not deadline.left:
@@ -184,7 +184,7 @@ class LinuxStage(ABC):
     def alive(self) -> bool:
         """Whether the guest still answers; it panicked if its console says so."""
         expected = self.predicted is None or self.predicted.alive
-        deadline = Deadline(PATIENCE, "alive")
+        deadline = Deadline(self.patience, "alive")
         while not self.linux.panicked() and not expected and deadline.left:
             self.wait(0.1)
         if self.linux.panicked():

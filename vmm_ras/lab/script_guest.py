@@ -16,9 +16,11 @@ from vmm_ras.scenario.bound import OUTSIDE
 from vmm_ras.traces.script import NamedPage
 
 FREE, APART = 0x0A00_0000, 0x1_0000
-"""Where in RAM nobody's pages are taken from, and how far from each other."""
-HWPOISON = 1 << 19
-"""KPF_HWPOISON (``include/uapi/linux/kernel-page-flags.h``)."""
+"""Where in RAM nobody's pages are looked for first, and how far they are from each other."""
+LARGEST, SMALLEST = 1024, 64
+"""Pages of a free block that nobody's pages are taken from: small ones are the next that a process gets."""
+BUDDY, HWPOISON = 1 << 10, 1 << 19
+"""KPF_BUDDY, of free pages, and KPF_HWPOISON (``include/uapi/linux/kernel-page-flags.h``)."""
 DRIVERS = "/sys/bus/platform/drivers/GHES"
 FLAGS = {"reader": "h", "early": "he", "idle": "hi", "unhandled": ""}
 """What the program ``victim`` is told for each owner."""
@@ -44,6 +46,7 @@ class ScriptGuest:
         """Sources without a driver because a scenario wants it so."""
         self._scenario, self._booted, self._start_log = 0, 0, 0
         self._free, self._number, self._commands = 0, 0, 0
+        """``_free``: the pages behind ``FREE`` from which on none was taken yet."""
 
     # -- its life ---------------------------------------------------------------------------
 
@@ -57,6 +60,7 @@ class ScriptGuest:
     def reset(self) -> None:
         """It begins anew: drivers and log are those of the next boot."""
         self._booted, self._start_log = len(self.console.text), len(self.log)
+        self._free = 0
         self.unbound.clear()
 
     def panicked(self) -> bool:
@@ -112,8 +116,7 @@ class ScriptGuest:
         if page.owner == "outside":
             return OUTSIDE + self._number * APART
         if not page.owned:
-            self._free += 1
-            return self.ram + FREE + self._free * APART
+            return self._nobodys()
         name = f"s{self._number}{page.name}"
         start = len(self.console.text)
         self.console.type(f'(victim {name} {FLAGS[page.owner]}{flags}{page.vcpu}; echo "EXIT {name} $?") &')
@@ -121,6 +124,37 @@ class ScriptGuest:
         found = self.until(lambda: line.search(self.console.text, start), self.seconds, f"victim {name}").group()
         self.victims[page.name] = kernel_log.victim(found)
         return self.victims[page.name].pa
+
+    def _nobodys(self) -> int:
+        """A free page, the first of 16, in the largest free block that is near."""
+        base, step = self.ram + FREE >> 12, APART >> 12
+        first = self._free // LARGEST
+        for smallest in (LARGEST, SMALLEST):
+            for block in range(first, first + 64):
+                flags = self.page_flags(base + block * LARGEST, LARGEST)
+                for at in range(max(self._free - block * LARGEST, 0), LARGEST, step):
+                    if free_around(flags, at) >= smallest:
+                        self._free = block * LARGEST + at + step
+                        return base + self._free - step << 12
+        raise Failure("guest: no free block of memory for a page that nobody owns")
+
+    def page_flags(self, pfn: int, count: int = 1) -> list[int]:
+        """/proc/kpageflags of consecutive pages; ``pfn`` is a multiple of ``count``."""
+        said = self.run(
+            f"dd if=/proc/kpageflags bs={8 * count} skip={pfn // count} count=1 2>/dev/null | od -A d -t x8"
+        )
+        flags, previous = list[int](), list[int]()
+        for line in said.splitlines():
+            found = re.match(r"(\d{7})((?: +[0-9a-f]{16})*)$", line)
+            if found is None:
+                continue
+            while len(flags) < int(found.group(1)) // 8 and previous:
+                flags += previous  # od prints what repeats itself once
+            previous = [int(word, 16) for word in found.group(2).split()]
+            flags += previous
+        if len(flags) != count:
+            raise Failure(f"guest: /proc/kpageflags of page {pfn:#x}: {said.strip()!r}")
+        return flags
 
     def gvas(self) -> Mapping[str, int]:
         """Where owners see their pages."""
@@ -137,12 +171,7 @@ class ScriptGuest:
         """Whether a page of RAM is out of use, by /proc/kpageflags."""
         if self.panicked():
             return False
-        pfn = gpa >> 12
-        flags = self.run(f"dd if=/proc/kpageflags bs=8 skip={pfn} count=1 2>/dev/null | od -An -t x8; echo")
-        found = re.findall(r"\b[0-9a-f]{16}\b", flags)
-        if not found:
-            raise Failure(f"guest: /proc/kpageflags of page {pfn:#x}: {flags.strip()!r}")
-        return bool(int(found[-1], 16) & HWPOISON)
+        return bool(self.page_flags(gpa >> 12)[0] & HWPOISON)
 
     def reported(self, gpa: int) -> bool:
         """Whether the kernel reported a memory failure there."""
@@ -168,3 +197,14 @@ class ScriptGuest:
     def said(self) -> list[str]:
         """The log's lines since the scenario, or the boot, began."""
         return self.log[self._start_log :].splitlines()
+
+
+def free_around(flags: list[int], at: int) -> int:
+    """Pages of the largest aligned and wholly free block around one of ``LARGEST`` pages; 0: it is not free."""
+    size = LARGEST
+    while size:
+        first = at & -size
+        if all(value == BUDDY for value in flags[first : first + size]):
+            return size
+        size >>= 1
+    return 0
