@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import threading
 
 import orjson
 import pytest
 
+from tests.command_line import cli
 from tests.kvm_host import LACKING, REGISTERS
-from tests.unit.test_vmm_machine import files, host, make, mmio, play  # noqa: F401  # fixtures
-from vmm_ras.errors import SnapshotError
+from tests.unit.test_vmm_machine import files, host, make, mmio, play, system_event  # noqa: F401  # fixtures
+from vmm_ras.errors import HostError, SnapshotError
 from vmm_ras.io.kvm import gic_state
 from vmm_ras.io.kvm.gic_state import PART
 from vmm_ras.io.vmm import pl011
@@ -172,3 +176,86 @@ def test_the_registers_of_the_interface_are_those_of_the_architecture():
     for crn, crm, op2 in names.values():
         assert 3 << 14 | crn << 7 | crm << 3 | op2 in gic_state._CPU_INTERFACE
     assert ioctls.GET_DEVICE_ATTR == ioctls.SET_DEVICE_ATTR + 1
+
+
+# -- to a file, and from one ------------------------------------------------------------------
+
+
+def test_it_leaves_as_a_file_and_another_process_takes_it(make, host, tmp_path):  # noqa: F811
+    file = tmp_path / "vm.stream"
+    here = make()
+    here.start()
+    here.ram.write(here.ram.gpa + 0x100_0000, b"\x77" * 5000)
+    assert here.migrate(str(file)) == file.stat().st_size
+    assert here.wait(1) == ("stopped", "it has left")
+    there = make()
+    ended = []
+    with file.open("rb") as incoming:
+        runner = threading.Thread(target=lambda: ended.append(there.run(incoming=incoming.read)))
+        runner.start()
+        while there.status != "running" or not there.guest.started.is_set():
+            pass
+        assert there.ram.read(there.ram.gpa + 0x100_0000, 5000) == b"\x77" * 5000
+        play(host, system_event(ioctls.SYSTEM_EVENT_SHUTDOWN))
+        runner.join(20)
+    assert [end.how for end in ended] == ["powered off"]
+
+
+def test_what_cannot_be_written_leaves_the_guest_where_it_is(make, host, tmp_path, monkeypatch):  # noqa: F811
+    here = make()
+    here.start()
+    file = tmp_path / "vm.stream"
+    file.write_bytes(b"somebody's")
+    with pytest.raises(HostError, match="File exists"):
+        here.migrate(file)
+    assert file.read_bytes() == b"somebody's"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(HostError, match="No space left"):
+        here.migrate(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    play(host, mmio(pl011.DR, b"x"))
+    wait_for_exits(host)
+    assert here.status == "running"
+    assert here.running.guest.frozen is False
+
+
+def test_the_command_line_looks_at_a_stream(make, host, tmp_path):  # noqa: F811
+    file = tmp_path / "vm.stream"
+    here = make()
+    here.start()
+    here.migrate(file)
+    shown = cli("snapshot", "show", file).stdout
+    assert b"gicv3" in shown
+    assert b"pl011" in shown
+    cli("snapshot", "verify", file)
+    data = bytearray(file.read_bytes())
+    data[-40] ^= 1
+    file.write_bytes(data)
+    assert b"CRC-32C" in cli("snapshot", "verify", file, code=1).stderr
+
+
+def test_a_service_lets_it_leave(make, host, tmp_path):  # noqa: F811
+    from vmm_ras.io.serve_thread import serving
+
+    here = make()
+    here.start()
+    file = tmp_path / "vm.stream"
+    with serving(tmp_path / "s", here):
+        cli("snapshot", "save", "-s", tmp_path / "s", "-o", tmp_path / "vm.snap")
+        cli("snapshot", "verify", tmp_path / "vm.snap")
+        assert b"which has left" in cli("snapshot", "save", "-s", tmp_path / "s", "--migrate", "-o", file).stdout
+    assert here.wait(1).why == "it has left"
+    cli("snapshot", "verify", file)
+
+
+def test_run_opens_what_comes(tmp_path, monkeypatch):
+    import platform
+
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    kernel = tmp_path / "Image"
+    kernel.write_bytes(b"")
+    assert cli("run", "--kernel", kernel, "--incoming", tmp_path / "nothing", code=1).stderr

@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -33,6 +33,9 @@ def run(
     huge: Annotated[bool, typer.Option("--huge", help="RAM of the host's 2 MiB pages.")] = False,
     sdei_event: SdeiEvents = None,
     reboot: Annotated[bool, typer.Option(help="Boot again when the guest asks for it.")] = True,
+    incoming: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Let a guest go on that left as this stream, instead of a boot.")
+    ] = None,
     name: Annotated[str, typer.Option(help="What the VM is called.")] = "guest",
     socket: Annotated[
         Path | None,
@@ -82,10 +85,20 @@ def run(
         end_on_signals(machine)
         if terminal:
             stack.enter_context(raw_terminal(0))  # last: whatever happens from now on puts it back
-        ending = machine.run(lambda ending: reboot and ending.how == "reset")
+        stream = None if incoming is None else stack.enter_context(_opened(incoming)).read
+        ending = machine.run(lambda ending: reboot and ending.how == "reset", stream)
     journal.ended(ending)
     if ending.how in {"failed", "crashed"}:
         raise typer.Exit(1)
+
+
+def _opened(file: Path) -> BinaryIO:
+    from vmm_ras.errors import InputError
+
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}") from None
 
 
 def end_on_signals(machine: VirtualMachine) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="All that a guest is owed, in a file: save, look at, compare, go on from.", **OPTIONS)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot; - is stdin.")]
+MIGRATE_SECONDS = 3600.0
 MOST_SHOWN = 200
 """Differences, and things owed, that are shown to people."""
 
@@ -48,6 +49,9 @@ def save(
         Path | None, typer.Option("--socket", "-s", metavar="PATH", help="Save a VM of `vmm-ras serve`, or of `run`.")
     ] = None,
     vm: Annotated[str | None, typer.Option(metavar="NAME", help="Which VM, where there are several.")] = None,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="With its memory, for `run --incoming`; the VM ends there.")
+    ] = False,
     policy_file: PolicyFile = None,
     hook_file: HookFile = None,
     guest: Guest = "linux",
@@ -69,9 +73,9 @@ def save(
     if socket is not None:
         if trace is not None or after is not None:
             usage("--socket: expected without TRACE and --after")
-        _save_running(socket, vm, out, json_)
+        _save_running(socket, vm, out, migrate, json_)
         return
-    if trace is None or after is None or vm is not None:
+    if trace is None or after is None or vm is not None or migrate:
         usage("expected TRACE and --after, or --socket")
     run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style)
     from vmm_ras import replay_state
@@ -92,13 +96,20 @@ def save(
         _print_owed(owed)
 
 
-def _save_running(socket: Path, vm: str | None, out: Path, json_: bool) -> None:
+def _save_running(socket: Path, vm: str | None, out: Path, migrate: bool, json_: bool) -> None:
     from base64 import b64decode
 
     from vmm_ras.io.qmp_client import QmpClient
     from vmm_ras.snapshot import pending
 
-    with QmpClient(socket, 60.0) as client:
+    with QmpClient(socket, MIGRATE_SECONDS if migrate else 60.0) as client:
+        if migrate:
+            answer = client.ask("migrate", vm=vm, uri=f"file:{out.absolute()}")
+            if json_:
+                print_json({"file": str(out), **answer})
+            else:
+                print(f"{out}: {answer['bytes']:,} bytes, VM {answer['vm']}, which has left")
+            return
         answer = client.ask("query-snapshot", vm=vm)
     data = b64decode(answer["snapshot"])
     snapshot, core, arrival = _read(data, socket)
@@ -225,15 +236,22 @@ def restore(
 
 def _read(data: bytes, file: Path) -> tuple[Snapshot, Notifier, Arrival]:
     """A snapshot, wholly checked; its policy's hook, which is code, is not asked for."""
+    import io
+    from collections import deque
+
     from vmm_ras import replay_state
     from vmm_ras.deciding import Hook
     from vmm_ras.errors import SnapshotError
     from vmm_ras.guests import state
     from vmm_ras.io.kvm.moving import PART, Arriving
-    from vmm_ras.snapshot import read_snapshot, rebuild
+    from vmm_ras.io.vmm import moving
+    from vmm_ras.snapshot import read_snapshot, rebuild, stream
 
     try:
-        snapshot = read_snapshot(data, (*replay_state.PARTS, PART))
+        if data.startswith(stream.MAGIC):
+            data, memory = stream.receive(io.BytesIO(data).read)
+            deque(memory, 0)  # every frame is looked at
+        snapshot = read_snapshot(data, (*replay_state.PARTS, *moving.PARTS))
         digest = snapshot.parts["policy"].hook
         stand_in = None if digest is None else Hook(lambda lost, view: None, digest)
         if "replay" in snapshot.parts:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from cper.wire import Documented
-from vmm_ras.errors import InputError
+from vmm_ras.errors import InputError, path_text
 
 U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
 VcpuNumber = Annotated[int, Field(ge=0, lt=512)]
@@ -115,6 +115,13 @@ class InjectSdeiEvent(OfVm):
     """Whose instance of a private event; of a shared one, the PE that is preferred."""
 
 
+class Migrate(OfVm):
+    """Where a VM goes."""
+
+    uri: Annotated[str, Field(pattern=r"^file:/", max_length=4096)]
+    """``file:`` and the absolute path of a file that does not exist yet, where the service runs."""
+
+
 class Proceed(OfVm):
     """The orchestrator's word."""
 
@@ -184,7 +191,7 @@ def checked(kind: type[_Kind], given: dict[str, Any]) -> _Kind:
         return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    name = ".".join(str(part) for part in first["loc"])[:80]
+    name = path_text(first["loc"])[:80]
     if first["type"] == "missing":
         raise InputError(f"Parameter '{name}' is missing")
     if first["type"] == "extra_forbidden":

@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, tuple[type[a.Arguments], Callable[[Vms, Any], Any]]]] 
     "inject-sdei-event": (a.InjectSdeiEvent, injections.inject_sdei_event),
     "query-ras": (a.OfVm, queries.query_ras),
     "query-snapshot": (a.OfVm, queries.query_snapshot),
+    "migrate": (a.Migrate, queries.migrate),
     "proceed": (a.Proceed, queries.proceed),
     "memory-replaced": (a.MemoryReplaced, queries.memory_replaced),
     "query-vms": (a.Arguments, queries.query_vms),

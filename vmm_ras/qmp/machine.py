@@ -18,9 +18,9 @@ class Machine(Protocol):
 
     It may also have ``midr`` (MIDR_EL1 of its vCPUs, an int), ``status`` (a RunState of QEMU: ``running``, ``paused``,
     ``guest-panicked``, ``shutdown``), ``plain()`` (more members for query-ras), ``max_lsb`` (log2 of the largest loss
-    that it takes from a client), ``save()`` (the VM as a snapshot); and, where it has no threads of its own,
-    ``next_time()`` and ``advance()``, which the service calls when that time, in seconds of the monotonic clock, has
-    come.
+    that it takes from a client), ``save()`` (the VM as a snapshot), ``migrate(path)`` (writes it to a file, and ends
+    it); and, where it has no threads of its own, ``next_time()`` and ``advance()``, which the service calls when that
+    time, in seconds of the monotonic clock, has come.
     """
 
     @property

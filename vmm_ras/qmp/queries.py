@@ -80,6 +80,15 @@ def query_snapshot(vms: Vms, given: a.OfVm) -> Any:
     return {"vm": machine.name, "snapshot": b64encode(data).decode()}
 
 
+def migrate(vms: Vms, given: a.Migrate) -> Any:
+    """The VM leaves, memory and all, as a stream in a file; it ends here.  If that cannot be written, it goes on."""
+    machine = vms.machine(given.vm)
+    leave = getattr(machine, "migrate", None)
+    if leave is None:
+        raise CommandError(f"VM '{machine.name}' cannot migrate: query-snapshot has all of it")
+    return {"vm": machine.name, "bytes": leave(given.uri.removeprefix("file:"))}
+
+
 def proceed(vms: Vms, given: a.Proceed) -> Any:
     """After a RAS_REPORT: what waits under this rule may be told now."""
     machine = vms.machine(given.vm)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Final, NamedTuple
 
@@ -127,6 +128,17 @@ def depart(guest: KvmGuest, more: Callable[[], Iterable[Part]] = tuple) -> Leavi
     now = time.monotonic()
     taken = [_taken(thread) for thread in guest.vcpus]
     return Leaving(_snapshot(guest, taken, more(), now), guest.ram, holes(guest.core))
+
+
+@contextmanager
+def departing(guest: KvmGuest, more: Callable[[], Iterable[Part]] = tuple) -> Iterator[Leaving]:
+    """The guest, out of KVM_RUN, to be sent; behind the block it is frozen for good.  If that raises, it goes on."""
+    with guest.paused():
+        now = time.monotonic()
+        taken = [_taken(t) if t.ended else t.do(partial(_taken, t)) for t in guest.vcpus]
+        yield Leaving(_snapshot(guest, taken, more(), now), guest.ram, holes(guest.core))
+        guest.frozen = guest.ending = True
+    guest.end()
 
 
 def save(guest: KvmGuest, more: Callable[[], Iterable[Part]] = tuple) -> bytes:

@@ -121,6 +121,15 @@ class VirtualMachine(Closing):
         self.stop("it has left")
         return leaving
 
+    def migrate(self, path: str | Path) -> int:
+        """Write the running guest, memory and all, to a new file, and end it here; how many bytes that is.
+
+        Raises HostError; then there is no file, and the guest goes on.
+        """
+        size = moving.migrate(self.running, Path(path))
+        self.stop("it has left")
+        return size
+
     def submit(self, event: Event) -> Sequence[Effect]:
         """Give the core an event, and carry out what follows; the effects that were carried out at once.
 
@@ -193,10 +202,19 @@ class VirtualMachine(Closing):
             now.close()
             self.bus.reset()
 
-    def run(self, again: Callable[[Ending], bool] = lambda ending: ending.how == "reset") -> Ending:
-        """Boot, and boot again while ``again`` says so; how the last boot ended.  Raises HostError, InputError."""
+    def run(
+        self, again: Callable[[Ending], bool] = lambda ending: ending.how == "reset", incoming: Read | None = None
+    ) -> Ending:
+        """Boot, and boot again while ``again`` says so; how the last boot ended.
+
+        ``incoming``: a guest that comes instead of the first boot.  Raises HostError, InputError; and as ``arrive``.
+        """
         while True:
-            self.start()
+            if incoming is not None:
+                self.arrive(incoming)
+                incoming = None
+            else:
+                self.start()
             ending = self.wait()
             assert ending is not None
             self.halt()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from vmm_ras.errors import SnapshotError
+from vmm_ras.errors import HostError, SnapshotError
 from vmm_ras.io.kvm import gic_state, moving
 from vmm_ras.io.kvm.moving import Arriving, Leaving
 from vmm_ras.io.vmm import pl011
@@ -42,6 +44,26 @@ def save(now: Running) -> bytes:
 def depart(now: Running) -> Leaving:
     """Freeze the guest for good, and take it apart.  Raises HostError."""
     return moving.depart(now.guest, lambda: _devices(now))
+
+
+def migrate(now: Running, path: Path) -> int:
+    """Write the guest as a stream to a new file, and freeze it for good; how many bytes that is.
+
+    Raises HostError; then there is no file, and the guest goes on.
+    """
+    try:
+        with path.open("xb") as file:
+            try:
+                with moving.departing(now.guest, lambda: _devices(now)) as leaving:
+                    size = stream.send(file.write, leaving.snapshot, leaving.memory())
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:
+                path.unlink()
+                raise
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from None
+    return size
 
 
 class Coming:
