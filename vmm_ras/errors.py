@@ -11,6 +11,8 @@ RasError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class RasError(Exception):
     """Base of the service's errors; the text is one line."""
@@ -42,3 +44,9 @@ class Poisoned(GuestError):
 
 class HostError(RasError):
     """The host lacks a file, a right or a feature."""
+
+
+def path_text(steps: Iterable[object]) -> str:
+    """The path of a value in JSON for an error's line; its keys come from outside, be they long or full of controls."""
+    text = ".".join(str(step)[:40] for step in steps)[:200]
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

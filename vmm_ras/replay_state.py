@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from vmm_ras.deciding import Hook
 from vmm_ras.effects import InjectSea
-from vmm_ras.errors import InputError, SnapshotError
+from vmm_ras.errors import InputError, SnapshotError, path_text
 from vmm_ras.events import GuestAbort, HostSignal, MemoryFault
 from vmm_ras.guests import state
 from vmm_ras.ledger import WINDOW, Ledger, crc32c
@@ -152,7 +152,7 @@ def resume(data: bytes | Snapshot, hook: Hook | None = None) -> tuple[Replay, Po
         summary = _SUMMARY.validate_python(r.summary | {"kinds": kinds})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(step)[:40] for step in first["loc"])
+        where = path_text(first["loc"])
         raise SnapshotError(f"snapshot: part 'replay': {where}: {first['msg']}".partition("\n")[0]) from None
     except (TypeError, AttributeError):
         raise SnapshotError("snapshot: part 'replay': summary.kinds: expected lists") from None

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vmm_ras.consumed import Abort
 from vmm_ras.deciding import digest
-from vmm_ras.errors import SnapshotError
+from vmm_ras.errors import SnapshotError, path_text
 from vmm_ras.events import VcpuState
 from vmm_ras.history import MAX_PAGES, History
 from vmm_ras.inbox_state import InboxState, RecordState, plain_inbox, plain_record
@@ -159,7 +159,7 @@ def put(core: Notifier, value: object) -> None:
         state = CoreState.model_validate_json(orjson.dumps(value))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise SnapshotError(f"{'.'.join(str(p) for p in first['loc']) or 'state'}: {first['msg']}") from None
+        raise SnapshotError(f"{path_text(first['loc']) or 'state'}: {first['msg']}") from None
     except TypeError as error:
         raise SnapshotError(f"state: {error}") from None
     _check(core, state)

@@ -15,7 +15,7 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from tests.fuzz.report import BUDGET, FOUND, MEMORY, ROOT, SILENCE, WORK, write
 
-PART = 500_000
+PART = 100_000
 """Executions of one process."""
 WEIGHTS = {
     "record": 3, "block": 4, "stream": 2, "text": 4, "json_document": 2, "changed_document": 2,
@@ -87,10 +87,13 @@ def fuzz(targets: ModuleType, part: Part) -> None:
     for index, seed in enumerate(seed for seed in targets.seeds() if seed[:1] == first):
         (part.corpus / f"seed-{index:05}").write_bytes(seed[1:])
     # a branch that was taken is put into a set, and told when it is new: a tenth of what it costs to tell every one
-    tell, taken, known = atheris._trace_branch, set[int](), set[int]()
-    atheris._trace_branch = taken.add
+    taken, known = set[int](), set[int]()
+    tell: Callable[[int], None] | None = None
 
     def one(data: bytes) -> None:
+        nonlocal tell
+        if tell is None:  # not before: ``Fuzz`` sets it
+            tell, atheris._trace_branch = atheris._trace_branch, taken.add
         taken.clear()
         check(first + data)
         if not taken <= known:

@@ -119,7 +119,7 @@ _SNAPSHOTS = """
 
 **One execution** is one mutant of a snapshot of a guest that is owed something of each kind, restored into a core that
 is there, or, every other one, resumed as a core with its model guest. It is refused with one line, and nothing has
-changed then; or it is taken, and core and guest go on for some events. In half of the mutants all checksums are right,
+changed then; or it is taken, and core and guest go on for some events. In four of ten mutants all checksums are right,
 so that what is behind them is reached: values of the JSON changed, its text changed, the directory changed, parts left
 out or swapped. Of the others none may be taken. The bounds are those above, measured alike; nothing guides it.
 

@@ -132,9 +132,11 @@ def explained(error: Exception, file: Path) -> str:
     """A line about JSON that cannot be encoded."""
     from pydantic import ValidationError
 
+    from vmm_ras.errors import path_text
+
     note = "".join(f"{n}: " for n in getattr(error, "__notes__", ()))
     if not isinstance(error, ValidationError):
         return f"{file}: {note}{error}" if note else str(error)
     first: dict[str, Any] = dict(error.errors(include_url=False)[0])
-    where = ".".join(str(step) for step in first["loc"])
+    where = path_text(first["loc"])
     return f"{file}: {note}{where}{': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from vmm_ras.compat import registers
 from vmm_ras.compat.fields import field
-from vmm_ras.errors import InputError
+from vmm_ras.errors import InputError, path_text
 
 FORMAT: Final = "vmm-ras-host"
 MAX_REGISTERS: Final = 8192
@@ -69,7 +69,7 @@ class Description(BaseModel):
             return cls.model_validate_json(data)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "text"
+            where = path_text(first["loc"]) or "text"
             raise InputError(f"host description: {where}: {first['msg']}".replace("\n", " ")) from None
 
     def plain(self) -> dict[str, Any]:

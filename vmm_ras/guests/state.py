@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from acpi.image import PlacedSource
 from vmm_ras.effects import Escalate
-from vmm_ras.errors import SnapshotError
+from vmm_ras.errors import SnapshotError, path_text
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.guests.os import Action, GuestOs
 from vmm_ras.notifier import Notifier
@@ -127,7 +127,7 @@ def put(guest: ModelGuest, parts: Mapping[str, Any], arrival: Arrival) -> None:
         model = _Model.model_validate_json(parts["model"])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(step)[:40] for step in first["loc"])
+        where = path_text(first["loc"])
         raise SnapshotError(f"snapshot: part 'model': {where}: {first['msg']}".partition("\n")[0]) from None
     _check(model, guest)
     memory = guest.memory

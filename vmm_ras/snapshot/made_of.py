@@ -17,7 +17,7 @@ from acpi.hest import NotificationType
 from acpi.image import PlacedSource
 from vmm_ras.arm64 import AET
 from vmm_ras.deciding import Hook, digest
-from vmm_ras.errors import InputError, SnapshotError
+from vmm_ras.errors import InputError, SnapshotError, path_text
 from vmm_ras.memory import MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import Policy
@@ -214,5 +214,5 @@ def fits(parts: Mapping[str, Any], core: Notifier) -> GuestProfile:
 def first_error(error: ValidationError) -> str:
     """The first thing that is wrong, in a line."""
     found = error.errors(include_url=False)[0]
-    where = ".".join(str(step)[:40] for step in found["loc"])
+    where = path_text(found["loc"])
     return f"{where}: {found['msg']}" if where else found["msg"].partition("\n")[0]
