@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar
 from uuid import UUID
 
@@ -66,13 +67,13 @@ class Framed:
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The frame that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        names = {field.name: isinstance(field.default, tuple) for field in fields(cls)}
-        unknown = members(plain).keys() - names.keys()
+        names = _names(cls)
+        unknown = members(plain).keys() - {name for name, _ in names}
         if unknown:
             raise ValueError(f"{cls.__name__} has no {', '.join(sorted(map(str, unknown)))}")
         values: dict[str, Any] = {}
         kinds = cls.kinds(plain)
-        for name, is_list in names.items():
+        for name, is_list in names:
             kind = kinds.get(name)
             if kind is None:
                 values[name] = hex_in(plain, name)
@@ -86,17 +87,23 @@ class Framed:
     def _pack_plain(cls, plain: Mapping[str, Any]) -> bytes | None:
         """``of_plain(plain).encode()`` where nothing is out of the common, else None; it may raise ValueError too."""
         pieces, kinds = [], cls.kinds(plain)
-        for field in fields(cls):
-            kind, value = kinds.get(field.name), plain.get(field.name)
+        for name, is_list in _names(cls):
+            kind, value = kinds.get(name), plain.get(name)
             if kind is None:
-                pieces.append(hex_in(plain, field.name))
+                pieces.append(hex_in(plain, name) if name in plain else b"")
                 continue
-            for one in value if isinstance(field.default, tuple) and isinstance(value, list) else [value]:
+            pack = getattr(kind, "_pack_plain", None)
+            for one in value if is_list and isinstance(value, list) else [value]:
                 if not isinstance(one, dict):
                     return None
-                pack = getattr(kind, "_pack_plain", None)
                 pieces.append(kind.of_plain(one).encode() if pack is None else pack(one))
         return None if None in pieces else b"".join(pieces)
+
+
+@cache
+def _names(cls: Any) -> tuple[tuple[str, bool], ...]:
+    """Each part, and whether it is a list."""
+    return tuple((field.name, isinstance(field.default, tuple)) for field in fields(cls))
 
 
 H = TypeVar("H", bound=Struct)
