@@ -14,6 +14,8 @@ from tests.command_line import cli
 from tests.kvm_host import LACKING, REGISTERS
 from tests.unit.test_vmm_machine import files, host, make, mmio, play, system_event  # noqa: F401  # fixtures
 from vmm_ras.errors import HostError, SnapshotError
+from vmm_ras.events import Code, HostSignal
+from vmm_ras.io.holes import Holes, Way
 from vmm_ras.io.kvm import gic_state
 from vmm_ras.io.kvm.gic_state import PART
 from vmm_ras.io.vmm import pl011
@@ -25,6 +27,16 @@ from vmm_ras.snapshot import read_snapshot, stream
 from vmm_ras.snapshot.container import Part, decode, encode
 
 DIST, REDIST, ICC, LEVEL = REGISTERS
+
+
+@pytest.fixture(autouse=True)
+def no_memory_of_this_machine_is_lost(monkeypatch):
+    """MADV_HWPOISON is refused, as without CAP_SYS_ADMIN."""
+
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Holes, "_lose", refuse)
 
 
 def sent(machine):
@@ -77,6 +89,7 @@ def test_all_of_it_goes_to_the_other_machine(make, host):  # noqa: F811
     play(host, mmio(pl011.IMSC, b"\x50\0\0\0"), mmio(pl011.IBRD, b"\x0d\0\0\0"))
     wait_for_exits(host)
     here.uart.receive(b"abc")
+    here.guest.receive(HostSignal(Code.AO, here.ram.hva + (30 << 20), 12, 1))
     data = sent(here)
     assert here.wait(1).why == "it has left"
     whole = here.ram.read(here.ram.gpa, here.ram.size)
@@ -84,11 +97,16 @@ def test_all_of_it_goes_to_the_other_machine(make, host):  # noqa: F811
     there = make()
     there.arrive(io.BytesIO(data).read)
     assert there.status == "running"
-    assert there.ram.read(there.ram.gpa, there.ram.size) == whole
+    lost = there.ram.gpa + (30 << 20)
+    assert sum(there.notifier.poison.counts[1:]) == 1
+    assert there.ram.read(there.ram.gpa, lost - there.ram.gpa) == whole[: 30 << 20]
+    assert there.ram.is_lost(lost)
+    assert next(iter(there.running.holes.refused)) is Way.HWPOISON
     known = {at: value for at, value in controller(host, there).items() if at[0] in REGISTERS}
     left_out = {(REDIST, cpu << 32 | attr) for cpu in (0, 1) for attr in gic_state._READ_ONLY}
     assert known == {at: value for at, value in fill.items() if at not in left_out}
     assert there.running.vm.vcpus[1].get(CORE["X3"]) == 0x1234
+    here.close()  # there is nothing to be replaced any more
     assert (there.uart.read(pl011.IMSC, 4), there.uart.read(pl011.IBRD, 4)) == (0x50, 0x0D)
     assert bytes(there.uart.read(pl011.DR, 4) for _ in range(4)) == b"abc\0"
 

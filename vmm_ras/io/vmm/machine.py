@@ -194,7 +194,7 @@ class VirtualMachine(Closing):
             return []
         now.guest.end()
         try:
-            return now.guest.replace_lost()
+            return [] if now.guest.frozen else now.guest.replace_lost()
         except HostError:
             return []
         finally:
