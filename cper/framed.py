@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar
 from uuid import UUID
 
@@ -28,6 +27,7 @@ class Framed:
 
     KINDS: ClassVar[Mapping[str, Reader]] = {}
     """What each part, or each entry of a list, is read from JSON by; a part that is not named here is bytes."""
+    _named: ClassVar[tuple[tuple[str, bool], ...]]
 
     def encode(self) -> bytes:
         """The bytes, counts and lengths as they are."""
@@ -67,7 +67,7 @@ class Framed:
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:
         """The frame that :meth:`plain` described.  Raises ValueError (pydantic.ValidationError for a wrong field)."""
-        names = _names(cls)
+        names = cls._names()
         unknown = members(plain).keys() - {name for name, _ in names}
         if unknown:
             raise ValueError(f"{cls.__name__} has no {', '.join(sorted(map(str, unknown)))}")
@@ -84,10 +84,17 @@ class Framed:
         return cls(**values)
 
     @classmethod
+    def _names(cls) -> tuple[tuple[str, bool], ...]:
+        """Each part, and whether it is a list."""
+        if "_named" not in vars(cls):
+            cls._named = tuple((field.name, isinstance(field.default, tuple)) for field in fields(cls))
+        return cls._named
+
+    @classmethod
     def _pack_plain(cls, plain: Mapping[str, Any]) -> bytes | None:
         """``of_plain(plain).encode()`` where nothing is out of the common, else None; it may raise ValueError too."""
         pieces, kinds = [], cls.kinds(plain)
-        for name, is_list in _names(cls):
+        for name, is_list in cls._names():
             kind, value = kinds.get(name), plain.get(name)
             if kind is None:
                 pieces.append(hex_in(plain, name) if name in plain else b"")
@@ -98,12 +105,6 @@ class Framed:
                     return None
                 pieces.append(kind.of_plain(one).encode() if pack is None else pack(one))
         return None if None in pieces else b"".join(pieces)
-
-
-@cache
-def _names(cls: Any) -> tuple[tuple[str, bool], ...]:
-    """Each part, and whether it is a list."""
-    return tuple((field.name, isinstance(field.default, tuple)) for field in fields(cls))
 
 
 H = TypeVar("H", bound=Struct)
