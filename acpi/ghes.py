@@ -166,14 +166,14 @@ class StatusBlock(NamedTuple):
         """
         if header is None:
             header = ErrorStatusHeader.decode(data)
-        places = entry_places(data, header)
+        places = entry_places(data, header.data_length)
         entries = tuple([
             _new(Entry, (front.form.decode(data, at), bytes(data[body:end]))) for front, at, body, end in places
         ])  # fmt: skip
         if not header.raw_data_length:
             return _new(cls, (header, entries, b"", b""))
         end = 20 + header.data_length
-        gap, raw = _raw(header, end, len(data))
+        gap, raw = raw_data_place(header, end, len(data))
         return cls(header, entries, bytes(data[end:gap]), bytes(data[gap:raw]))
 
     def encode(self) -> bytes:
@@ -225,14 +225,12 @@ class StatusBlock(NamedTuple):
         return cls(header, tuple(entries), hex_in(plain, "gap"), hex_in(plain, "raw_data"))
 
 
-def entry_places(
-    data: bytes | bytearray | memoryview, header: ErrorStatusHeader
-) -> list[tuple[EntryFront, int, int, int]]:
+def entry_places(data: bytes | bytearray | memoryview, data_length: int) -> list[tuple[EntryFront, int, int, int]]:
     """Where the entries of the block at the start of ``data`` lie: (front, entry, section body, end), byte offsets.
 
-    The frame is checked as by ``StatusBlock.decode``, and nothing else is read.  Raises TruncatedError, DecodeError.
+    They are checked as by ``StatusBlock.decode``, and nothing else is read.  Raises TruncatedError.
     """
-    at, end = 20, 20 + header.data_length
+    at, end = 20, 20 + data_length
     if end > len(data):
         raise TruncatedError(
             f"{end} bytes needed, {len(data)} given", structure="StatusBlock", path="header.data_length", offset=12
@@ -251,8 +249,6 @@ def entry_places(
                 raise _short(size, end - start, len(places), start)
             raise _long(length, end - body, len(places), start)
         places.append((front, start, body, at))
-    if header.raw_data_length:
-        _raw(header, end, len(data))
     return places
 
 
@@ -269,8 +265,9 @@ def _long(length: int, left: int, index: int, start: int) -> TruncatedError:
     )  # fmt: skip
 
 
-def _raw(header: ErrorStatusHeader, end: int, length: int) -> tuple[int, int]:
-    """Where the raw data begins and ends (18.3.2.7.1: behind the entries)."""
+def raw_data_place(header: ErrorStatusHeader, end: int, length: int) -> tuple[int, int]:
+    """Where the raw data begins and ends (18.3.2.7.1: behind the entries), in a block of ``length`` bytes whose entries
+    end at ``end``.  Raises TruncatedError, DecodeError."""
     start = header.raw_data_offset
     if start < end:
         raise DecodeError(
@@ -319,7 +316,7 @@ class _Behind(c.Construct):  # type: ignore[misc]
         if not context.header.raw_data_length:
             return b"", b""
         end = stream.tell()
-        start, stop = _raw(context.header, end, c.stream_size(stream))
+        start, stop = raw_data_place(context.header, end, c.stream_size(stream))
         return stream.read(start - end), stream.read(stop - start)
 
     def _build(self, obj: tuple[bytes, bytes], stream: Any, context: Any, path: str) -> tuple[bytes, bytes]:

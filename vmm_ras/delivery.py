@@ -20,6 +20,7 @@ from vmm_ras import arm64
 from vmm_ras.errors import InputError
 from vmm_ras.policy import Rule, Syndrome
 from vmm_ras.profiles import WAYS, GuestProfile
+from vmm_ras.record import Blocks, RecordStyle
 from vmm_ras.source import ErrorSource
 
 _FETCHES = (arm64.EC_IABT_LOWER, arm64.EC_IABT_SAME)
@@ -40,11 +41,11 @@ def bind(sources: Sequence[PlacedSource], guest: GuestProfile) -> dict[str, list
 class Ruling:
     """A rule at hand: what each error asks of it, which costs ten times as much to read from a model."""
 
-    __slots__ = ("after", "at_once", "error_type", "name", "plain", "rule", "sea", "severity", "waits", "ways")
+    __slots__ = ("after", "at_once", "blocks", "name", "plain", "rule", "sea", "waits", "ways")
 
-    def __init__(self, rule: Rule, ways: dict[str, list[ErrorSource]]) -> None:
-        self.rule, self.name, self.error_type = rule, rule.name, rule.error_type
-        self.severity = _SEVERITY[rule.severity]
+    def __init__(self, rule: Rule, ways: dict[str, list[ErrorSource]], style: RecordStyle) -> None:
+        self.rule, self.name = rule, rule.name
+        self.blocks = Blocks(_SEVERITY[rule.severity], rule.error_type, style)
         self.after = rule.unacked.after_ms / 1000
         self.plain = rule.action == "tell" and rule.report == "never"
         """Whether it tells, and the orchestrator hears nothing of it."""

@@ -13,7 +13,7 @@ stays out of the guest until its error can be told, or until the rule's ``hold_m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from types import MethodType
 from typing import Any, Literal
 
 from acpi.image import PlacedSource
@@ -58,7 +58,7 @@ from vmm_ras.history import History
 from vmm_ras.memory import ACKED, HEALTHY, POSTED, UNREPORTED, MemoryMap, MemorySlot, PoisonMap
 from vmm_ras.policy import Policy, default_policy
 from vmm_ras.profiles import PROFILES, GuestProfile
-from vmm_ras.record import NATIVE, RecordStyle, memory_block
+from vmm_ras.record import NATIVE, RecordStyle
 from vmm_ras.sdei import SdeiDispatcher
 from vmm_ras.sdei_state import EventDescription
 from vmm_ras.source import NEVER, ErrorSource
@@ -106,7 +106,7 @@ class Notifier:
         self.threads = dict(threads or {})
         self.poison = PoisonMap()
         self.ways = bind(sources, guest)
-        self.rulings = [Ruling(rule, self.ways) for rule in self.rules]
+        self.rulings = [Ruling(rule, self.ways, style) for rule in self.rules]
         self.sources = {s.placed.source_id: s for way in self.ways.values() for s in way}
         events = [EventDescription(s.placed.vector, shared=True) for s in self.ways["sdei"]]
         self.sdei = SdeiDispatcher([*events, *sdei_events], range(vcpus) if mpidrs is None else mpidrs)
@@ -148,7 +148,7 @@ class Notifier:
         """ESR of an SEA by rule, exception level, whether FAR is known, and what was relayed, for this guest."""
         self._cache: dict[tuple[Code, int | None, int], int] = {}
         self.inbox = inbox.Inbox()
-        self.kick_records = partial(inbox.kick, self)
+        self.kick_records = MethodType(inbox.kick, self)
         self.busy: dict[int, ErrorSource] = {}
         """Sources with a posted block."""
         self.handlers: dict[type, Callable[[Any, float], list[Effect]]] = {
@@ -157,15 +157,15 @@ class Notifier:
             MemoryFault: self._memory_fault,
             Stopped: self._stopped,
             Done: self._done,
-            Failed: partial(answers.failed, self),
-            AckRead: partial(answers.ack, self),
+            Failed: MethodType(answers.failed, self),
+            AckRead: MethodType(answers.ack, self),
             GuestCall: self._call,
             Proceed: self._proceed,
             Replaced: self._replaced,
-            TellRecord: partial(inbox.record, self),
-            TellSea: partial(inbox.order, self),
-            TellSerror: partial(inbox.order, self),
-            TellSdei: partial(inbox.signal, self),
+            TellRecord: MethodType(inbox.record, self),
+            TellSea: MethodType(inbox.order, self),
+            TellSerror: MethodType(inbox.order, self),
+            TellSdei: MethodType(inbox.signal, self),
         }
 
     # -- the contract ----------------------------------------------------------------
@@ -398,11 +398,8 @@ class Notifier:
 
     def build_block(self, pages: tuple[tuple[int, int], ...], ruling: Ruling, latent: bool) -> bytes:
         """The status block for these (gpa, size); ``latent``: nobody consumed them."""
-        self.records += 1
-        return memory_block(
-            pages, severity=ruling.severity, error_type=ruling.error_type, latent=latent, number=self.records,
-            time=self.time, style=self.style,
-        )  # fmt: skip
+        self.records = number = self.records + 1
+        return ruling.blocks.build(pages, latent, number, self.time)
 
     # -- how it went -----------------------------------------------------------------
 

@@ -14,8 +14,10 @@ HEADER_SIZE = ErrorStatusHeader.SIZE
 ENTRY_SIZE = DataEntry300.SIZE + PlatformMemory.SIZE
 """Bytes of one memory entry, its section included: 152."""
 ALL_ONES = (1 << 64) - 1
+MAX_FRAMES = 256
+"""Kinds of blocks that are remembered for a rule."""
 
-_NO_TEXT = bytes(20)
+_TEXT, _NO_TEXT = b"vmm memory #%08x", bytes(20)
 _header, _entry, _memory = ErrorStatusHeader.pack, DataEntry300.pack, PlatformMemory.pack
 
 
@@ -48,6 +50,7 @@ def capacity(block_length: int, max_sections: int) -> int:
 
 _FRU_TEXT, _ADDRESS = DataEntry300.at("fru_text"), PlatformMemory.at("physical_address")
 _BEFORE, _AFTER = _FRU_TEXT.offset, _FRU_TEXT.offset + _FRU_TEXT.size
+_TEXT_SIZE = _FRU_TEXT.size
 _HERE, _REST = _ADDRESS.offset, _ADDRESS.offset + _ADDRESS.size
 
 
@@ -84,17 +87,6 @@ def _section(size: int, error_type: int | None, mask: bool) -> tuple[bytes, byte
     return section[:_HERE], section[_REST:]
 
 
-@lru_cache(maxsize=1024)
-def _single(
-    size: int, severity: Severity, error_type: int | None, latent: bool, second: int | None, counted: bool, text: bool,
-    mask: bool,
-) -> tuple[bytes, bytes, bytes]:  # fmt: skip
-    """What blocks with one entry have in common: the bytes before, between and behind FRU text and address."""
-    header, before, after = _frame(1, severity, latent, second, counted, text)
-    start, end = _section(size, error_type, mask)
-    return header + before, after + start, end
-
-
 def memory_block(
     pages: Sequence[tuple[int, int]],
     *,
@@ -111,18 +103,53 @@ def memory_block(
     Latent Error).  ``number``: the record's, for the FRU text.  ``time``: seconds since the epoch.
     """
     second = int(time) if time is not None and style.timestamp else None
-    text = b"vmm memory #%08x" % (number & 0xFFFFFFFF) if style.fru_text else _NO_TEXT
+    text = _TEXT % (number & 0xFFFFFFFF) if style.fru_text else _NO_TEXT
     if error_type is None:
         error_type = style.error_type
-    if len(pages) == 1:
-        ((gpa, size),) = pages
-        head, middle, tail = _single(
-            size, severity, error_type, latent, second, style.count, style.fru_text, style.mask
-        )
-        return head + text + middle + gpa.to_bytes(8, "little") + tail
     header, before, after = _frame(len(pages), severity, latent, second, style.count, style.fru_text)
     parts = [header]
     for gpa, size in pages:
         start, end = _section(size, error_type, style.mask)
         parts += (before, text, after, start, gpa.to_bytes(8, "little"), end)
     return b"".join(parts)
+
+
+class Blocks:
+    """The blocks of one rule: what those with one entry have in common is made once."""
+
+    __slots__ = ("_error_type", "_frames", "_severity", "_style", "_text", "_timed")
+
+    def __init__(self, severity: Severity, error_type: int | None, style: RecordStyle) -> None:
+        self._severity, self._error_type, self._style = severity, error_type, style
+        self._text, self._timed = style.fru_text, style.timestamp
+        self._frames: dict[tuple[int, bool, float | None], tuple[bytes, bytes, bytes]] = {}
+        """By size, latency and second: the bytes before, between and behind FRU text and address."""
+
+    def build(self, pages: Sequence[tuple[int, int]], latent: bool, number: int, time: float | None) -> bytes:
+        """The block for these pages, as ``memory_block`` makes it."""
+        if len(pages) != 1:
+            return memory_block(
+                pages, severity=self._severity, error_type=self._error_type, latent=latent, number=number, time=time,
+                style=self._style,
+            )  # fmt: skip
+        ((gpa, size),) = pages
+        second = time // 1 if time is not None and self._timed else None
+        frame = self._frames.get((size, latent, second)) or self._frame(size, latent, second)
+        head, middle, tail = frame
+        text = _TEXT % (number & 0xFFFFFFFF) if self._text else _NO_TEXT
+        return head + text + middle + gpa.to_bytes(8, "little") + tail
+
+    def _frame(self, size: int, latent: bool, second: float | None) -> tuple[bytes, bytes, bytes]:
+        block = memory_block(
+            [(0, size)], severity=self._severity, error_type=self._error_type, latent=latent, time=second,
+            style=self._style,
+        )  # fmt: skip
+        text, address = HEADER_SIZE + _BEFORE, HEADER_SIZE + DataEntry300.SIZE + _HERE
+        if len(self._frames) >= MAX_FRAMES:
+            self._frames.clear()
+        found = self._frames[size, latent, second] = (
+            block[:text],
+            block[text + _TEXT_SIZE : address],
+            block[address + 8 :],
+        )
+        return found

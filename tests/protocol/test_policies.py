@@ -145,7 +145,7 @@ def test_found_pages_gather_into_one_block() -> None:
 
 def test_a_batch_that_fills_a_block_does_not_wait() -> None:
     m = Machine(policy=policy(BOTH, FOUND + "batch_ms = 60000\n"))
-    room = m.core.ways["polled"][0].capacity
+    room = m.core.rules[-1].entries
 
     effects = [e for page in range(room) for e in m.ao(page)]
 
@@ -455,7 +455,7 @@ def test_a_guest_that_looks_at_its_own_source_only_is_told_there() -> None:
     other = ErrorSource(first.placed._replace(source_id=77, block=first.placed.block + 0x10_0000), "sea")
     m.core.ways["sea"].append(other)
     m.core.sources[77] = other
-    m.core.rulings = [Ruling(rule, m.core.ways) for rule in m.core.rules]
+    m.core.rulings = [Ruling(rule, m.core.ways, m.core.style) for rule in m.core.rules]
     stop = of(m.core.receive(HostSignal(Code.AR, HVA, 12, 101), 1.0), Stop)[0]
 
     effects = m.core.receive(Stopped(stop.vcpu, m.guest.vcpus[1].state()), 1.0)

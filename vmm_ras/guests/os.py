@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from acpi.ghes import MAX_BLOCK_SIZE, ErrorStatusHeader, entry_places
+from acpi.ghes import MAX_BLOCK_SIZE, EntryFront, ErrorStatusHeader, entry_places, raw_data_place
 from acpi.hest import NotificationType
 from acpi.image import PlacedSource, find_sources, find_tables
 from cper.common import SectionFlags, Severity
@@ -48,11 +48,12 @@ Program = Iterator[tuple[int, tuple[int, ...]]]
 
 
 @lru_cache(maxsize=64)  # blocks differ, their headers hardly do
-def _head(raw: bytes) -> tuple[ErrorStatusHeader, int, Severity]:
-    """A block's header, bytes of the whole block, and its severity.  Raises WireError."""
+def _head(raw: bytes) -> tuple[int, Severity, int, ErrorStatusHeader | None]:
+    """Bytes of a block, its severity, bytes of its entries, and its header if it has raw data.  Raises WireError."""
     head = ErrorStatusHeader.decode(raw)
-    end = head.raw_data_offset + head.raw_data_length if head.raw_data_length else len(raw) + head.data_length
-    return head, end, head.severity
+    if head.raw_data_length:
+        return head.raw_data_offset + head.raw_data_length, head.severity, head.data_length, head
+    return _HEADER_SIZE + head.data_length, head.severity, head.data_length, None
 
 
 """What a guest calls, one after the other: (function, arguments) of each HVC.  No call depends on an answer."""
@@ -237,7 +238,9 @@ class GuestOs:
         """Do what is due at ``now``."""
         for entry in [e for e in self.late if e[0] <= now]:
             self.late.remove(entry)
-            self._acknowledge(entry[1])
+            source = entry[1]
+            if source.ack is not None:
+                self._acknowledge(source.source_id, source.ack, source.ack_preserve, source.ack_write)
         if not self.polls_stopped and not self.panicked:
             for source in [s for s in self.unpolled.values() if self._poll_time(s, now) <= now]:
                 del self.unpolled[source.source_id]
@@ -265,7 +268,7 @@ class GuestOs:
         if self.panicked:
             return False
         memory = self.memory
-        source_id, by, _, _, register, _, block_length, _, _, _, _ = source
+        source_id, by, _, _, register, _, block_length, _, ack, preserve, write = source
         try:
             at = memory.word(register)
             if not at:
@@ -275,10 +278,13 @@ class GuestOs:
                 return False
             outcome = "malformed"
             try:
-                head, size, severity = _head(raw)
+                size, severity, length, head = _head(raw)
                 if size <= block_length and size <= MAX_BLOCK_SIZE:
                     raw = memory.read(at, size)
-                    outcome = self._process(raw, head, severity, now, by)
+                    entries = entry_places(raw, length)  # a malformed block is refused before anything is done about it
+                    if head is not None:
+                        raw_data_place(head, _HEADER_SIZE + length, size)
+                    outcome = self._process(raw, entries, severity, now, by)
             except WireError:
                 pass
             memory.write(at, b"\0\0\0\0")
@@ -293,22 +299,20 @@ class GuestOs:
                 if late != NEVER:
                     self.late.append((now + late, source))
                 return outcome != "malformed"
-        self._acknowledge(source)
+        if ack is not None:
+            self._acknowledge(source_id, ack, preserve, write)
         return outcome != "malformed"
 
-    def _acknowledge(self, source: PlacedSource) -> None:
-        source_id, _, _, _, _, _, _, _, ack, preserve, write = source
-        if ack is None:
-            return
+    def _acknowledge(self, source_id: int, ack: int, preserve: int, write: int) -> None:
         try:
             self.memory.update_word(ack, preserve, write)
         except GuestError:
             self.actions.append(Action(source_id, "unreadable"))
 
     def _process(
-        self, raw: bytes, head: ErrorStatusHeader, severity: Severity, now: float, by: NotificationType
-    ) -> str:
-        entries = entry_places(raw, head)  # a malformed block is refused before anything is done about it
+        self, raw: bytes, entries: list[tuple[EntryFront, int, int, int]], severity: Severity, now: float,
+        by: NotificationType,
+    ) -> str:  # fmt: skip
         if severity not in _SURVIVABLE:
             self._panic(f"GHES: {severity.plain} hardware error")
             return "panic"
