@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from vmm_ras.lab import cpio, moves
+from vmm_ras.lab import cpio, moves, moves_linux, moves_linux_inner
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.host_packages import HostKernel, HostLab
 from vmm_ras.lab.moves import Line
@@ -225,3 +225,57 @@ def test_socket_is_closed_in_this_process_once_the_host_has_it(labs):
     Host(lab, stream=theirs).run({}, "true")
     assert theirs.fileno() == -1
     ours.close()
+
+
+class TestLinux:
+    """One Linux guest; nothing but the device's memory and what is carried lies between both hosts."""
+
+    def play(self, labs, tmp_path, leaves, arrives, codes=(0, 0)):
+        first, second, guest = labs("6.12", leaves, codes[0]), labs("7.2", arrives, codes[1]), labs("6.12", [])
+        heard = []
+        return moves_linux.run([first, second], guest, b"root", heard.append), heard
+
+    def test_both_hosts_share_the_memory_and_what_is_carried(self, labs, tmp_path):
+        carried = MARK + orjson.dumps({"carried": {"kernel": "6.12.95"}}).decode()
+        report, heard = self.play(labs, tmp_path, [carried, *said("Linux leaves")], said("arrives", "is told"))
+        assert [section for section, _ in report.times] == ["6.12: Linux leaves", "7.2: arrives", "7.2: is told"]
+        assert len(heard) == 3
+        assert report.facts["Guest kernel"] == "6.12-1 (6.12.95)"
+        assert report.facts["Host, arrives"] == "7.2-1 (7.2)"
+
+    def test_one_that_does_not_hold(self, labs, tmp_path):
+        failure = MARK + orjson.dumps({"failure": "it does not", "detail": "why"}).decode()
+        with pytest.raises(Failure, match=r"Linux 6\.12: it does not; the log is") as caught:
+            self.play(labs, tmp_path, [failure], [], (1, 0))
+        assert caught.value.detail == "why"
+
+    def test_one_that_says_nothing(self, labs, tmp_path):
+        with pytest.raises(Failure, match="the host ends with code 0"):
+            self.play(labs, tmp_path, [], [])
+
+
+class TestMemory:
+    """The PCI device's memory as a stream; a file in its place."""
+
+    @pytest.fixture
+    def wire(self, tmp_path, monkeypatch):
+        place = tmp_path / "0000:00:02.0"
+        place.mkdir()
+        (place / "resource2_wc").write_bytes(bytes(1 << 16))
+        monkeypatch.setattr(moves_linux_inner, "SHARED", 1 << 16)
+        monkeypatch.setattr(moves_linux_inner, "DEVICES", tmp_path)
+        yield moves_linux_inner.Wire
+        assert (place / "enable").read_text() == "1"
+
+    def test_what_one_host_writes_the_next_reads(self, wire):
+        one = wire()
+        for part in (b"first", b"second" * 100):
+            one.write(part)
+        two = wire()
+        assert [two.read(3), two.read(2), two.read(1 << 20)] == [b"fir", b"st", b"second" * 100]
+        assert two.read(1) == b""
+
+    def test_no_more_than_there_is_room_for(self, wire):
+        one = wire()
+        with pytest.raises(Failure, match="holds no more"):
+            one.write(bytes(1 << 16))

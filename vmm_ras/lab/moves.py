@@ -55,6 +55,8 @@ class Line:
                     return
                 if self._coming:
                     self._feed(data)
+                    if self.failed:
+                        return
                 elif len(self.went) + len(data) > MAX_STREAM:
                     self.failed = f"more than {MAX_STREAM >> 20} MiB"
                     return

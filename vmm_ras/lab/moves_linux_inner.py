@@ -21,7 +21,7 @@ from vmm_ras.effects import Acked, InjectSea, Posted
 from vmm_ras.errors import RasError
 from vmm_ras.events import Code
 from vmm_ras.io.holes import Way
-from vmm_ras.lab.errors import LabError
+from vmm_ras.lab.errors import Failure, LabError
 from vmm_ras.lab.kernel_log import Victim
 from vmm_ras.lab.linux_kvm_guest import SECONDS, VCPUS, LosingMachine
 from vmm_ras.lab.report import Report
@@ -32,6 +32,7 @@ CARRIED = Path("carried.json")
 SHARED = 512 << 20
 """Bytes of the device's memory, a power of two: the stream, behind its length in the first 8 bytes."""
 FIRST = 4096
+DEVICES = Path("/sys/bus/pci/devices")
 COUNTER = "/count"
 TICKS = r"arch_timer"
 
@@ -40,7 +41,7 @@ class Wire:
     """The device's memory as a stream: ``write`` fills it, ``read`` reads what was there before."""
 
     def __init__(self) -> None:
-        (path,) = Path("/sys/bus/pci/devices").glob("*/resource2_wc")
+        (path,) = DEVICES.glob("*/resource2_wc")
         (path.parent / "enable").write_text("1")
         fd = os.open(path, os.O_RDWR | os.O_SYNC)
         self._memory = mmap.mmap(fd, SHARED)
@@ -55,7 +56,9 @@ class Wire:
         return data
 
     def write(self, data: bytes) -> None:
-        """All of it; its length counts at once."""
+        """All of it; its length counts at once.  Raises Failure."""
+        if self._at + len(data) > SHARED:
+            raise Failure(f"the device's memory of {SHARED >> 20} MiB holds no more")
         self._memory[self._at : self._at + len(data)] = data
         self._at += len(data)
         self._memory[:8] = (self._at - FIRST).to_bytes(8, "little")
