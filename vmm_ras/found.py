@@ -21,7 +21,7 @@ from vmm_ras.effects import (
 from vmm_ras.events import Code, VcpuState, new
 from vmm_ras.memory import POSTED, TOUCH, UNREPORTED
 from vmm_ras.policy import Rule
-from vmm_ras.source import ErrorSource
+from vmm_ras.source import NEVER, ErrorSource
 
 MAX_BLOCK_ENTRIES = 0x3FF
 """What a block status can count (ACPI 6.5, 18.3.2.7.1)."""
@@ -81,7 +81,9 @@ def pause(core: Notifier, source: ErrorSource, pages: int, due: float, now: floa
 
     ``due``: when the acknowledgement had been due.  A guest that took long for it takes long for the pages too.
     """
-    took = 0.0 if source.way == "polled" else now - due + core.rulings[source.state.queue].after
+    took = 0.0
+    if source.way != "polled":
+        took = (source.state.tries + 1) * core.rulings[source.state.queue].after + (now - due if due < NEVER else 0.0)
     for queue, rule in enumerate(core.rules):
         if rule.pause_ms and core.poison.waiting[queue] and queue not in core.ready:
             core.ready[queue] = now + max(pages * rule.pause_ms / 1000, SLOWER * took), False
