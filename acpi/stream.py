@@ -7,8 +7,9 @@ Zeroes between items are padding.  What is neither is told as a fault, and readi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from acpi.damage import DamagedBlock
@@ -126,12 +127,18 @@ def _bytes(buffer: bytes, at: int, offset: int, ended: bool, fault: WireError | 
     return 0, Item(offset, Kind.BYTES, buffer[at:] if ended else buffer[at : len(buffer) - _SIGNATURE_SIZE], fault)
 
 
-def _record(view: memoryview, buffer: bytes, at: int, offset: int, ended: bool) -> tuple[int, Item | None]:
+@cache
+def _frame() -> tuple[Callable[[memoryview], object], int, int]:
+    """What finds a record's bodies, bytes of its header, and where its length lies: declared when a record is met."""
     from cper.record import Record, RecordHeader
 
-    if len(view) < RecordHeader.SIZE and not ended:
-        return RecordHeader.SIZE, None
-    at_length = RecordHeader.at("record_length").offset
+    return Record.places, RecordHeader.SIZE, RecordHeader.at("record_length").offset
+
+
+def _record(view: memoryview, buffer: bytes, at: int, offset: int, ended: bool) -> tuple[int, Item | None]:
+    places, head, at_length = _frame()
+    if len(view) < head and not ended:
+        return head, None
     length = int.from_bytes(view[at_length : at_length + 4], "little")
     if length <= MAX_SIZE and len(view) < length and not ended:
         return length, None
@@ -145,12 +152,12 @@ def _record(view: memoryview, buffer: bytes, at: int, offset: int, ended: bool) 
         )
     else:
         try:
-            Record.places(view)
+            places(view)
         except WireError as error:
             fault = error
         else:
             return 0, Item(offset, Kind.RECORD, bytes(view[:length]))
-    end = min(length if length > RecordHeader.SIZE else MAX_SIZE, MAX_SIZE)
+    end = min(length if length > head else MAX_SIZE, MAX_SIZE)
     if len(view) < end and not ended:
         return end, None
     return 0, Item(offset, Kind.RECORD, _until_signature(buffer, at, end), fault)
