@@ -70,7 +70,7 @@ class Framed:
         names = cls._names()
         unknown = members(plain).keys() - {name for name, _ in names}
         if unknown:
-            raise ValueError(f"{cls.__name__} has no {', '.join(sorted(map(str, unknown)))}")
+            raise ValueError(f"{cls.__name__} has no {', '.join(sorted(map(repr, unknown)))}")
         values: dict[str, Any] = {}
         kinds = cls.kinds(plain)
         for name, is_list in names:
