@@ -26,8 +26,6 @@ from cper.wire._cells import (
     Bits,
     Cell,
     Guid,
-    OpenEnum,
-    OpenFlags,
     Reserved,
     Valid,
     ValidationBits,
@@ -46,6 +44,7 @@ from cper.wire._cells import (
 from cper.wire._documented import Documented
 from cper.wire._errors import DecodeError, EncodeError, LayoutError, TruncatedError, WireError, explain
 from cper.wire._layout import FieldLayout
+from cper.wire._names import OpenEnum, OpenFlags
 from cper.wire._struct import Struct
 
 __all__ = [

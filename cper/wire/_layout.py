@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
-from cper.wire._cells import Bits, Cell, OpenEnum, OpenFlags, Valid, ValidationBits, Word
+from cper.wire._cells import Bits, Cell, Valid, ValidationBits, Word
 from cper.wire._documented import doc_of
 from cper.wire._errors import LayoutError
+from cper.wire._names import OpenEnum, OpenFlags
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

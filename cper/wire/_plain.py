@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from cper.wire._cells import Cell, OpenEnum, OpenFlags, bcd, guid
+from cper.wire._cells import Cell, bcd, guid
 from cper.wire._codegen import indented, run
 from cper.wire._layout import Layout, Slot, packer
+from cper.wire._names import OpenEnum, OpenFlags
 
 if TYPE_CHECKING:
     from cper.wire._struct import Struct

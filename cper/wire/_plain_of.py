@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cper.wire._cells import OpenEnum, OpenFlags, guid
+from cper.wire._cells import guid
 from cper.wire._codegen import (
     constant,
     indented,
@@ -26,6 +26,7 @@ from cper.wire._codegen import (
 )
 from cper.wire._errors import DecodeError, WireError
 from cper.wire._layout import Layout, Slot
+from cper.wire._names import OpenEnum, OpenFlags
 
 if TYPE_CHECKING:
     from cper.wire._struct import Struct
