@@ -46,7 +46,17 @@ class HostError(RasError):
     """The host lacks a file, a right or a feature."""
 
 
+def printable(text: str, most: int) -> str:
+    """One line of at most so many characters and no controls: what it quotes comes from outside."""
+    line = text.replace("\n", " ")
+    short = line if len(line) <= most else line[:most] + "..."
+    return (
+        short
+        if short.isprintable()
+        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    )
+
+
 def path_text(steps: Iterable[object]) -> str:
-    """The path of a value in JSON for an error's line; its keys come from outside, be they long or full of controls."""
-    text = ".".join(str(step)[:40] for step in steps)[:200]
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+    """The path of a value in JSON, for an error's line."""
+    return printable(".".join(str(step)[:40] for step in steps), 200)

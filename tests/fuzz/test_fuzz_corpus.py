@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acpi import document
+from cper.pci_bus import PciBus
 from tests.fuzz import cper_target
+from vmm_ras.cli import _report
+from vmm_ras.cli.cper_input import explained
+from vmm_ras.errors import InputError
 
 FOUND = sorted((Path(__file__).parents[2] / "fixtures" / "fuzz" / "cper").glob("*-*"))
 
@@ -43,3 +48,17 @@ def test_the_target_can_fail(monkeypatch):
     monkeypatch.setattr(cper_target, "SECONDS", -1)
     with pytest.raises(AssertionError, match=" s"):
         cper_target.check(b"\0CPER")
+
+
+@pytest.mark.parametrize("what", ["kind", "type", "section"])
+def test_what_an_error_quotes_is_told_in_one_printable_line(what, tmp_path, capsys):
+    good = document.of_section(PciBus, bytes(72))
+    hostile = "\x1b[31m\u202e\n" + "x" * 100_000
+    wrong = good | {what: {hostile: 1} if what == "section" else hostile}
+    with pytest.raises(ValueError, match="x") as found:
+        document.encode(wrong, 1 << 20)
+
+    assert _report(InputError(explained(found.value, tmp_path))) == 1
+    line = capsys.readouterr().err.removesuffix("\n")
+    assert line.isprintable()
+    assert len(line) < 4000

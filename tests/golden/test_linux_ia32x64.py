@@ -172,7 +172,7 @@ class TestTheFraming:
         ("change", "text"),
         [
             ({"error_information": []}, "1 error_information need"),
-            ({"contexts": [{"head": {}, "no_such": 1}]}, "ProcessorContext has no no_such"),
+            ({"contexts": [{"head": {}, "no_such": 1}]}, "ProcessorContext has no 'no_such'"),
             ({"error_information": [{"structure_type": "no guid"}]}, "structure_type"),
             (
                 {"contexts": [{"head": {"register_context_type": 3, "register_array_size": 8}, "registers": [{}]}]},

@@ -105,7 +105,7 @@ class TestTheRegisterDataPairs:
         plain["head"]["memory_number"] = 3
         with pytest.raises(TruncatedError):
             PciComponent.of_plain(plain)
-        with pytest.raises(ValueError, match="PciComponent has no registers"):
+        with pytest.raises(ValueError, match="PciComponent has no 'registers"):
             PciComponent.of_plain({"head": {}, "registers": []})
 
     def test_without_registers(self):

@@ -111,7 +111,7 @@ def main() -> None:
 def _report(error: Exception) -> int:
     """One line for an error that input or host can cause; its exit code."""
     from cper.wire import WireError
-    from vmm_ras.errors import HostError, RasError
+    from vmm_ras.errors import HostError, RasError, printable
 
     if isinstance(error, OSError):
         print(f"vmm-ras: {error.filename or ''}: {error.strerror}", file=sys.stderr)
@@ -119,5 +119,5 @@ def _report(error: Exception) -> int:
     if not isinstance(error, RasError | WireError | ValueError):
         raise error
     note = "".join(f" ({n})" for n in getattr(error, "__notes__", ()))
-    print(f"vmm-ras: {error}{note}".replace("\n", " "), file=sys.stderr)
+    print(printable(f"vmm-ras: {error}{note}", 2000), file=sys.stderr)
     return 3 if isinstance(error, HostError) else 1
