@@ -23,10 +23,13 @@ def ack(core: Notifier, event: AckRead, now: float) -> list[Effect]:
     """The gate, or the block status, was read: go on if the guest has acknowledged, look again later if not."""
     effect, source_id, value = event
     source = core.busy.get(source_id)
-    if source is None or effect < source.state.first:
+    if source is None:
+        return []
+    s = source.state
+    if effect < s.first:
         return []  # read before the present block was posted: it says nothing about it
-    if effect == source.state.peek:
-        source.state.peek = 0
+    if effect == s.peek:
+        s.peek = 0
         if value:  # unread: whoever was told did not look
             again: list[Effect] = []
             found.notify(core, source, again)
@@ -35,7 +38,7 @@ def ack(core: Notifier, event: AckRead, now: float) -> list[Effect]:
     if not source.acknowledged(value):
         source.unread(now)
         return []
-    due = source.state.overdue
+    due = s.overdue
     pages = source.clear()
     del core.busy[source_id]
     poison = core.poison

@@ -103,8 +103,8 @@ def keys(when: When) -> list[str]:
 
 
 def expression(when: When) -> str:
-    """All conditions of a rule as one expression."""
-    return " and ".join(CONDITIONS[key](getattr(when, key)) for key in keys(when)) or "True"
+    """All conditions of a rule as one expression, but for that about the code."""
+    return " and ".join(CONDITIONS[key](getattr(when, key)) for key in keys(when) if key != "code") or "True"
 
 
 class Decider:
@@ -119,7 +119,13 @@ class Decider:
         lines = [
             f"def decide(lost_, view):\n    {', '.join(Lost._fields)} = lost_\n    {', '.join(View._fields)} = view"
         ]
-        lines += [f"    if {expression(rule.when)}: return {index}" for index, rule in enumerate(self.rules)]
+        for code in Code.__members__:
+            lines.append(f"    if {CONDITIONS['code'](code)}:")
+            lines += [
+                f"        if {expression(rule.when)}: return {index}"
+                for index, rule in enumerate(self.rules)
+                if rule.when.code in {None, code}
+            ]
         self.source = "\n".join(lines) + "\n"
         names: dict[str, Any] = {}
         exec(compile(self.source, "<policy>", "exec"), names)

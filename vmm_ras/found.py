@@ -41,8 +41,9 @@ def found(
     """Pages were lost and nobody waits for them: queue them by the rule for AO."""
     queue = core.decide(_AO, at, lsb, out, None, None, thread)
     ruling, poison, shift = core.rulings[queue], core.poison, core.page_shift
-    if ruling.at_once and count == 1 and not poison.counts[UNREPORTED] and not core.inbox.records:
-        source = _open(core, ruling, queue, now)  # nothing waits, so it need not wait either
+    waits = poison.counts[UNREPORTED] or core.inbox.records or queue in core.ready
+    if ruling.at_once and count == 1 and not waits:
+        source = _open(core, ruling, queue, now)
         if isinstance(source, ErrorSource) and poison.post(start):
             core.stuck.discard(queue)
             core.last_id = id = core.last_id + 1

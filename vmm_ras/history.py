@@ -20,14 +20,16 @@ class History:
         self.times.append(now)
         if page < 0:
             return
-        seen = self.pages.pop(page, 0)
-        if not seen and len(self.pages) >= MAX_PAGES:
-            del self.pages[next(iter(self.pages))]
-        self.pages[page] = seen + 1  # the dict's order is that of the last reports
+        pages = self.pages
+        seen = pages.pop(page, 0)
+        if not seen and len(pages) >= MAX_PAGES:
+            del pages[next(iter(pages))]
+        pages[page] = seen + 1  # the dict's order is that of the last reports
 
     def seen(self, page: int) -> int:
         """How often the page was reported before the error that was noted last."""
-        return max(self.pages.get(page, 0) - 1, 0)
+        seen = self.pages.get(page, 0)
+        return seen - 1 if seen else 0
 
     def span(self, events: int) -> float:
         """Seconds in which the last ``events`` errors came; infinity if there were fewer."""

@@ -55,7 +55,7 @@ from vmm_ras.events import (
     new,
 )
 from vmm_ras.history import History
-from vmm_ras.memory import ACKED, HEALTHY, POSTED, UNREPORTED, MemoryMap, MemorySlot, PoisonMap
+from vmm_ras.memory import HEALTHY, UNREPORTED, MemoryMap, MemorySlot, PoisonMap
 from vmm_ras.policy import Policy, default_policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle
@@ -66,6 +66,7 @@ from vmm_ras.source import NEVER, ErrorSource
 HOOK_EVENTS = 1000
 """Times of errors that are kept for a hook's ``view.span``."""
 _AR = Code.AR
+_NO_WAYS: frozenset[str] = frozenset()
 
 
 class Notifier:
@@ -304,13 +305,12 @@ class Notifier:
                 view = View(self.guest.name, el=key[1])
                 known = self._cache[key] = self.decider.decide(Lost(code, 0, lsb), view)
             return known
-        lost, view = (
-            Lost(code, page << self.page_shift if page >= 0 else -1, lsb, thread),
-            self._view(page, vcpu, state),
-        )
-        index, wrong = self.decider.asked(lost, view)
-        if wrong:
-            out.append(HookFailed(self.next_id(), wrong))
+        lost = new(Lost, (code, page << self.page_shift if page >= 0 else -1, lsb, thread))
+        view, index = self._view(page, vcpu, state), None
+        if self.decider.hook is not None:
+            index, wrong = self.decider.asked(lost, view)
+            if wrong:
+                out.append(HookFailed(self.next_id(), wrong))
         if index is None:
             index = self.decider.decide(lost, view)
         if self.decided is not None:
@@ -318,28 +318,24 @@ class Notifier:
         return index
 
     def _view(self, page: int, vcpu: int | None, state: VcpuState | None) -> View:
-        counts, history = self.poison.counts, self.history
-        return View(
-            self.guest.name,
-            self.open_ways() if self._asks_open else frozenset(),
-            0 if history is None else history.seen(page),
-            counts[UNREPORTED] + counts[POSTED] + counts[ACKED],
-            never if history is None else history.span,
-            vcpu,
-            *(
-                (None, None, None)
-                if state is None
-                else (state.el, bool(state.pstate & PSTATE_A), state.serror is not None)
-            ),
-        )
+        el = masked = serror = None
+        if state is not None:
+            _, pstate, _, pending, _, _, _ = state
+            el, masked, serror = pstate >> 2 & 3, pstate & PSTATE_A != 0, pending is not None
+        history, (_, unreported, posted, acked) = self.history, self.poison.counts
+        seen, span = (0, never) if history is None else (history.seen(page), history.span)
+        ways = self.open_ways() if self._asks_open else _NO_WAYS
+        return new(View, (self.guest.name, ways, seen, unreported + posted + acked, span, vcpu, el, masked, serror))
 
     def open_ways(self) -> frozenset[str]:
         """Ways by which the guest could be told now: those with a source that it binds, SDEI only once enabled."""
-        return frozenset(
-            way
-            for way, sources in self.ways.items()
-            if any(not s.state.broken and (way != "sdei" or self.sdei.accepts(s.placed.vector)) for s in sources)
-        )
+        ways = []
+        for way, sources in self.ways.items():
+            for s in sources:
+                if not s.state.broken and (way != "sdei" or self.sdei.accepts(s.vector)):
+                    ways.append(way)
+                    break
+        return frozenset(ways)
 
     def _synchronous(self, page: int, lsb: int, out: list[Effect]) -> bool:
         """Whether the policy takes this AO, which came in a vCPU's thread, for a consumed error."""
@@ -443,8 +439,7 @@ class Notifier:
     def _call(self, event: GuestCall, now: float) -> list[Effect]:
         vcpu, function, args, state = event
         out: list[Effect] = []
-        known = None if self.pool is None else self.pool.answer(function, args)
-        if known is not None:
+        if self.pool is not None and (known := self.pool.answer(function, args)) is not None:
             x = tuple(value & U64 for value in known)
             out.append(SetRegisters(self.next_id(), None, vcpu, x, state.pc, state.pstate))
             self.leave(vcpu, state._replace(x=x + state.x[len(x) :]), False, out)

@@ -35,6 +35,8 @@ USER_PC = 0x40_0AA4
 KERNEL_PC = 0xFFFF_8000_0803_0000
 NEVER = float("inf")
 _VECTOR_SYNC, _VECTOR_SERROR = 0x000, 0x180
+_COMPLETE_AND_RESUME = ((sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,)),)
+_COMPLETE = ((sdei_table.EVENT_COMPLETE, (0,)),)
 _RECOVERABLE = Severity.RECOVERABLE
 _SURVIVABLE = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
 _CORRECTED = frozenset({Severity.CORRECTED, Severity.INFORMATIONAL})
@@ -215,8 +217,8 @@ class GuestOs:
         else:
             self.sdei_handled[event] += 1
         if pstate & 0xF == 0:  # as Linux: where EL0 was interrupted, make it look like an interrupt
-            return iter([(sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,))])
-        return iter([(sdei_table.EVENT_COMPLETE, (0,))])
+            return iter(_COMPLETE_AND_RESUME)
+        return iter(_COMPLETE)
 
     # -- time ------------------------------------------------------------------------
 
