@@ -18,7 +18,7 @@ from vmm_ras.errors import SnapshotError, path_text
 from vmm_ras.events import VcpuState
 from vmm_ras.history import MAX_PAGES, History
 from vmm_ras.inbox_state import InboxState, RecordState, plain_inbox, plain_record
-from vmm_ras.memory import HELD, TOUCH, PoisonMap
+from vmm_ras.memory import ACKED, HELD, POSTED, TOUCH, UNREPORTED, PoisonMap
 from vmm_ras.notifier import Notifier
 from vmm_ras.sdei import SdeiDispatcher
 from vmm_ras.source import NEVER, SourceState
@@ -76,14 +76,13 @@ class _Abort(_Plain):
 
 
 class CoreState(_Plain):
-    """The whole state.  ``poison``: runs of (first page, count, state, queue)."""
+    """The whole state, but for ``poison``: runs of (first page, count, state, queue), which are many (``_runs``)."""
 
     format: Literal[1] = 1
     policy: str
     """Digest of the policy whose rules the queues mean."""
     sources: list[_Source]
     aborts: list[_Abort]
-    poison: list[tuple[_U64, Annotated[int, Field(gt=0)], Annotated[int, Field(ge=1, le=3)], int]]
     records: _Id
     done: _Id
     last_id: _Id
@@ -100,6 +99,10 @@ class CoreState(_Plain):
     seen: list[tuple[int, int]]
     sdei: dict[str, Any]
     inbox: InboxState = InboxState()
+
+
+_LISTS, _FOUR = (list, tuple), [int] * 4
+_STATES = (UNREPORTED, POSTED, ACKED)
 
 
 def _out(time: float) -> float | None:
@@ -155,6 +158,9 @@ def put(core: Notifier, value: object) -> None:
     ``core`` has the same sources, policy, memory and vCPUs as the one that it was taken from.  Raises SnapshotError,
     and leaves ``core`` alone, for anything that such a core could not have been asked to remember.
     """
+    runs: object = None
+    if isinstance(value, dict):
+        runs, value = value.get("poison"), {name: part for name, part in value.items() if name != "poison"}
     try:
         state = CoreState.model_validate_json(orjson.dumps(value))
     except ValidationError as error:
@@ -163,9 +169,10 @@ def put(core: Notifier, value: object) -> None:
     except TypeError as error:
         raise SnapshotError(f"state: {error}") from None
     _check(core, state)
+    lost = _runs(core, runs)
     events, mpidrs = core.sdei.state.events[1:], core.sdei.state.mpidrs
     sdei = SdeiDispatcher.restore(state.sdei, events, mpidrs, version=core.sdei.state.version)
-    core.sdei, core.poison = sdei, PoisonMap.of_runs(state.poison)
+    core.sdei, core.poison = sdei, PoisonMap.of_runs(lost)
     for s in state.sources:
         source = core.sources[s.id]
         values = {name: getattr(s, name) for name in SourceState.__slots__}
@@ -232,21 +239,6 @@ def _check(core: Notifier, s: CoreState) -> None:
         first, start = abort.first << core.page_shift, abort.start << core.page_shift
         if abort.first >= 0 and not (_inside(core, first, 1) and _inside(core, start, abort.pages << core.page_shift)):
             refuse(f"aborts.{n}.first", "no guest memory")
-    end, shift = 0, core.page_shift
-    low = high = 0  # of the slot that held the run before
-    queues = {*range(rules), HELD, TOUCH}
-    for n, (page, count, _, queue) in enumerate(s.poison):
-        first, last = page << shift, page + count << shift
-        if not low <= first < last <= high:
-            low, high = next(
-                ((slot.gpa, slot.gpa + slot.size) for slot in core.memory.slots
-                 if slot.gpa <= first < last <= slot.gpa + slot.size), (0, 0),
-            )  # fmt: skip
-        if page < end or not high:
-            refuse(f"poison.{n}", "runs ascend, and lie in guest memory")
-        if queue not in queues:
-            refuse(f"poison.{n}", f"there are {rules} rules")
-        end = page + count
     for name in ("wanted", "stopping", "entering"):
         if any(not 0 <= item[0] < core.vcpus for item in getattr(s, name)):
             refuse(name, f"there are {core.vcpus} vCPUs")
@@ -259,6 +251,31 @@ def _check(core: Notifier, s: CoreState) -> None:
     s.inbox.check([source.record for source in s.sources if source.record], core.sources, core.vcpus)
     if (s.times is None) != (core.history is None) or len(s.seen) > MAX_PAGES:
         refuse("times", "there where the policy asks for history, and only there")
+
+
+def _runs(core: Notifier, value: object) -> list[tuple[int, int, int, int]]:
+    """The runs of lost pages.  Raises SnapshotError."""
+    if not isinstance(value, list):
+        raise SnapshotError("poison: expected a list")
+    end, shift, rules = 0, core.page_shift, len(core.rules)
+    low = high = 0  # of the slot that held the run before
+    queues = {*range(rules), HELD, TOUCH}
+    for n, run in enumerate(value):
+        if type(run) not in _LISTS or list(map(type, run)) != _FOUR or run[0] < 0 or run[1] <= 0:
+            raise SnapshotError(f"poison.{n}: expected first page, count, state and queue")
+        page, count, kind, queue = run
+        first, last = page << shift, page + count << shift
+        if not low <= first < last <= high:
+            low, high = next(
+                ((slot.gpa, slot.gpa + slot.size) for slot in core.memory.slots
+                 if slot.gpa <= first < last <= slot.gpa + slot.size), (0, 0),
+            )  # fmt: skip
+        if page < end or not high:
+            raise SnapshotError(f"poison.{n}: runs ascend, and lie in guest memory")
+        if kind not in _STATES or queue not in queues:
+            raise SnapshotError(f"poison.{n}: there are {rules} rules, and {len(_STATES)} states of lost pages")
+        end = page + count
+    return value
 
 
 def _inside(core: Notifier, gpa: int, size: int) -> bool:

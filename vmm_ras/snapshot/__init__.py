@@ -11,6 +11,7 @@ again before a vCPU runs, so that a touch is an error there too.  A snapshot tha
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -172,20 +173,27 @@ def holes(core: Notifier) -> tuple[tuple[int, int], ...]:
 
 
 def _merged(runs: Iterable[tuple[int, int]], core: Notifier) -> tuple[tuple[int, int], ...]:
-    """Runs of lost pages, and what vCPUs consumed, as holes."""
-    shift = core.page_shift
-    ranges = [(first << shift, first + count << shift) for first, count in runs]
+    """Runs of lost pages, which ascend and are apart, and what vCPUs consumed, as holes."""
+    shift, out = core.page_shift, list[tuple[int, int]]()
+    start = end = -1
+    for first, count in runs:
+        if first != end:
+            if start >= 0:
+                out.append((start << shift, end - start << shift))
+            start = first
+        end = first + count
+    if start >= 0:
+        out.append((start << shift, end - start << shift))
     for abort in core.aborts.values():
         if abort.first >= 0:
-            ranges.append((abort.start << shift, abort.start + abort.pages << shift))
-    if not ranges:
-        return ()
-    out: list[tuple[int, int]] = []
-    first, end = min(ranges)
-    for low, high in sorted(ranges):
-        if low > end:
-            out.append((first, end - first))
-            first, end = low, high
-        elif high > end:
-            end = high
-    return (*out, (first, end - first))
+            low, high = abort.start << shift, abort.start + abort.pages << shift
+            at = bisect_left(out, (low,))  # the holes from here on begin at it, or behind
+            if at and sum(out[at - 1]) >= low:
+                at -= 1
+                low = out[at][0]
+            behind = at
+            while behind < len(out) and out[behind][0] <= high:
+                high = max(high, sum(out[behind]))
+                behind += 1
+            out[at:behind] = [(low, high - low)]
+    return tuple(out)
