@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from cper.common import Timestamp
-from cper.libcper import devices, links, processors
+from cper.libcper import arm_processor, devices, ia32x64_processor, links, processors
 from cper.libcper.rules import (
     Rule,
     Shape,
@@ -52,10 +52,10 @@ TYPES: dict[UUID, Type] = {
         "Processor Generic", "GenericProcessor", processors.PROCESSOR_GENERIC
     ),
     UUID("dc3ea0b0-a144-4797-b95b-53fa242b6e1d"): Type(
-        "IA32/X64", "Ia32x64Processor", processors.write_ia32x64, processors.read_ia32x64
+        "IA32/X64", "Ia32x64Processor", ia32x64_processor.write_ia32x64, ia32x64_processor.read_ia32x64
     ),
     UUID("e19e3d16-bc11-11e4-9caa-c2051d5d46b0"): Type(
-        "ARM", "ArmProcessor", processors.write_arm, processors.read_arm
+        "ARM", "ArmProcessor", arm_processor.write_arm, arm_processor.read_arm
     ),
     UUID("a5bc1114-6f64-4ede-b863-3e83ed7c83b1"): Type(
         "Platform Memory", "Memory", devices.write_memory, devices.read_memory

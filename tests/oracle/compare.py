@@ -11,7 +11,7 @@ from uuid import UUID
 
 from cper.arm_processor_types import ArmProcessorNumber
 from cper.libcper import record as shape
-from cper.libcper.processors import write_arm
+from cper.libcper.arm_processor import write_arm
 from cper.record import Record
 from tests.oracle.defects import DEFECTS, LEFT_OUT, MISSING, WHOLE, Defect, clamped
 
