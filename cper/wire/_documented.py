@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -31,6 +31,7 @@ class Documented(BaseModel):
         return found
 
 
+@lru_cache(maxsize=4096)
 def doc_of(cls: type[BaseModel], name: str) -> str:
     """What is written under the annotation of a field; "" where nothing is, or where there is no source."""
     owner = next((base for base in cls.__mro__ if name in inspect.get_annotations(base)), cls)
@@ -53,7 +54,7 @@ def _docs(module: str) -> dict[tuple[str, str], str]:
                 _read(node, prefix + node.name, found)
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 rooms.append((f"{prefix}{node.name}.<locals>.", node))
-            else:
+            elif not isinstance(node, ast.expr):  # where a class may stand: if, try, with
                 rooms.append((prefix, node))
     return found
 
