@@ -13,6 +13,7 @@ import pytest
 from acpi.presets import PRESETS
 from tests.kvm_host import Host, consumes, leaves, send_self
 from vmm_ras import arm64
+from vmm_ras.compat.host import Description
 from vmm_ras.effects import Acked, InjectSea, Posted
 from vmm_ras.errors import GuestError, HostError, Poisoned, SnapshotError
 from vmm_ras.events import TellSerror
@@ -449,6 +450,46 @@ def test_the_other_machine_has_as_many_vcpus(make):
     data = sent(make())
     with pytest.raises(SnapshotError, match="1 vCPUs, 2 here"):
         arrived(make, data, vcpus=2)
+
+
+# -- a conservative source ---------------------------------------------------------------
+
+
+def described(values, kernel="6.12"):
+    return Description(kernel=kernel, registers={hex(reg): hex(value) for reg, value in values.items()})
+
+
+def test_a_guest_begins_with_what_all_take(make):
+    """From the own value to the planned one only what differs is changed: the machine may have set more."""
+    here = make(vcpus=2)
+    reg, other = CORE["X5"], CORE["X6"]
+    found = moving.Plan((moving.Setting(reg, 0xF0, 0x30, "less"),), {}, (), {})
+    for cpu in here.vm.vcpus:
+        cpu.set(reg, 0x1F0)
+        cpu.set(other, 7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moving, "plan", lambda hosts: found)
+        assert moving.conservative(here.vm, described({}), [described({})]) == list(found.settings)
+    assert [(cpu.get(reg), cpu.get(other)) for cpu in here.vm.vcpus] == [(0x130, 7)] * 2
+
+
+def test_registers_of_features_that_the_guest_has_not_do_not_matter(make):
+    here, psci = make(), 0x6030000000140000
+    own, theirs = described({psci: 0x10003}, "7.2"), described({psci: 0x10001, CORE["X1"]: 5})
+    with pytest.MonkeyPatch.context() as patch:
+        done = []
+        patch.setattr(moving.Vcpu, "set", lambda cpu, reg, value: done.append((reg, value)))
+        patch.setattr(moving.Vcpu, "get", lambda cpu, reg: 0x10003)
+        settings = moving.conservative(here.vm, own, [theirs])
+    assert [(s.register, s.own, s.value) for s in settings] == [(psci, 0x10003, 0x10001)]
+    assert done == [(psci, 0x10001)]
+
+
+def test_where_there_is_no_such_set(make):
+    here = make()
+    midr = 0x603000000013C000
+    with pytest.raises(HostError, match="could not move: MIDR_EL1"):
+        moving.conservative(here.vm, described({midr: 0x413FD0C1}), [described({midr: 0x411FD0B1})])
 
 
 # -- holes ------------------------------------------------------------------------------

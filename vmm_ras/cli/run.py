@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from vmm_ras.cli.common import number, usage
+from vmm_ras.cli.common import number, read_bytes, usage
 from vmm_ras.cli.machine import Guest, HookFile, PolicyFile, SdeiEvents, hook, policy, sdei_events
 
 if TYPE_CHECKING:
+    from vmm_ras.compat.host import Description
     from vmm_ras.effects import Effect
     from vmm_ras.events import Event
     from vmm_ras.io.vmm.machine import Ending, VirtualMachine
@@ -35,6 +36,12 @@ def run(
     reboot: Annotated[bool, typer.Option(help="Boot again when the guest asks for it.")] = True,
     incoming: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Let a guest go on that left as this stream, instead of a boot.")
+    ] = None,
+    moves_to: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="A host (`host describe`) to which the guest is to be able to move; repeatable."
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="What the VM is called.")] = "guest",
     socket: Annotated[
@@ -66,7 +73,8 @@ def run(
 
     configuration = Configuration(
         kernel, initrd, append, number(memory, "--memory"), vcpus, name, policy(policy_file), hook(hook_file),
-        PROFILES[guest], huge=huge, sdei_events=tuple(EventDescription(*event) for event in sdei_events(sdei_event)),
+        PROFILES[guest], huge=huge, hosts=tuple(_host(file) for file in moves_to or ()),
+        sdei_events=tuple(EventDescription(*event) for event in sdei_events(sdei_event)),
     )  # fmt: skip
     journal = _Journal(json_, quiet)
     sys.setswitchinterval(0.0005)  # a vCPU that leaves the guest does not wait for a thread that only computes
@@ -90,6 +98,16 @@ def run(
     journal.ended(ending)
     if ending.how in {"failed", "crashed"}:
         raise typer.Exit(1)
+
+
+def _host(file: Path) -> Description:
+    from vmm_ras.compat.host import Description
+    from vmm_ras.errors import InputError
+
+    try:
+        return Description.parse(read_bytes(file))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def _opened(file: Path) -> BinaryIO:

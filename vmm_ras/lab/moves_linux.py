@@ -21,18 +21,24 @@ from vmm_ras.lab.tiny_matrix import MARK
 
 SECONDS = 1200.0
 """For one host."""
-STEPS = {"leave": 1, "arrive": 2}
+STEPS = {"describe": 1, "leave": 1, "arrive": 2}
+"""What a host does, and in how many steps of the report."""
 
 
 def run(hosts: Sequence[HostLab], guest: HostLab, root: bytes, heard: Callable[[str], object]) -> Report:
-    """``hosts``: from where, and to where; ``root``: the guest's root file system.  Raises Failure, Unavailable."""
+    """Where the guest goes to an older kernel, that host describes itself before the guest begins.
+
+    ``hosts``: from where, and to where; ``root``: the guest's root file system.  Raises Failure, Unavailable.
+    """
     series = [lab.kernel.series for lab in hosts]
     report = Report(f"Lab: Linux {guest.kernel.series} moves from KVM of Linux {series[0]} to that of {series[1]}")
     carried: dict[str, Any] = {}
     shared = os.memfd_create("shared", os.MFD_CLOEXEC)
     try:
         os.ftruncate(shared, SHARED)
-        for what, lab in zip(STEPS, hosts, strict=True):
+        older = [int(number) for number in series[0].split(".")] > [int(number) for number in series[1].split(".")]
+        steps = [*([("describe", hosts[1])] if older else []), ("leave", hosts[0]), ("arrive", hosts[1])]
+        for what, lab in steps:
             _host(report, lab, guest, root, what, carried, shared, heard)
     finally:
         os.close(shared)

@@ -1,7 +1,7 @@
 """Executed on the emulated host: a Linux guest leaves, or arrives, through the memory of a PCI device.
 
-``python3 -m vmm_ras.lab.moves_linux_inner arrive|leave``, with kernel, initrd and ``carried.json`` beside it.  Prints
-lines of JSON behind a mark: steps with their assertions, and what those on the other host have to know.
+``python3 -m vmm_ras.lab.moves_linux_inner describe|leave|arrive``, with kernel, initrd and ``carried.json`` beside it.
+Prints lines of JSON behind a mark: steps with their assertions, and what those on the other host have to know.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from vmm_ras.compat.host import Description
 from vmm_ras.effects import Acked, InjectSea, Posted
 from vmm_ras.errors import RasError
 from vmm_ras.events import Code
+from vmm_ras.io import host
 from vmm_ras.io.holes import Way
+from vmm_ras.io.kvm.system import Kvm
 from vmm_ras.lab.errors import Failure, LabError
 from vmm_ras.lab.kernel_log import Victim
 from vmm_ras.lab.linux_kvm_guest import SECONDS, VCPUS, LosingMachine
@@ -74,9 +78,21 @@ def _ticks(machine: LosingMachine) -> list[int]:
     return [int(number) for number in re.findall(r"\s(\d+)(?=\s)", line)[:VCPUS]]
 
 
+def describe(report: Report, say: Callable[[dict[str, Any]], None]) -> None:
+    """How this host describes itself, for the one from which a guest is to come."""
+    with report.step("The host describes itself"), Kvm() as kvm:
+        found = host.describe(kvm, frozenset())
+        report.check(True, "the host describes itself", f"{len(found.registers)} registers")
+    say({"carried": {"host": found.plain()}})
+
+
 def leave(report: Report, say: Callable[[dict[str, Any]], None]) -> None:
     """A guest boots, and leaves in the middle of everything."""
+    carried = orjson.loads(CARRIED.read_bytes())
     machine = LosingMachine(report)
+    if "host" in carried:
+        there = Description.parse(orjson.dumps(carried["host"]))
+        machine.machine.configuration = replace(machine.machine.configuration, hosts=(there,))
     try:
         with machine.step("Linux boots, and leaves"):
             report.facts["Guest kernel"] = machine.boot()
@@ -171,7 +187,7 @@ def main(what: str) -> int:
         os.write(1, MARK.encode() + orjson.dumps(value) + b"\n")
 
     try:
-        {"arrive": arrive, "leave": leave}[what](report, say)
+        {"arrive": arrive, "describe": describe, "leave": leave}[what](report, say)
     except (LabError, RasError, OSError) as error:
         say({"failure": f"{report.section}: {error}", "detail": getattr(error, "detail", "")})
         return 1

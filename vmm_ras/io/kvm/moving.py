@@ -27,7 +27,7 @@ from vmm_ras.arm64 import ESR_ISS
 from vmm_ras.compat import registers as names
 from vmm_ras.compat.check import Verdict, check
 from vmm_ras.compat.host import Description, Registers
-from vmm_ras.compat.plan import Setting, plan
+from vmm_ras.compat.plan import Plan, Setting, plan
 from vmm_ras.errors import HostError, Poisoned, SnapshotError
 from vmm_ras.events import Code, HostSignal
 from vmm_ras.io.guest_ram import GuestRam
@@ -72,12 +72,17 @@ def conservative(vm: Vm, here: Description, others: Sequence[Description]) -> li
 
     Raises HostError where there are none such.
     """
-    found = plan([here, *others])
+    known = [
+        other.model_copy(update={"registers": {r: v for r, v in other.registers.items() if r in here.registers}})
+        for other in others
+    ]  # theirs may have been described with features that this guest has not
+    found: Plan = plan([here, *known])
     if found.problems:
         raise HostError(f"the guest could not move: {found.problems[0]}")
     for vcpu in vm.vcpus:
-        for setting in found.settings:
-            vcpu.set(setting.register, setting.value)
+        for reg, own, value, _ in found.settings:
+            differs = own ^ value  # what the machine gave the vCPU beside that stays
+            vcpu.set(reg, vcpu.get(reg) & ~differs | value & differs)
     return list(found.settings)
 
 

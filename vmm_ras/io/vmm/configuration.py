@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from acpi.description import FirmwareDescription
+from vmm_ras.compat.host import Description
 from vmm_ras.deciding import Hook
 from vmm_ras.errata import Pool
 from vmm_ras.io.vmm import platform
@@ -38,6 +39,8 @@ class Configuration:
     """CPUs that the guest is told of; it is shown the chosen one.  Without, it is shown the host's."""
     sdei_events: tuple[EventDescription, ...] = ()
     """What SDEI offers besides the event of its error source."""
+    hosts: tuple[Description, ...] = ()
+    """Hosts to which the guest is to be able to move: it begins with what they take too."""
     huge: bool = False
     """RAM of the host's 2 MiB pages."""
     describe: Callable[..., FirmwareDescription] = field(default=platform.describe, repr=False)

@@ -12,7 +12,8 @@ from vmm_ras.errors import GuestError, InputError
 from vmm_ras.events import Event
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.holes import Holes
-from vmm_ras.io.kvm import implementations
+from vmm_ras.io.host import describe
+from vmm_ras.io.kvm import implementations, moving
 from vmm_ras.io.kvm.gic import GicV3
 from vmm_ras.io.kvm.guest import KvmGuest
 from vmm_ras.io.kvm.thread import VcpuThread
@@ -70,6 +71,8 @@ class Running:
             self.boot = self._lay_out()
             if load:
                 self._load()
+                if c.hosts:
+                    moving.conservative(self.vm, describe(machine._kvm, frozenset()), c.hosts)
             first = self.vm.vcpus[0]
             if c.pool is not None:
                 implementations.show(first, c.pool)
