@@ -12,8 +12,11 @@ from cper.framed import FramedSection
 from cper.section import MODULES, section_class
 from cper.wire import WireError
 from tests.fuzz.test_fuzz_sections import bodies, seeds
+from tests.laws.test_plain import scribble
+from tests.strategies import LONG
 
 SECTIONS = [cls for cls in map(section_class, MODULES) if issubclass(cls, FramedSection)]
+few = settings(max_examples=settings.default.max_examples if LONG else 15)
 every_section = pytest.mark.parametrize("cls", SECTIONS, ids=lambda c: c.__name__)
 COUNTS = st.lists(st.sampled_from([0, 0, 0, 0, 0, 1, 2, 3, 4, 8, 16, 32, 80, 255]), max_size=400).map(bytes)
 """Bytes that are small numbers: counts that the rest has room for, and counts that it has not."""
@@ -29,20 +32,23 @@ def said(read, body):
 
 @every_section
 def test_both_ways_agree_on_any_body(cls):
-    @settings(max_examples=max(20, settings.default.max_examples))
+    @few
     @given(bodies(cls.GUID) | COUNTS)
     def holds(body):
         found = said(cls.plain_of_body, body)
         assert found == said(lambda raw: cls.of_body(raw).plain(), body)
         short = cls._plain(body)
         assert short == (None if isinstance(found, tuple) else found)
+        if short is not None:
+            scribble(short)
+            assert cls._plain(body) == found
 
     holds()
 
 
 @every_section
 def test_construct_reads_the_same(cls):
-    @settings(max_examples=max(10, settings.default.max_examples // 4))
+    @few
     @given(bodies(cls.GUID) | COUNTS)
     def holds(body):
         found = said(cls.of_body, body)
@@ -61,7 +67,7 @@ def test_construct_reads_the_same(cls):
 def test_both_ways_back_agree(cls):
     """From JSON to bytes: as it was, and with something in it that is wrong or odd."""
 
-    @settings(max_examples=max(20, settings.default.max_examples // 2))
+    @few
     @given(bodies(cls.GUID) | COUNTS, st.data())
     def holds(body, data):
         plain = cls._plain(body)

@@ -66,6 +66,27 @@ if LONG:
         holds()
 
 
+@pytest.mark.parametrize("cls", declared(), ids=lambda c: c.__name__)
+def test_what_is_remembered_is_not_what_is_given(cls):
+    """Who changes the JSON of one structure does not change that of the next."""
+
+    def holds(raw):
+        first = cls.plain_of(raw)
+        text = json.dumps(first)
+        scribble(first)
+        assert json.dumps(cls.plain_of(raw)) == text
+
+    each_image(cls, holds)
+
+
+def scribble(plain):
+    """Spoil it, and all that it holds."""
+    for inner in list(plain.values() if isinstance(plain, dict) else plain):
+        if isinstance(inner, dict | list):
+            scribble(inner)
+    plain.clear()
+
+
 @given(records())
 def test_a_record_is_made_either_way(raw):
     plain = json.loads(json.dumps(Record.decode(raw).plain()))
