@@ -25,12 +25,13 @@ from vmm_ras.events import Code
 from vmm_ras.io import host
 from vmm_ras.io.holes import Way
 from vmm_ras.io.kvm.system import Kvm
+from vmm_ras.io.vmm.moving import PARTS
 from vmm_ras.lab.errors import Failure, LabError
 from vmm_ras.lab.kernel_log import Victim
 from vmm_ras.lab.linux_kvm_guest import SECONDS, VCPUS, LosingMachine
 from vmm_ras.lab.report import Report
 from vmm_ras.lab.tiny_matrix import MARK
-from vmm_ras.snapshot import stream
+from vmm_ras.snapshot import read_snapshot, stream
 
 CARRIED = Path("carried.json")
 SHARED = 512 << 20
@@ -102,6 +103,11 @@ def leave(report: Report, say: Callable[[dict[str, Any]], None]) -> None:
             machine.wait(Acked)
             machine.console.line("SIGBUS told ", SECONDS)
             report.check(True, "a process used lost memory, and was told", f"{told.pa:#x}")
+            saved = machine.machine.save()
+            lost = read_snapshot(saved, PARTS).parts["poison"]["poison"]
+            report.equal(
+                [run[0] << 12 for run in lost], [told.pa & -4096], "it is saved while it runs", f"{len(saved)} bytes"
+            )
             count = _count(machine)
             with machine.machine.lock:
                 machine.lose(moved.pa)
