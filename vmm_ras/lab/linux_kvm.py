@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from vmm_ras.lab import initrd
@@ -77,6 +78,7 @@ def _play(
     files = {
         "Image": pair.guest.kernel.image.read_bytes(),
         "root.cpio.gz": pair.root,
+        f"vmm_ras-{version('vmm-ras')}.dist-info/METADATA": f"Name: vmm-ras\nVersion: {version('vmm-ras')}\n".encode(),
         "scenario.json": json.dumps({"title": title, "demo": demo, "all": all_serrors}).encode(),
     }
     found: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,15 +12,14 @@ from typing import Any, TypeVar
 from vmm_ras.deciding import Hook, Lost, View
 from vmm_ras.effects import Acked, Decided, Effect, InjectSea, InjectSerror, Posted, RaiseLine, Stop
 from vmm_ras.events import Code, Event, HostSignal, Stopped
-from vmm_ras.io import libc
 from vmm_ras.io.qemu.wait import Channel, Deadline
 from vmm_ras.io.vmm.console import Console, writer
 from vmm_ras.io.vmm.machine import Configuration, VirtualMachine
 from vmm_ras.kvm.one_reg import SYSREGS
-from vmm_ras.kvm.siginfo import MADV_HWPOISON
 from vmm_ras.lab import console as shell
 from vmm_ras.lab import kernel_log
 from vmm_ras.lab.booted import BootedGuest
+from vmm_ras.lab.hwpoison import lose
 from vmm_ras.lab.kernel_log import Victim
 from vmm_ras.lab.report import Report
 from vmm_ras.policy import load_policy
@@ -174,17 +172,11 @@ class LosingMachine:
         return line.removeprefix("LAB-UP ")
 
     def lose(self, gpa: int) -> None:
-        """The host loses the page: madvise(MADV_HWPOISON) by a child, for the kernel may end whoever asks for it."""
+        """The host loses the page.  Raises Failure where it does not."""
         ram = self.machine.ram
         address = ram.hva + (gpa & -4096) - ram.gpa
         self.moment("madvise", hva=address, gpa=gpa & -4096)
-        child = os.fork()
-        if child == 0:
-            try:
-                libc.madvise(address, 4096, MADV_HWPOISON)
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+        lose(address, 4096)
 
     def victim(self, name: str, flags: str, rule: str) -> Victim:
         """A process with a page, which ``rule`` tells when it is lost."""

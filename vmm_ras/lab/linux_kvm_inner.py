@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vmm_ras.lab import kernel_log
 from vmm_ras.lab.errors import LabError
 from vmm_ras.lab.kernel_log import Victim
 from vmm_ras.lab.linux_kvm_guest import SECONDS, VCPUS, LosingMachine
+from vmm_ras.lab.linux_kvm_live import Live
 from vmm_ras.lab.report import Report
 from vmm_ras.profiles import WAYS
 from vmm_ras.sdei_table import EVENT_COMPLETE, EVENT_COMPLETE_AND_RESUME
@@ -308,14 +310,16 @@ def main() -> int:
     wanted = json.loads(SCENARIO.read_text())
     report = Report(wanted["title"])
     try:
-        scenario = Scenario(report, moment if wanted["demo"] else steps)
-        try:
-            if wanted["demo"]:
+        with ExitStack() as stack:
+            live = None if wanted["demo"] else stack.enter_context(Live(report, steps))  # it boots beside the other
+            scenario = Scenario(report, moment if wanted["demo"] else steps)
+            stack.callback(scenario.close)
+            if live is None:
                 scenario.demo()
             else:
                 scenario.play(whole=wanted["all"])
-        finally:
-            scenario.close()
+                scenario.machine.halt()
+                live.play()
     except (RasError, OSError) as error:
         detail = getattr(error, "detail", "")
         say(

@@ -5,7 +5,7 @@
  *   e  ask for early signals (PR_MCE_KILL_EARLY), BUS_MCEERR_AO as soon as the page is lost, and leave the page alone
  *   i  leave the page alone
  *   s  read it without a pause
- *   b  own 2 MiB that are one page of the guest if it can be had, and read the first 4 KiB of it
+ *   b  own 2 MiB of physical memory that begin at a multiple of that, in pages of 4 KiB, and read the first of them
  *   w  wait behind SIGBUS instead of ending
  *   k  let a child have the page too for two minutes, so that nobody else gets it when the process ends
  *   0 to 7  run on this CPU only
@@ -19,8 +19,9 @@ typedef unsigned int u32;
 enum { SYS_openat = 56, SYS_close = 57, SYS_write = 64, SYS_pread64 = 67, SYS_ppoll = 73, SYS_exit_group = 94,
        SYS_nanosleep = 101, SYS_sched_setaffinity = 122, SYS_rt_sigaction = 134, SYS_prctl = 167, SYS_getpid = 172,
        SYS_clone = 220, SYS_mmap = 222, SYS_madvise = 233 };
-enum { SIGBUS = 7, SIGCHLD = 17, SA_SIGINFO = 4, PROT_RW = 3, MAP_PRIVATE_ANONYMOUS = 0x22, MADV_HUGEPAGE = 14,
-       AT_FDCWD = -100, PR_MCE_KILL = 33, PR_MCE_KILL_SET = 1, PR_MCE_KILL_EARLY = 1, BIG = 2 << 20 };
+enum { SIGBUS = 7, SIGCHLD = 17, SA_SIGINFO = 4, PROT_RW = 3, MAP_PRIVATE_ANONYMOUS = 0x22, MADV_NOHUGEPAGE = 15,
+       AT_FDCWD = -100, PR_MCE_KILL = 33, PR_MCE_KILL_SET = 1, PR_MCE_KILL_EARLY = 1, BIG = 2 << 20,
+       POOL = 16 << 20 };
 
 struct siginfo { int signo, error, code, pad; u64 address; short lsb; };
 struct ucontext { u64 flags, link, stack[3], mask[16], pad, fault_address, regs[31], sp, pc; };
@@ -81,6 +82,22 @@ static u64 physical(const void *where)
 	return (entry & ((1UL << 55) - 1)) * 4096 + (u64)where % 4096;
 }
 
+/* Of the pool's pages the first of 2 MiB that all are in it; without one, the pool's first page. */
+static u64 *first_of_big(u64 *pool)
+{
+	static unsigned short count[8192];
+
+	for (u64 at = (u64)pool; at < (u64)pool + POOL; at += 4096)
+		count[physical((void *)at) / BIG % 8192]++;
+	for (u64 at = (u64)pool; at < (u64)pool + POOL; at += 4096) {
+		u64 where = physical((void *)at);
+
+		if (where % BIG == 0 && count[where / BIG % 8192] == BIG / 4096)
+			return (u64 *)at;
+	}
+	return pool;
+}
+
 static void rest(void)
 {
 	u64 pause[2] = { 0, 1000000 };
@@ -121,7 +138,7 @@ __attribute__((used)) static void start(u64 *stack)
 		if (*flag == 's')
 			spin = 1;
 		if (*flag == 'b')
-			size = BIG;
+			size = POOL;
 		if (*flag == 'w')
 			lingers = 1;
 		if (*flag == 'k')
@@ -136,13 +153,13 @@ __attribute__((used)) static void start(u64 *stack)
 			call(SYS_prctl, PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0, 0);
 		}
 	}
-	page = (u64 *)call(SYS_mmap, 0, size == BIG ? 2 * BIG : size, PROT_RW, MAP_PRIVATE_ANONYMOUS, -1, 0);
-	if (size == BIG) {
-		page = (u64 *)(((u64)page + BIG - 1) & -BIG);
-		call(SYS_madvise, (long)page, BIG, MADV_HUGEPAGE, 0, 0, 0);
-	}
+	page = (u64 *)call(SYS_mmap, 0, size, PROT_RW, MAP_PRIVATE_ANONYMOUS, -1, 0);
+	if (size == POOL)
+		call(SYS_madvise, (long)page, size, MADV_NOHUGEPAGE, 0, 0, 0);
 	for (u64 i = 0; i < size / 8; i++)
 		page[i] = 0x5a5a5a5a5a5a5a5aUL;
+	if (size == POOL)
+		page = first_of_big(page);
 	if (kept && !call(SYS_clone, SIGCHLD, 0, 0, 0, 0, 0)) {
 		call(SYS_ppoll, 0, 0, (long)keep, 0, 0, 0);
 		call(SYS_exit_group, 0, 0, 0, 0, 0, 0);
