@@ -50,6 +50,8 @@ def instrumented() -> ModuleType:
     with HookManager({"cper", "acpi"}, {"cper.wire", *wire}, True, trace_dataflow=False):
         from tests.fuzz import cper_target
 
+    for seed in cper_target.seeds():  # what is made when it is first used is made once, not in each process
+        cper_target.check(seed, all_laws=True)
     return cper_target
 
 
