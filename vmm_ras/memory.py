@@ -270,12 +270,11 @@ class PoisonMap:
                     if self.state(page) == POSTED:
                         self.set(page, ACKED)
                 continue
-            chunk = self._chunks.get(page >> _CHUNK_SHIFT)
+            chunk, at = self._chunks.get(page >> _CHUNK_SHIFT), page & _IN_CHUNK
             if chunk is None:
                 chunk = self._chunk(page >> _CHUNK_SHIFT)
-            page &= _IN_CHUNK
-            if chunk[page] & 3 == POSTED:
-                chunk[page] = ACKED
+            if chunk[at] & 3 == POSTED:
+                chunk[at] = ACKED
                 counts[POSTED] -= 1
                 counts[ACKED] += 1
 

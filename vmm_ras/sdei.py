@@ -148,8 +148,8 @@ class SdeiDispatcher(Handlers):
         if vcpu is not None:
             self._pe(vcpu)
         place = SHARED
-        description = self.events.get(event) or self._unknown(event)
-        if not description.shared:
+        _, shared, _, _ = self.events.get(event) or self._unknown(event)
+        if not shared:
             if vcpu is None:
                 self.withdraw(event)
                 vcpu = self.nearest(event)

@@ -13,6 +13,7 @@ from vmm_ras.sdei_state import SHARED, Context, SdeiState
 from vmm_ras.sdei_table import READY, REGISTERED, RM_ANY, RUNNING, STATES, TABLE
 
 _NOTHING: Final = ()
+_SHARED_ONLY: Final = (SHARED,)
 
 
 class Handlers:
@@ -128,7 +129,7 @@ class Handlers:
         if not s.unmasked & ~s.absent & ~self.critical & bit:
             return None
         best, taken, pending = None, self.busy & bit, s.pending
-        for place in (vcpu, SHARED) if vcpu in pending else (SHARED,):
+        for place in (vcpu, SHARED) if vcpu in pending else _SHARED_ONLY:
             for number in pending.get(place, _NOTHING):
                 _, _, critical, _ = self.events[number]
                 if critical or not taken:

@@ -41,7 +41,8 @@ from vmm_ras.replay import TABLES, Replay
 from vmm_ras.traces import open_trace
 
 HVA, GPA = 0x7F00_0000_0000, 0x4000_0000
-CHUNK = 25_000
+CHUNK = 5_000
+"""Events of a turn: short, so that what else the machine does falls on product and floor alike."""
 
 
 def microseconds(call: Callable[[], object], repeat: int = 7) -> float:

@@ -148,7 +148,7 @@ class ModelGuest:
         After one that failed, later ones for its source are skipped, but for notices.
         """
         out: list[Event] = []
-        steps, left = self._steps, iter(effects)
+        steps, left = self._steps, effects
         while True:
             try:
                 for e in left:
@@ -158,11 +158,10 @@ class ModelGuest:
                 return out
             except GuestError as error:
                 out.append(Failed(e.id, str(error)))
+                left = left[left.index(e) + 1 :]
                 source_id = getattr(e, "source_id", None)
                 if source_id is not None:  # of no source: nothing hangs on it
-                    left = iter([
-                        e for e in left if e.__class__ in _NOTICES or getattr(e, "source_id", None) != source_id
-                    ])  # fmt: skip
+                    left = [o for o in left if o.__class__ in _NOTICES or getattr(o, "source_id", None) != source_id]
 
     def _arm(self, e: ArmAck, now: float) -> None:
         _, _, gpa, mask = e
