@@ -142,7 +142,10 @@ def _take(replay: Replay, position: Position) -> dict[str, Any]:
 
 
 def resume(data: bytes | Snapshot, hook: Hook | None = None) -> tuple[Replay, Position]:
-    """The replay that a snapshot holds, and how far its trace was read.  Raises SnapshotError."""
+    """The replay that a snapshot holds, and how far its trace was read.  Raises SnapshotError.
+
+    It has no ``image``: the guest's tables are in its memory, as they were, and nobody builds them here.
+    """
     snapshot = read_snapshot(data, PARTS) if isinstance(data, bytes) else data
     if "replay" not in snapshot.parts:
         raise SnapshotError("snapshot: part 'replay' is missing: it was not taken from a replay")
