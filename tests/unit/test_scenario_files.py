@@ -124,7 +124,7 @@ def test_a_failed_expectation_names_its_line_and_shows_the_timeline(tmp_path):
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (["--on", "kvm"], 3, "--on kvm: "),
+        (["--on", "kvm", "--kernel", "2.6"], 2, "--kernel '2.6': expected one of 6.1, 6.12, 7.2"),
         (["--guest", "windows"], 2, "--guest 'windows': expected one of"),
         (["--on", "qemu", "--kernel", "2.6"], 2, "--kernel '2.6': expected one of 6.1, 6.12, 7.2"),
     ],
@@ -162,6 +162,12 @@ def test_a_reset_is_not_replayed(tmp_path):
     file.write_text(HEAD + PAGE + RESET)
     said = cli("replay", file, code=1).stderr.decode()
     assert f"{file}:7: a replay has one boot; vmm-ras scenario run plays resets" in said
+
+
+def test_what_cannot_be_played_on_kvm_is_left_out_and_it_is_said_why():
+    done = cli("scenario", "run", ROOT / "fixtures/scenarios/sea/bare-reader.scenario.jsonl", "--on", "kvm")
+    assert "bare-reader.scenario.jsonl: not on kvm: nothing stops a vCPU of KVM where a process" in done.stderr.decode()
+    assert done.stdout.decode() == "0 of 0 scenarios passed\n"
 
 
 def test_nothing_there(tmp_path):

@@ -38,19 +38,20 @@ class Where(str, Enum):
 @app.command("run")
 def run(
     files: Annotated[list[Path], typer.Argument(metavar="FILE|DIR...", help=f"Scenarios; a DIR: all its *{SUFFIX}.")],
-    on: Annotated[Where, typer.Option(help="model; qemu: Linux in an unmodified QEMU; kvm.")] = Where.model,
+    on: Annotated[Where, typer.Option(help="model; qemu: Linux in an unmodified QEMU; kvm: on our VMM.")] = Where.model,
     guest: Annotated[str, typer.Option(metavar="PROFILE", help="Guest of the model.")] = "linux",
-    kernel: Annotated[str, typer.Option(metavar="SERIES", help="Linux for qemu: 6.1, 6.12 or 7.2.")] = "6.12",
-    evidence: Annotated[Path, typer.Option(metavar="DIR", help="qemu: where a failure leaves logs and blocks.")] = Path(
-        "out/scenarios"
-    ),
+    kernel: Annotated[str, typer.Option(metavar="SERIES", help="Linux for qemu and kvm: 6.1, 6.12 or 7.2.")] = "6.12",
+    evidence: Annotated[
+        Path, typer.Option(metavar="DIR", help="qemu, kvm: where a failure leaves logs and blocks.")
+    ] = Path("out/scenarios"),
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print what failed only.")] = False,
 ) -> None:
     """Play scenarios, and say what was expected and is not so; of each that fails, the timeline.
 
-    On qemu the model plays each too, as the kernel's profile, and both must end alike.  Exit codes: 0 all passed,
-    1 a file cannot be read, 2 usage, 3 the host lacks something, 4 an expectation does not hold.
+    On qemu and kvm the model plays each too, as the kernel's profile, and both must end alike.  kvm is that of an
+    emulated arm64 host, whose memory is really lost; what cannot be played there is left out, and it is said why.
+    Exit codes: 0 all passed, 1 a file cannot be read, 2 usage, 3 the host lacks something, 4 an expectation fails.
 
     Example: vmm-ras scenario run fixtures/scenarios/sea --guest linux-6.1
     """
@@ -58,15 +59,12 @@ def run(
 
     if guest not in PROFILES:
         usage(f"--guest {guest!r}: expected one of {', '.join(PROFILES)}")
-    if on is Where.kvm:
-        from vmm_ras.errors import HostError
-
-        raise HostError("--on kvm: no guest on KVM plays scenarios yet; use --on qemu")
     scenarios = [load(path) for path in found(files)]
     if not scenarios:
         usage(f"no *{SUFFIX} in {', '.join(map(str, files))}")
     failed, shown = 0, []
-    for result in _model(scenarios, guest) if on is Where.model else _qemu(scenarios, kernel, evidence):
+    played = _model(scenarios, guest) if on is Where.model else _real(scenarios, on, kernel, evidence)
+    for result in played:
         failed += bool(result.failed)
         shown.append(result.plain())
         if not json_:
@@ -86,18 +84,27 @@ def _model(scenarios: list[Script], guest: str) -> Iterator[Result]:
     return (play(scenario, ModelStage(guest)) for scenario in scenarios)
 
 
-def _qemu(scenarios: list[Script], kernel: str, evidence: Path) -> Iterator[Result]:
-    from vmm_ras.lab.conformance import run as conform
+def _real(scenarios: list[Script], on: Where, kernel: str, evidence: Path) -> Iterator[Result]:
+    from vmm_ras.lab import conformance, scenario_kvm
     from vmm_ras.lab.guest_packages import SERIES, GuestPackages
 
     if kernel not in SERIES:
         usage(f"--kernel {kernel!r}: expected one of {', '.join(SERIES)}")
-    lab = GuestPackages(say=lambda line: print(line, file=sys.stderr)).prepare(kernel)
-    real = [s for s in scenarios if not s.head.model_only]
+    packages, real = GuestPackages(say=lambda line: print(line, file=sys.stderr)), []
     for scenario in scenarios:
-        if scenario.head.model_only:
-            print(f"{scenario.name}: not on a real guest: {scenario.head.model_only}", file=sys.stderr)
-    for row in conform(lab, real, evidence):
+        refused = scenario_kvm.refusal(scenario) if on is Where.kvm else scenario.head.model_only
+        if refused:
+            print(f"{scenario.name}: not on {on.value}: {refused}", file=sys.stderr)
+        else:
+            real.append(scenario)
+    if not real:
+        return
+    rows = (
+        scenario_kvm.run(packages, kernel, real, evidence)
+        if on is Where.kvm
+        else conformance.run(packages.prepare(kernel), real, evidence)
+    )
+    for row in rows:
         if row.evidence is not None:
             print(f"{row.result.scenario.name}: see {row.evidence}", file=sys.stderr)
         yield row.result
