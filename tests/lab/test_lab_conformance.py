@@ -100,6 +100,20 @@ def test_a_guest_that_does_not_answer_is_a_row_too(tmp_path):
     assert len(list(rows[0].evidence.glob("block-*-source4.bin"))) == 1
 
 
+def test_a_guest_that_does_not_boot_leaves_a_folder_too(tmp_path):
+    class Dead(Boot):
+        def up(self):
+            self.qemu.console = SimpleNamespace(text="EFI stub: error\n")
+            raise Failure("the guest boots: nothing within 180 s", "its last words")
+
+    with pytest.raises(Failure, match=f"nothing within 180 s; see {tmp_path}/6.12/boot"):
+        list(conformance.run(LAB, scenarios(), tmp_path, Dead()))
+    there = {path.name: path.read_text() for path in (tmp_path / "6.12/boot").iterdir()}
+    assert there["serial.log"] == "EFI stub: error\n"
+    assert there["qmp.log"] == "> {}\n< {}"
+    assert "its last words" in there["report.md"]
+
+
 def test_what_was_not_played_now_is_kept(tmp_path):
     boot = Boot()
     rows = list(conformance.run(LAB, scenarios(), tmp_path, boot))

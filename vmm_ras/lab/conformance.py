@@ -104,7 +104,7 @@ def run(lab: Lab, scenarios: Sequence[Script], evidence: Path | None = None, boo
 
 
 def _one(boot: Boot, scenario: Script, model: Result, evidence: Path | None) -> Row:
-    stage, start = boot.up(), time.monotonic()
+    stage, start = _up(boot, evidence), time.monotonic()
     stage.predicted = model.seen
     failed = [f"model: {text}" for text in model.failed]
     try:
@@ -124,6 +124,22 @@ def _one(boot: Boot, scenario: Script, model: Result, evidence: Path | None) -> 
     if not alive or failed:
         boot.down()
     return Row(result, model.seen, time.monotonic() - start, folder, alive)
+
+
+def _up(boot: Boot, evidence: Path | None) -> QemuStage:
+    """The stage; of a guest that does not boot there is a folder too."""
+    try:
+        return boot.up()
+    except Failure as error:
+        qemu = boot.qemu
+        if qemu is None or evidence is None:
+            raise
+        folder = evidence / boot.lab.kernel.series / "boot"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "serial.log").write_text(qemu.console.text)
+        (folder / "qmp.log").write_text("\n".join(qemu.monitor.log))
+        (folder / "report.md").write_text(f"# Boot\n\n{error}\n\n{error.detail}\n")
+        raise Failure(f"{error}; see {folder}", error.detail) from None
 
 
 def _keep(folder: Path, boot: Boot, stage: QemuStage, result: Result, model: Result) -> None:
