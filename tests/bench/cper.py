@@ -200,7 +200,7 @@ def columnar(console: Console) -> bool:
         want = [PlatformMemory.of_body(record[200:]).physical_address or 0 for record in records]
         assert found["physical_address"].values.tolist() == want * times
         assert isinstance(found["node"].values, numpy.ndarray)
-        rates.append(COUNT * times / min(seconds(partial(columns, many, PlatformMemory)) for _ in range(15)))
+        rates.append(COUNT * times / min(seconds(partial(columns, many, PlatformMemory)) for _ in range(30)))
         console.print(f"memory records to {len(found)} columns, {what}: {rates[-1]:,.0f}/s (at least {COLUMNS:,})")
     return rates[0] >= COLUMNS
 
