@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
@@ -71,13 +71,6 @@ class FruMemoryPoisonHead(Struct, size=40):
     """Descriptors in the list."""
 
 
-class _PoisonList(Many):
-    """The list, where the head says that there is one."""
-
-    def count(self, head: Mapping[str, Any]) -> int:
-        return (head.get(self.counter) or 0) if head["poison_list_valid"] else 0
-
-
 @dataclass(frozen=True)
 class FruMemoryPoison(FramedSection[FruMemoryPoisonHead], guid="5e4706c1-5356-48c6-930b-52f2120a4458"):
     """The poison list of a unit.
@@ -88,7 +81,8 @@ class FruMemoryPoison(FramedSection[FruMemoryPoisonHead], guid="5e4706c1-5356-48
 
     FRAME = c.Struct(
         "head" / Head(FruMemoryPoisonHead),
-        "poison_list" / _PoisonList(FruPoisonDescriptor, FruMemoryPoisonHead, "poison_list_entries"),
+        "poison_list"
+        / Many(FruPoisonDescriptor, FruMemoryPoisonHead, "poison_list_entries", valid="poison_list_valid"),
         "trailing" / Upto(),
     )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import construct as c
 
@@ -116,18 +115,9 @@ class JaguarMicroRegister(Struct, size=4):
     value: U32
 
 
-class _Registers(Many):
-    """Further registers, where the head says that there are any."""
-
-    def __init__(self, head: type[Struct]) -> None:
-        super().__init__(JaguarMicroRegister, head, "register_count")
-
-    def count(self, head: Mapping[str, Any]) -> int:
-        return int(head[self.counter]) if head["registers_valid"] else 0
-
-
 def _frame(head: type[Struct]) -> c.Construct:
-    return c.Struct("head" / Head(head), "registers" / _Registers(head), "trailing" / Upto())
+    registers = Many(JaguarMicroRegister, head, "register_count", valid="registers_valid")
+    return c.Struct("head" / Head(head), "registers" / registers, "trailing" / Upto())
 
 
 @dataclass(frozen=True)

@@ -151,28 +151,26 @@ class Head(Part):
 
 
 class Many(Part):
-    """A list of structures of one size, as many as ``counter`` of the head says.
+    """A list of structures of one size, as many as ``counter`` of the head says; none where that is not valid.
 
-    ``within`` is the field of the head that says where the frame ends.
+    ``within`` is the field of the head that says where the frame ends.  ``valid``: a bool of the head, without which
+    there are none.
     """
 
     def __init__(
-        self,
-        kind: type[Struct] | Kinds,
-        head: type[Struct],
-        counter: str,
-        within: str = "",
+        self, kind: type[Struct] | Kinds, head: type[Struct], counter: str, within: str = "", valid: str = ""
     ) -> None:
         super().__init__()
         self.kind = kind.other if isinstance(kind, Kinds) else kind
         self.choices = kind if isinstance(kind, Kinds) else None
         self.reader: Reader = kind
-        self.counter, self.place, self.within = counter, head.at(counter).offset, within
+        self.counter, self.place, self.within, self.valid = counter, head.at(counter).offset, within, valid
+        self.always = not valid and head.at(counter).valid is None and type(self).count is Many.count
 
     def count(self, head: Mapping[str, Any]) -> int:
         """How many."""
-        number: int = head[self.counter]
-        return number
+        number: int = head.get(self.counter) or 0
+        return number if not self.valid or head[self.valid] else 0
 
     def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
         count = self.count(head)
@@ -200,7 +198,7 @@ class Many(Part):
             names[f"known_{field}"] = {key: kind.plain_of for key, kind in self.choices.known.items()}.get
             names[f"key_{field}"] = self.choices.key
             plain = f"known_{field}(key_{field}(body, place), {plain})"
-        count = f"head[{self.counter!r}]" if type(self).count is Many.count else f"count_{field}(head)"
+        count = f"head[{self.counter!r}]" if self.always else f"count_{field}(head)"
         return [
             f"found, end = [], at + {count} * {self.kind.SIZE}",
             f"if end > {self.end(self.within)}: return None",

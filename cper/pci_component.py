@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -50,16 +50,6 @@ class PciComponentHead(Struct, size=40):
     """Register data pairs of I/O space, behind those."""
 
 
-class _Registers(Many):
-    """Register data pairs, where the head says that there are any."""
-
-    def __init__(self, counter: str) -> None:
-        super().__init__(PciRegister, PciComponentHead, counter)
-
-    def count(self, head: Mapping[str, Any]) -> int:
-        return (head.get(self.counter) or 0) if head["registers_valid"] else 0
-
-
 @dataclass(frozen=True)
 class PciComponent(FramedSection[PciComponentHead], guid="eb5e4685-ca66-4769-b6a2-26068b001326"):
     """An error of a PCI or PCI-X component.
@@ -69,8 +59,8 @@ class PciComponent(FramedSection[PciComponentHead], guid="eb5e4685-ca66-4769-b6a
 
     FRAME = c.Struct(
         "head" / Head(PciComponentHead),
-        "memory_registers" / _Registers("memory_number"),
-        "io_registers" / _Registers("io_number"),
+        "memory_registers" / Many(PciRegister, PciComponentHead, "memory_number", valid="registers_valid"),
+        "io_registers" / Many(PciRegister, PciComponentHead, "io_number", valid="registers_valid"),
         "trailing" / Upto(),
     )
 
