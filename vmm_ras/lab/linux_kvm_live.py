@@ -22,6 +22,7 @@ from vmm_ras.lab.booted import BootedGuest
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.kernel_log import Victim
 from vmm_ras.lab.linux_kvm_guest import BOOT_SECONDS, INITRD, KERNEL, SECONDS, Moment
+from vmm_ras.lab.linux_kvm_guest import COMMAND_LINE as QUIET
 from vmm_ras.lab.linux_kvm_tool import HUGE_PAGE, RamOf, Terminal, Tool, connected, huge_pages, inject, processes
 from vmm_ras.lab.report import Report
 
@@ -29,7 +30,7 @@ MEMORY, VCPUS, NAME = 256 << 20, 2, "tool"
 SOCKET, RECORD = Path("/tmp/tool.sock"), Path("/tmp/record.cper")
 USER_CPU = 1
 """The vCPU on which nothing but user code runs once a process spins there, not even a clock tick."""
-COMMAND_LINE = f"loglevel=1 panic=-1 nohz_full={USER_CPU}"
+COMMAND_LINE = f"{QUIET} nohz_full={USER_CPU}"
 LOG = "dmesg -c | grep -E 'Memory fai|unhandled e|sdei: ev'; true"
 """Of the kernel log what is asserted of: the console is slow, each byte is an exit of two machines."""
 AT_ONCE, SETTLED = 16, 3.0
