@@ -85,7 +85,8 @@ conformance: $(STAMP)  ## every scenario on Debian's kernels in QEMU and on the 
 
 .PHONY: printed
 printed: $(STAMP)  ## random records of each type, told to Debian's kernels; what they print is compared with our reading (5 minutes)
-	@$(BIN)/python -m tests.printed
+	@$(BIN)/python -m tests.printed --report
+	@$(BIN)/python -m tests.conformance_tables
 
 clean:  ## remove the virtual environment and what runs left behind
 	rm -rf $(VENV) out build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -29,7 +29,7 @@ LIMITS = {
     "cache_seconds": "more than a moment, and less than eleven",
     "cache_swallows": "SEA: what a repetition by SDEI does leaves no trace",
     "printed_seconds": "more than a moment, and less than six",
-    "sections": "only what is printed depends on it: `tests/golden` reads it from captured logs",
+    "sections": "only what is printed depends on it: `make printed` compares that, and `tests/golden` captured logs",
     "ras": "yes: none of these machines has no FEAT_RAS",
 }
 """Statement to how much of it can be seen."""
@@ -177,14 +177,21 @@ def _traces(kernels: dict[str, Any]) -> Iterator[str]:
     yield (
         "`make printed` tells each kernel random records of every type (memory, ARM, PCIe, generic, firmware reference, CXL, and two "
         "that some or all kernels only dump) and compares the lines that it prints with our reading, byte for byte where it dumps. "
-        f"{PRINTED} Left out is what kernels are known to read otherwise than the specification: firmware records of revision 1, CXL "
+        f"{_printed()} Left out is what kernels are known to read otherwise than the specification: firmware records of revision 1, CXL "
         "agent types that are not valid, DVSECs and error logs that are too short, ARM errors of reserved types and contexts that are "
         "no multiple of 16 bytes (7.2 refuses these), PCIe versions that are no BCD."
     )
     yield ""
 
 
-PRINTED = "Last run: PRINTED_RESULT."
+def _printed() -> str:
+    path = OBSERVED / "printed.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    said = [
+        f"{sum(one['sections'].values())} sections on {one['kernel']}, {one['differences'] or 'no'} differences"
+        for one in found.values()
+    ]
+    return f"The last run: {'; '.join(said)}." if said else "It was not run yet."
 
 
 def _races() -> Iterator[str]:

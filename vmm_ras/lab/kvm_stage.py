@@ -113,6 +113,7 @@ class KvmStage(LinuxStage):
 
     def boot(self) -> str:
         """Let it boot; what the kernel calls itself."""
+        self._lost.clear()  # whoever ended the boot before has replaced it
         self.machine.start()
         release = self.linux.boots(BOOT_SECONDS)
         self.sources = self.machine.running.boot.image.sources
@@ -161,7 +162,6 @@ class KvmStage(LinuxStage):
         """All lost memory is replaced, and the guest boots again."""
         assert self._scenario is not None
         self.machine.halt()
-        self._lost.clear()
         self.boot()
         self.renew(self._scenario)
         self.journal, self._noted = [], 0
