@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,8 @@ from vmm_ras.effects import Posted
 from vmm_ras.errors import InputError
 from vmm_ras.lab import conformance, script_stage
 from vmm_ras.lab.errors import Failure
+from vmm_ras.lab.newer_qemu import QemuProgram
+from vmm_ras.lab.packages import Kernel, Lab
 from vmm_ras.lab.script_guest import APART, BUDDY, FREE, KEPT, LARGEST, ScriptGuest, free_around
 from vmm_ras.lab.script_stage import QemuStage
 from vmm_ras.scenario.bound import OUTSIDE
@@ -159,6 +162,15 @@ def test_a_run_that_was_ended_is_taken_up(tmp_path, monkeypatch):
     path.write_text(path.read_text().replace('"vcpu":1', '"vcpu":0'))
     assert play(Boot(), resume=True)
     assert "1 of 1 scenarios" in said[-1], "another scenario under the same name is played"
+
+
+def test_a_newer_qemu_in_the_place_of_the_hosts_own():
+    program = QemuProgram(("setpriv", "--", "ld.so"), Path("new"), ("-L", "data"), {"PATH": "x"})
+    lab = Lab(Kernel("6.12", "1", Path("k")), Path("old"), Path("e"), Path("b"), Path("v"), ("setpriv", "--"), {})
+    assert program.command == ("setpriv", "--", "ld.so", "new", "-L", "data")
+    changed = program.of(lab)
+    assert (*changed.prefix, str(changed.qemu)) == program.command[:4]
+    assert (changed.environment, changed.kernel) == ({"PATH": "x"}, lab.kernel)
 
 
 class TestStage:
