@@ -40,11 +40,12 @@ def head(kind: str) -> dict[str, Any]:
 def of_item(item: Item) -> dict[str, Any]:
     """The document of an item of a stream."""
     if item.kind is Kind.RECORD:
-        from cper.damage import DamagedRecord
-        from cper.record import Record
-
         if item.fault is None:
+            from cper.record import Record
+
             return head("record") | Record.plain_of(item.data)
+        from cper.damage import DamagedRecord
+
         return head("record") | DamagedRecord.decode(item.data).plain()
     if item.kind is Kind.STATUS_BLOCK:
         read: StatusBlock | DamagedBlock
