@@ -78,9 +78,9 @@ class KvmGuest(ModelGuest):
         super().__init__(image, profile, **kwargs)
         self.vcpus[:] = [Ioctls(vcpu, host) for vcpu in self.vcpus]
 
-    def _release(self, index, now, out):
+    def _enter(self, index, now):
         self.vcpus[index].kvm.run()
-        super()._release(index, now, out)
+        return super()._enter(index, now)
 
 
 def world(make):
