@@ -6,6 +6,7 @@ Every document gives its bytes again, damaged ones too: what no field claims tra
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from acpi.damage import DamagedBlock
@@ -41,9 +42,7 @@ def of_item(item: Item) -> dict[str, Any]:
     """The document of an item of a stream."""
     if item.kind is Kind.RECORD:
         if item.fault is None:
-            from cper.record import Record
-
-            return head("record") | Record.plain_of(item.data)
+            return head("record") | _record().plain_of(item.data)
         from cper.damage import DamagedRecord
 
         return head("record") | DamagedRecord.decode(item.data).plain()
@@ -54,6 +53,14 @@ def of_item(item: Item) -> dict[str, Any]:
     if item.kind is Kind.PADDING:
         return head("padding") | {"size": len(item.data)}
     return head("bytes") | {"data": item.data.hex()}
+
+
+@cache
+def _record() -> type[Record]:
+    """Records are declared when one is met, which is asked for many of them."""
+    from cper.record import Record
+
+    return Record
 
 
 def of_section(cls: type[AnySection], body: bytes) -> dict[str, Any]:

@@ -43,6 +43,11 @@ class Run:
     """What was read so far, and how much of it was damaged."""
 
     def __init__(self, json_: bool, format_: Format) -> None:
+        import orjson
+
+        from acpi import document
+
+        self._document_of, self._dumps = document.of_item, orjson.dumps
         self._json, self._format = json_, format_
         self._out = sys.stdout.buffer
         self._progress = Progress(not sys.stdout.isatty(), "records")
@@ -67,12 +72,10 @@ class Run:
             self._fail(name, str(error))
 
     def _tell(self, name: str, item: Item) -> None:
-        from acpi import document
-
         if item.kind == "padding" or (item.kind == "bytes" and item.fault is None):
             return
         self.items += 1
-        found = document.of_item(item)
+        found = self._document_of(item)
         wrong = item.fault is not None or any(
             "error" in part for part in found.get("sections", found.get("entries", ()))
         )
@@ -86,9 +89,7 @@ class Run:
         self._progress.step()
 
     def _write(self, row: dict[str, Any]) -> None:
-        import orjson
-
-        self._out.write(orjson.dumps(row) + b"\n")
+        self._out.write(self._dumps(row) + b"\n")
 
     def _line(self, name: str, item: Item, found: dict[str, Any], wrong: bool) -> None:
         header = found.get("header", {})
