@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from acpi.presets import PRESETS
-from tests.fuzz.report import MEMORY, SECONDS, WORK, write
+from tests.fuzz.report import MEMORY, SECONDS, SNAPSHOTS, WORK, write
 from tests.machine import GPA, HVA
 from vmm_ras.effects import Stop
 from vmm_ras.errors import SnapshotError
@@ -255,7 +255,7 @@ def fuzz(seed: int, executions: int, first: int = 0) -> Tally:
 def main() -> int:
     """Fuzz; the first mutant that does harm, or more memory than is allowed, is an error."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--executions", type=int, default=1_000_000)
+    parser.add_argument("--executions", type=int, default=SNAPSHOTS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--report", action="store_true", help="write docs/fuzz.md, of all that out/fuzz tells")
