@@ -122,7 +122,7 @@ class Blocks:
     def __init__(self, severity: Severity, error_type: int | None, style: RecordStyle) -> None:
         self._severity, self._error_type, self._style = severity, error_type, style
         self._text, self._timed = style.fru_text, style.timestamp
-        self._frames: dict[tuple[int, bool, float | None], tuple[bytes, bytes, bytes]] = {}
+        self._frames: dict[tuple[int, bool, int | None], tuple[bytes, bytes, bytes]] = {}
         """By size, latency and second: the bytes before, between and behind FRU text and address."""
 
     def build(self, pages: Sequence[tuple[int, int]], latent: bool, number: int, time: float | None) -> bytes:
@@ -133,13 +133,12 @@ class Blocks:
                 style=self._style,
             )  # fmt: skip
         ((gpa, size),) = pages
-        second = time // 1 if time is not None and self._timed else None
-        frame = self._frames.get((size, latent, second)) or self._frame(size, latent, second)
-        head, middle, tail = frame
+        second = int(time) if time is not None and self._timed else None
+        head, middle, tail = self._frames.get((size, latent, second)) or self._frame(size, latent, second)
         text = _TEXT % (number & 0xFFFFFFFF) if self._text else _NO_TEXT
         return head + text + middle + gpa.to_bytes(8, "little") + tail
 
-    def _frame(self, size: int, latent: bool, second: float | None) -> tuple[bytes, bytes, bytes]:
+    def _frame(self, size: int, latent: bool, second: int | None) -> tuple[bytes, bytes, bytes]:
         block = memory_block(
             [(0, size)], severity=self._severity, error_type=self._error_type, latent=latent, time=second,
             style=self._style,

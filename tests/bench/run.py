@@ -119,7 +119,7 @@ def write_trace(path: Path, events: int) -> None:
 
 
 def replay(
-    path: Path, events: int, console: Console, name: str = "replay", limit: float = 4.5, policy: Policy | None = None,
+    path: Path, events: int, console: Console, name: str = "replay", limit: float = 3.0, policy: Policy | None = None,
     vcpus: int = 8,
 ) -> tuple[float, float]:  # fmt: skip
     """Events per second of `replay`, and how many times the floor's time it takes; both in turns, chunk by chunk."""
@@ -237,15 +237,15 @@ def main() -> int:
         if options.only in {None, "replay"}:
             write_trace(path, options.events)
             _, ratio = replay(path, options.events, console)
-            good = good and ratio <= 4.5
+            good = good and ratio <= 3.0
         if options.only in {None, "policy"}:
             few = min(options.events, 100_000)
             write_trace(path, few)
             rate, _ = replay(path, few, console, "replay, 8 vCPUs")
-            _, ratio = replay(path, few, console, "replay, 50 rules", 5.5, policy=fifty_rules())
+            _, ratio = replay(path, few, console, "replay, 50 rules", 3.5, policy=fifty_rules())
             many, _ = replay(path, few, console, "replay, 512 vCPUs", vcpus=512)
             console.print(f"512 vCPUs take {rate / many:.2f} times the time of 8")
-            good = good and ratio <= 5.5 and rate / many < 1.5
+            good = good and ratio <= 3.5 and rate / many < 1.5
         if options.only in {None, "cli"}:
             write_trace(path, 20_000)
             command_line(path, 20_000, console)

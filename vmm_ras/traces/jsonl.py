@@ -59,9 +59,9 @@ def read(batches: Iterable[tuple[int, list[bytes | None]]], tally: Tally) -> Ite
                     count = len(fields)
                     if count == 6:
                         at = fields["time"]
-                        if type(at) is int:
-                            at = float(at)
-                        if type(at) is float and 0.0 <= at < _INFINITY:
+                        if type(at) is not float:
+                            at = float(at) if type(at) is int else _INFINITY
+                        if 0.0 <= at < _INFINITY:
                             begun = True
                             yield number, at, make(signal, (code, hva, lsb, tid, at if wall else None))
                             continue
