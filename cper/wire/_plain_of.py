@@ -151,7 +151,7 @@ class _Writer:
             if 0 < few < _BYTE:
                 return [], f"[*{self.table(i, [s.kind._names_of(n) for n in range(few + 1)], word)}]"
             names[f"names{i}"] = s.kind.names_of
-            return [], f"[*names{i}({word})]"
+            return [], f"[*names{i}({word})] if {word} else []"
         if s.kind is not None:  # a nested structure
             kind: Any = s.kind
             small = remembering(kind)
