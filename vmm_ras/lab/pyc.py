@@ -6,6 +6,7 @@ import importlib.util
 import marshal
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from vmm_ras.lab import cpio
@@ -21,15 +22,18 @@ def compiled(path: str, source: Path) -> Iterator[cpio.Node]:
     if sys.version_info[:2] != _TARGET:
         return
     folder, _, name = path.rpartition("/")
-    yield cpio.plain_file(f"{folder}/__pycache__/{name.removesuffix('.py')}.{_TAG}.pyc", _code(path, source))
+    about = source.stat()
+    code = _code(path, source, int(about.st_mtime), about.st_size)
+    yield cpio.plain_file(f"{folder}/__pycache__/{name.removesuffix('.py')}.{_TAG}.pyc", code)
 
 
-def _code(path: str, source: Path) -> bytes:
+@cache
+def _code(path: str, source: Path, time: int, size: int) -> bytes:
     """From our own cache if that is of this source, else compiled now."""
-    head, about = importlib.util.MAGIC_NUMBER + _UNCHECKED, source.stat()
+    head = importlib.util.MAGIC_NUMBER + _UNCHECKED
     own = Path(importlib.util.cache_from_source(str(source), optimization=""))
-    stamp = bytes(4) + (int(about.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little")
-    stamp += (about.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+    stamp = bytes(4) + (time & 0xFFFFFFFF).to_bytes(4, "little")
+    stamp += (size & 0xFFFFFFFF).to_bytes(4, "little")
     try:
         data = own.read_bytes()
     except OSError:
