@@ -77,6 +77,7 @@ lab-all: $(STAMP) conformance  ## every lane with every kernel (about an hour)
 	@$(BIN)/python -m vmm_ras.lab compat --report docs/lab/compat.md
 	@$(BIN)/python -m vmm_ras.lab moves --from 6.12 --to 7.2 --report docs/lab/moves-6.12-7.2.md
 	@$(BIN)/python -m vmm_ras.lab moves --from 6.12 --to 7.2 --linux --report docs/lab/moves-linux-6.12-7.2.md
+	@$(BIN)/python -m vmm_ras.lab moves --from 7.2 --to 6.12 --linux --report docs/lab/moves-linux-7.2-6.12.md
 
 .PHONY: conformance
 conformance: $(STAMP)  ## every scenario on Debian's kernels in QEMU and on the model; writes docs/conformance.md (about 20 minutes)
