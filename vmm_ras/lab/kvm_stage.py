@@ -36,7 +36,8 @@ UNHEARD = load_policy(
     '[[rule]]\nname = "all"\ndeliver = ["polled"]\n'
 ).rule[0]
 """Of a page that is to be used: that the host found it lost is not told."""
-PAGE = 4096
+PAGE, LOOK = 4096, 0.2
+"""Bytes of what the host loses; seconds between looks at the console: they are at the guest's expense."""
 
 
 def refusal(scenario: Script) -> str:
@@ -123,7 +124,7 @@ class KvmStage(LinuxStage):
 
     def turn(self, seconds: float) -> None:
         """Let time pass: the machine's threads do the rest."""
-        time.sleep(seconds)
+        time.sleep(max(seconds, LOOK))
         self.note()
 
     def busy(self) -> bool:
