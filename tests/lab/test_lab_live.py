@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from tests.unit.test_cli_terminal import PROGRAM as STANDS_FOR_KVM
 from vmm_ras.io.qemu.errors import Failure
+from vmm_ras.lab import linux_kvm_live
 from vmm_ras.lab import linux_kvm_tool as tool
+from vmm_ras.lab.report import Report
 
 GUEST = """
 import json, sys, time
@@ -101,3 +105,22 @@ def test_inject_as_a_program(tmp_path):
 def test_huge_pages_of_this_host():
     total, free = tool.huge_pages()
     assert 0 <= free <= total
+
+
+def test_killed_and_started_again_on_a_terminal(program, monkeypatch, tmp_path):
+    """The steps, with a machine that stands for one with KVM: sockets, processes, signals and terminals are real."""
+    program(STANDS_FOR_KVM)
+    monkeypatch.setattr(linux_kvm_live, "SOCKET", tmp_path / "run.sock")
+    live = linux_kvm_live.Live.__new__(linux_kvm_live.Live)
+    live.report, live.events = Report("live"), []
+    live.options = ("--kernel", "Image", "--huge", "--socket", str(tmp_path / "run.sock"))
+    with tool.Tool(*live.options) as live.tool:
+        live.client = tool.connected(tmp_path / "run.sock", live.tool.check, 60, live.events.append)
+        live.ram = SimpleNamespace(close=lambda: None)
+        live.killed()
+        live.again()
+    assert [what for _, what, _ in live.report.rows] == [
+        "killed, vmm-ras run leaves no process", "all of the guest's memory is given back", "its socket file stays",
+        "the next one takes its socket over", "Ctrl-A x ends it", "the terminal's settings are what they were",
+        "the socket is gone", "and no process is left",
+    ]  # fmt: skip

@@ -22,7 +22,7 @@ class Machine(vmm.Closing):
     "Stands for a machine with KVM; its console and its end are the real ones."
     def __init__(self, configuration, console, heard):
         self.console, self.stopped = console, threading.Event()
-        self.vcpu_names = ()
+        self.vcpu_names, self.name, self.lock = (), "guest", threading.Lock()
         console.deliver = self.typed
         console.start()
     def typed(self, data):
@@ -31,7 +31,7 @@ class Machine(vmm.Closing):
     def stop(self, why):
         self.why = why
         self.stopped.set()
-    def run(self, again):
+    def run(self, again, *rest):
         self.console.print(b"up\\n")
         if sys.argv[-1] == "--quiet":
             raise HostError("the host gives up")

@@ -20,7 +20,7 @@ HOST_MEMORY = 2048
 """MiB: the host's root file system, the guest's kernel, and the guest."""
 SECONDS, SECONDS_PER_BOOT = 1500.0, 300.0
 """For a run on a busy machine; alone it takes a tenth of that."""
-SCRIPT = "dmesg -n 1; python3 -m vmm_ras.lab.linux_kvm_inner"
+SCRIPT = "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; dmesg -n 1; python3 -m vmm_ras.lab.linux_kvm_inner"
 Said = Callable[[str, dict[str, Any]], None]
 
 
