@@ -173,7 +173,7 @@ class Rule(_Table):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
     doc: str = ""
     """Why the rule is there."""
-    when: When = When()
+    when: When = When.model_construct()  # as the two below: to check a default would build its validator at import
     action: Literal["tell", "bare", "consumed", "ignore", "stop", "reset", "migrate"] = "tell"
     """``tell``: write a record and deliver it.  ``bare``: SEA without a record; the page is told as an AO would be.
     ``consumed``: this AO was synchronous; the vCPU is stopped, and the rules for an AR decide.  ``ignore``: tell
@@ -184,7 +184,7 @@ class Rule(_Table):
     """Error severity of the record."""
     error_type: Annotated[int, Field(ge=0, le=255, strict=True)] | None = None
     """Memory Error Type (Table N.31); the host does not know it, so it is left out unless given."""
-    sea: Syndrome = Syndrome()
+    sea: Syndrome = Syndrome.model_construct()
     aet: Literal["uc", "ueu", "ueo", "uer", "ce"] = "ueo"
     """Asynchronous Error Type of an SEI; Linux panics on all but ueo and ce."""
     hold_ms: Annotated[int, Field(ge=0, le=3_600_000, strict=True)] = 2000
@@ -206,7 +206,7 @@ class Rule(_Table):
     """Whether the orchestrator hears of it: ``also`` at once (guest first), or ``first``: the guest is told when the
     orchestrator says so (Proceed), at the latest after ``report_ms``."""
     report_ms: Annotated[int, Field(ge=1, le=3_600_000, strict=True)] = 1000
-    unacked: Unacked = Unacked()
+    unacked: Unacked = Unacked.model_construct()
 
     @model_validator(mode="after")
     def _whole(self) -> Rule:
