@@ -71,7 +71,7 @@ def test_no_command_is_lost(desk):
     ended = threading.Event()
     asking = threading.Thread(target=ask)
     asking.start()
-    for number in range(300):
+    for number in range(100):
         desk.give(Command.LOAD, (number,))
         assert desk.done.wait(20), f"command {number}"
     ended.set()

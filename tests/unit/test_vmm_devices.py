@@ -117,7 +117,7 @@ def test_no_access_is_an_error_and_the_line_is_that_of_the_registers(accesses):
 
 
 def test_two_vcpus_and_somebody_who_types(line):
-    typed = bytes(range(256)) * 20
+    typed = bytes(range(256)) * 6
     got = bytearray()
 
     def type_all():
@@ -126,7 +126,7 @@ def test_two_vcpus_and_somebody_who_types(line):
             left = left[line.uart.receive(left) :]
 
     def write_all(byte):
-        for _ in range(2000):
+        for _ in range(600):
             line.write(0x00, byte)
 
     threads = [threading.Thread(target=type_all)]
@@ -139,7 +139,7 @@ def test_two_vcpus_and_somebody_who_types(line):
     for thread in threads:
         thread.join(10)
     assert got == typed
-    assert sorted(line.out) == [1] * 2000 + [2] * 2000
+    assert sorted(line.out) == [1] * 600 + [2] * 600
 
 
 class Typist:
