@@ -161,7 +161,8 @@ def differences(
             out.append(f"{name}: {'dumped' if dumped else 'known'}, which the profile's `sections` denies")
         if dumped:
             tally[f"{name}, dumped"] += 1
-            if linux_sections.dumped(printed) != entry.body or entry.section().encode() != entry.body:
+            dump = b"".join(item for item in linux_sections.items(printed) if isinstance(item, bytes))
+            if dump != entry.body or entry.section().encode() != entry.body:
                 out.append(f"{name}: the dump is not the body")
             continue
         tally[name] += 1
