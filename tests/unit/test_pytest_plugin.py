@@ -208,7 +208,8 @@ def test_a_trace_is_replayed(run, pytester: pytest.Pytester) -> None:
 
 
 def test_a_long_timeline_shows_its_end(run) -> None:
-    out = run("def test_it(machine):\n    machine.loses(page=0, size='16M')\n    machine.settles()\n    assert 0", failed=1)
+    test = "def test_it(machine):\n    machine.loses(page=0, size='16M')\n    machine.settles()\n    assert 0"
+    out = run(test, failed=1)
 
     assert "lines before" in out
     shown = out.partition("vmm-ras timeline")[2].partition("short test summary")[0].splitlines()
