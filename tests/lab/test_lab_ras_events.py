@@ -99,6 +99,12 @@ def test_what_linux_acts_on_is_traced_otherwise_or_not():
     assert event["type"] == "b3cb1d60-069c-ab4e-b8af-4e9bfb5c9624"  # as 6.1 prints it
 
 
+def test_what_the_log_calls_otherwise():
+    log = "[ 1.0] Memory failure: 0x4a809: recovery action for already poisoned page: Failed\n"
+    line = "  x: memory_failure_event: pfn 0x4a809: recovery action for already poisoned: Failed"
+    assert differences(traced(line), expected([], log, NEW)) == []
+
+
 def test_of_every_severity():
     for severity, number in ((Severity.INFORMATIONAL, "0"), (Severity.CORRECTED, "1"), (Severity.RECOVERABLE, "2")):
         entry = Entry.of(ProcessorGeneric(level=1), severity=severity, fru_text="CPU 1")

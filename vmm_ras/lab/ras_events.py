@@ -41,6 +41,8 @@ _ARM = re.compile(
 _FAILURE = re.compile(r"pfn 0x(?P<pfn>[0-9a-f]+): recovery action for (?P<kind>.*): (?P<outcome>\w+)$")
 _FORMS = {"non_standard_event": _NON_STANDARD, "arm_event": _ARM, "memory_failure_event": _FAILURE}
 _BYTES = frozenset({"data", "errors", "contexts", "vendor"})
+_TRACED_AS = {"already poisoned page": "already poisoned"}
+"""What the log calls otherwise."""
 Event = dict[str, str]
 """Its name under ``event``, and its fields; of older kernels an ARM event has fewer."""
 
@@ -75,7 +77,8 @@ def expected(blocks: Iterable[bytes], log: str, profile: GuestProfile) -> list[E
             continue  # it is cleared and acknowledged, and no more
         out += [event for entry in block.entries for event in _of(entry, profile)]
     for failure in memory_failures(log):
-        event = {"event": "memory_failure_event", "pfn": f"{failure.pfn:x}", "kind": failure.kind}
+        kind = _TRACED_AS.get(failure.kind, failure.kind)
+        event = {"event": "memory_failure_event", "pfn": f"{failure.pfn:x}", "kind": kind}
         out.append(event | {"outcome": failure.outcome})
     return out
 
