@@ -1,5 +1,6 @@
 """The SDEI dispatcher beside a second, tiny one, and beside itself taken apart and put together at any moment."""
 
+import gc
 import json
 import random
 import sys
@@ -379,11 +380,13 @@ def opcodes(act):
         return trace
 
     old = sys.gettrace()
+    gc.disable()  # what others do when garbage is collected is not counted
     sys.settrace(trace)
     try:
         act()
     finally:
         sys.settrace(old)
+        gc.enable()
     return count
 
 
