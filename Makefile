@@ -67,7 +67,7 @@ lab: $(STAMP)  ## that, real KVM on an emulated arm64 host, and some scenarios; 
 	@$(BIN)/python -m vmm_ras.lab smoke --report docs/lab
 	@$(BIN)/python -m vmm_ras.lab tiny --kernel 6.12 --report docs/lab
 	@$(BIN)/python -m vmm_ras.lab linux-kvm --report docs/lab
-	@$(BIN)/python -m vmm_ras.lab conformance --only '^(channel/.*-early|sea/(el0|el1-record|bare)|several/two|malformed/.*-data|sdei/)'
+	@$(BIN)/python -m vmm_ras.lab conformance --kernel 6.1 --kernel 7.2 --only '^(channel/.*-early|sea/(el0|el1-record|bare)|several/two|malformed/.*-data|sdei/)'
 
 .PHONY: lab-all
 lab-all: $(STAMP) conformance  ## every lane with every kernel (about an hour)

@@ -13,9 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+MAX_TEXT = 4000
+
 
 class RasError(Exception):
-    """Base of the service's errors; the text is one line."""
+    """Base of the service's errors; the text is one printable line, whatever it quotes."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(text, MAX_TEXT))
 
 
 class InputError(RasError):

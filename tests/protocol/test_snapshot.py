@@ -330,6 +330,11 @@ def test_a_byte_flipped_anywhere_is_refused_in_one_line() -> None:
         assert str(error.value).isprintable()
 
 
+def test_what_a_refusal_quotes_is_printable() -> None:
+    """Found by fuzzing: a model's own message quotes what it was given."""
+    assert str(SnapshotError("found `\x90\n` at 26")) == "found `\\x90 ` at 26"
+
+
 def test_truncation_anywhere_is_refused_and_so_is_anything_behind() -> None:
     for length in PLACES:
         with pytest.raises(SnapshotError, match="snapshot: "):
