@@ -120,7 +120,8 @@ def test_killed_and_started_again_on_a_terminal(program, monkeypatch, tmp_path):
         live.killed()
         live.again()
     assert [what for _, what, _ in live.report.rows] == [
-        "killed, vmm-ras run leaves no process", "all of the guest's memory is given back", "its socket file stays",
+        "killed, vmm-ras run leaves no process",
+        "all of the guest's memory is given back, but for the page that is lost", "its socket file stays",
         "the next one takes its socket over", "Ctrl-A x ends it", "the terminal's settings are what they were",
         "the socket is gone", "and no process is left",
     ]  # fmt: skip
