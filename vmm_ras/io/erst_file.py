@@ -16,6 +16,7 @@ from typing import Self
 from acpi.erst_store import SlotStore
 from cper.wire import DecodeError
 from vmm_ras.errors import HostError, InputError
+from vmm_ras.io.closing import Closing
 
 
 class FileMedium:
@@ -44,7 +45,7 @@ class FileMedium:
         os.fdatasync(self.fd)
 
 
-class ErstFile:
+class ErstFile(Closing):
     """An open file of records; ``store`` is what the device keeps its records in."""
 
     def __init__(self, fd: int, store: SlotStore) -> None:
@@ -75,12 +76,6 @@ class ErstFile:
     def close(self) -> None:
         """Let the file go."""
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _have(path: Path, records: int, record_size: int) -> int:
