@@ -11,7 +11,7 @@ from acpi.presets import PRESETS
 from tests import conformance_tables
 from vmm_ras.effects import Posted
 from vmm_ras.errors import InputError
-from vmm_ras.lab import conformance, script_stage
+from vmm_ras.lab import conformance, observations, script_stage
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.newer_qemu import QemuProgram
 from vmm_ras.lab.packages import Kernel, Lab
@@ -66,6 +66,8 @@ class Boot:
     def down(self):
         self.stage = None
 
+    about = conformance.Boot.about
+
 
 def scenarios():
     return [SCENARIOS[name]._replace(name=f"x/{name}.scenario.jsonl") for name in NAMES]
@@ -74,7 +76,7 @@ def scenarios():
 def test_who_panics_comes_last_and_has_a_boot_of_its_own(tmp_path):
     boot = Boot()
     rows = list(conformance.run(LAB, scenarios(), tmp_path, boot))
-    assert [conformance.key(row.result.scenario.name) for row in rows] == [NAMES[1], NAMES[3], NAMES[0], NAMES[2]]
+    assert [observations.key(row.result.scenario.name) for row in rows] == [NAMES[1], NAMES[3], NAMES[0], NAMES[2]]
     assert [row.result.failed for row in rows] == [()] * 4
     assert boot.boots == 2  # the first lives through two, and dies of the third; the fourth has another
     assert not list(tmp_path.iterdir())
@@ -120,8 +122,8 @@ def test_a_guest_that_does_not_boot_leaves_a_folder_too(tmp_path):
 def test_what_was_not_played_now_is_kept(tmp_path):
     boot = Boot()
     rows = list(conformance.run(LAB, scenarios(), tmp_path, boot))
-    whole = json.loads(conformance.observed(LAB, boot, rows))
-    again = json.loads(conformance.observed(LAB, boot, rows[:1], whole))
+    whole = json.loads(observations.text(boot.about(), rows))
+    again = json.loads(observations.text(boot.about(), rows[:1], whole))
     assert again["scenarios"] == whole["scenarios"]
     assert again["about"]["boots"] == 2 * boot.boots
     assert list(whole["scenarios"]) == sorted(NAMES)

@@ -45,19 +45,15 @@ class Emulated:
     """In the place of the emulated host: says what it is told to."""
 
     def __init__(self, lines):
-        self.lines, self.files = lines, None
+        self.said, self.files = lines, None
 
     def __call__(self, lab, *, memory):
         return self
 
-    def run(self, files, command, *, seconds, heard):
+    def lines(self, files, command, *, seconds):
         self.files = files
-        for line in self.lines:
-            heard(line)
-        return SimpleNamespace(text=lambda: "what the host printed")
-
-    def keep(self, run):
-        return "the log is there"
+        yield "a word of the host"
+        yield from self.said
 
 
 @pytest.fixture
@@ -71,17 +67,18 @@ def row(scenario, **other):
     return {"name": scenario.name, "failed": [], "seen": seen, "timeline": "t", "seconds": 2.0} | other
 
 
-def played(monkeypatch, scenarios, lines, tmp_path):
+def played(monkeypatch, scenarios, lines, tmp_path, said=()):
+    said = said or []
     host = Emulated(lines)
-    kernel = SimpleNamespace(image=conformance_tables.PAGE, series="6.12")
-    pair = SimpleNamespace(host=None, guest=SimpleNamespace(kernel=kernel), root=b"root", name="6.12-6.12")
+    kernel = SimpleNamespace(image=conformance_tables.PAGE, series="6.12", version="6.12.95-1")
+    pair = SimpleNamespace(host=SimpleNamespace(kernel=kernel), guest=SimpleNamespace(kernel=kernel), root=b"root", name="6.12-6.12")
     monkeypatch.setattr(scenario_kvm, "Host", host)
     monkeypatch.setattr(scenario_kvm, "prepare", lambda packages, host, guest: pair)
-    return host, scenario_kvm.run(None, "6.12", scenarios, tmp_path)
+    return host, scenario_kvm.Nested(None, "6.12", tmp_path, said.append).play(scenarios)
 
 
 def test_who_ends_otherwise_leaves_a_folder(monkeypatch, scenarios, tmp_path):
-    bad = row(scenarios[2], serial="s", log="k", blocks=["00ff"], detail="d")
+    bad = row(scenarios[2], serial="s", log="k", blocks=[(4, "00ff")], detail="d")
     bad["seen"]["pages"]["a"]["offlined"] = False
     lines = [f"ROW {json.dumps(r)}" for r in (row(scenarios[0]), bad, row(scenarios[1]))]
     host, rows = played(monkeypatch, scenarios, ['BOOT "6.12"', *lines], tmp_path)
@@ -90,18 +87,41 @@ def test_who_ends_otherwise_leaves_a_folder(monkeypatch, scenarios, tmp_path):
     assert [name for name, _, _ in wanted["scenarios"]] == [scenarios[i].name for i in (0, 2, 1)], "who dies comes last"
     assert [r.result.failed for r in rows] == [(), ("kernel: page a: offlined is False, not True as on the model",), ()]
     folder = rows[1].evidence
-    assert {p.name for p in folder.iterdir()} == {"serial.log", "kernel.log", "host.log", "report.md", "block-0.bin"}
-    assert (folder / "block-0.bin").read_bytes() == b"\0\xff"
+    assert {p.name for p in folder.iterdir()} == {"serial.log", "kernel.log", "host.log", "report.md", "block-0-source4.bin"}
+    assert (folder / "block-0-source4.bin").read_bytes() == b"\0\xff"
 
 
 def test_a_host_that_ends_early(monkeypatch, scenarios, tmp_path):
+    """What was played is told all the same, and the rest leaves a folder."""
     lines = [f"ROW {json.dumps(row(scenarios[0]))}"]
-    with pytest.raises(Failure, match=r"6.12-6.12: 1 of 3 scenarios were played; the log is there"):
-        list(played(monkeypatch, scenarios, lines, tmp_path)[1])
+    rows = played(monkeypatch, scenarios, lines, tmp_path)[1]
+    assert next(rows).result.failed == ()
+    with pytest.raises(Failure, match=r"6.12-6.12: 1 of 3 scenarios were played; see .*kvm-6.12/boot"):
+        next(rows)
+    assert (tmp_path / "kvm-6.12/boot/host.log").read_text() == "a word of the host\n"
     for host, kind in ((True, Unavailable), (False, Failure)):
-        failed = json.dumps({"error": "no KVM", "detail": "", "host": host})
+        failed = json.dumps({"error": "no KVM", "detail": "why", "host": host, "serial": "the guest's words"})
         with pytest.raises(kind, match="no KVM"):
             list(played(monkeypatch, scenarios, [f"FAILED {failed}"], tmp_path)[1])
+        assert (tmp_path / "kvm-6.12/boot/serial.log").read_text() == "the guest's words"
+        assert "no KVM\n\nwhy" in (tmp_path / "kvm-6.12/boot/report.md").read_text()
+
+
+def test_what_was_played_is_kept_and_not_played_again(monkeypatch, scenarios, tmp_path):
+    said, out = [], tmp_path / "out"
+    by_name = {s.name: s for s in scenarios}
+    lines = ['BOOT "6.12.95"', *(f"ROW {json.dumps(row(s))}" for s in scenarios)]
+    played(monkeypatch, scenarios, lines, tmp_path)
+    nested = scenario_kvm.Nested(None, "6.12", tmp_path)
+    folder, only = conformance_tables.SCENARIOS, f"^({'|'.join(PLAYED)})$"
+    assert scenario_kvm.series_of(nested, folder, only, out, False, said.append)
+    assert "3 of 3 scenarios end as on the model, 1 boots" in said[-1]
+    held = json.loads((out / "linux-6.12.json").read_text())
+    assert sorted(held["scenarios"]) == sorted(PLAYED)
+    assert held["about"]["host"] == "6.12.95-1"
+    assert scenario_kvm.series_of(nested, folder, only, out, False, said.append, resume=True)
+    assert "0 of 0 scenarios" in said[-1]
+    assert set(by_name) == {str(folder / f"{name}.scenario.jsonl") for name in PLAYED}
 
 
 def test_what_is_to_be_used_is_not_told_as_found():

@@ -9,7 +9,7 @@ from acpi.hest import NotificationType as N
 from tests import conformance_tables, scenario_suite
 from vmm_ras import profiles
 from vmm_ras.errors import InputError
-from vmm_ras.lab.conformance import digest
+from vmm_ras.lab.observations import digest
 from vmm_ras.profiles import PROFILES
 from vmm_ras.scenario.model_stage import ModelStage
 from vmm_ras.scenario.play import Seen, play

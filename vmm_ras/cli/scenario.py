@@ -90,7 +90,11 @@ def _real(scenarios: list[Script], on: Where, kernel: str, evidence: Path) -> It
 
     if kernel not in SERIES:
         usage(f"--kernel {kernel!r}: expected one of {', '.join(SERIES)}")
-    packages, real = GuestPackages(say=lambda line: print(line, file=sys.stderr)), []
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    packages, real = GuestPackages(say=say), []
     for scenario in scenarios:
         refused = scenario_kvm.refusal(scenario) if on is Where.kvm else scenario.head.model_only
         if refused:
@@ -100,7 +104,7 @@ def _real(scenarios: list[Script], on: Where, kernel: str, evidence: Path) -> It
     if not real:
         return
     rows = (
-        scenario_kvm.run(packages, kernel, real, evidence)
+        scenario_kvm.Nested(packages, kernel, evidence, say).play(real)
         if on is Where.kvm
         else conformance.run(packages.prepare(kernel), real, evidence)
     )

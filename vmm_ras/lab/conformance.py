@@ -7,43 +7,29 @@ the blocks, and the report.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vmm_ras.effects import Posted
-from vmm_ras.lab import initrd
+from vmm_ras.lab import initrd, observations
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.guest_firmware import MEMORY, files_of
+from vmm_ras.lab.observations import Row, Sweep, chosen, short
 from vmm_ras.lab.packages import Lab
 from vmm_ras.lab.qemu import Qemu
 from vmm_ras.lab.script_stage import VCPUS, QemuStage, firmware
 from vmm_ras.profiles import PROFILES
 from vmm_ras.scenario.model_stage import ModelStage
 from vmm_ras.scenario.play import Result, Seen, play
-from vmm_ras.traces import script
 from vmm_ras.traces.script import Script
 
 APPEND, RANDOM = "nokaslr loglevel=1", "kpti=on loglevel=1"
 KERNEL_BASE = {"6.1": 0xFFFF_8000_0800_0000}
 LATER_BASE = 0xFFFF_8000_8000_0000
 """Virtual address of the first byte of a kernel's image without KASLR: of 6.1, and of later ones."""
-
-
-class Row(NamedTuple):
-    """One scenario on one kernel."""
-
-    result: Result
-    """``failed`` holds what of the expectations was not so, on the model and on the kernel, and where they differ."""
-    model: Seen
-    seconds: float
-    evidence: Path | None = None
-    traced: bool = False
-    """What the kernel traced was compared too; one that died cannot tell."""
 
 
 class Boot:
@@ -87,6 +73,12 @@ class Boot:
                 f"KASLR and KPTI are not on: the kernel is at {stage.base:#x}, its text at {text:#x}", stage.log
             )
 
+    def about(self) -> dict[str, Any]:
+        """What is said of a run."""
+        return {
+            "kernel": self.lab.kernel.version, "release": self.release, "qemu": self.version, "boots": self.boots,
+        }  # fmt: skip
+
     def down(self) -> None:
         """End it; the next scenario gets another."""
         if self.qemu is not None:
@@ -124,7 +116,7 @@ def _one(boot: Boot, scenario: Script, model: Result, evidence: Path | None) -> 
     result = Result(scenario, stage.guest, tuple(failed), seen, timeline)
     folder = None
     if failed and evidence is not None:
-        folder = evidence / boot.lab.kernel.series / _short(scenario.name)
+        folder = evidence / boot.lab.kernel.series / short(scenario.name)
         _keep(folder, boot, stage, result, model)
     if not alive or failed:
         boot.down()
@@ -160,50 +152,6 @@ def _keep(folder: Path, boot: Boot, stage: QemuStage, result: Result, model: Res
     (folder / "report.md").write_text("\n".join(report) + "\n")
 
 
-def _short(name: str) -> str:
-    path = Path(name)
-    return f"{path.parent.name}-{path.name.partition('.')[0]}"
-
-
-def key(name: str) -> str:
-    """A scenario's name in tables: its folder and file."""
-    path = Path(name)
-    return f"{path.parent.name}/{path.name.partition('.')[0]}"
-
-
-def digest(scenario: Script) -> str:
-    """What a scenario is, in 16 digits: all of its lines count, its file's name does not."""
-    return hashlib.sha256(repr((scenario.head, scenario.steps)).encode()).hexdigest()[:16]
-
-
-def passed(before: dict[str, Any], lab: Lab, scenario: Script) -> bool:
-    """Whether this very scenario has passed on this very kernel, by what :func:`observed` wrote."""
-    row = before["scenarios"].get(key(scenario.name), {}) if before else {}
-    same = row.get("digest") == digest(scenario) and before["about"]["kernel"] == lab.kernel.version
-    return bool(same and not row["failed"])
-
-
-def observed(lab: Lab, boot: Boot, rows: Sequence[Row], before: dict[str, Any] | None = None) -> str:
-    """What a kernel did, as JSON, a line per scenario; ``before``: what it did in those that were not played now."""
-    about = {
-        "kernel": lab.kernel.version, "release": boot.release, "qemu": boot.version, "boots": boot.boots,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "seconds": round(sum(row.seconds for row in rows)),
-    }  # fmt: skip
-    if before:
-        about |= {name: before["about"][name] + about[name] for name in ("boots", "seconds")}
-    lines = dict(before["scenarios"]) if before else {}
-    lines |= {
-        key(row.result.scenario.name): {
-            "digest": digest(row.result.scenario), "traced": row.traced, "failed": list(row.result.failed),
-            "seen": row.result.seen.plain(),
-        }
-        for row in rows
-    }  # fmt: skip
-    body = ",\n".join(f"  {json.dumps(name)}: {json.dumps(lines[name])}" for name in sorted(lines))
-    return f'{{\n "about": {json.dumps(about)},\n "scenarios": {{\n{body}\n }}\n}}\n'
-
-
 def series_of(
     lab: Lab, folder: Path, only: str, out: Path | None, evidence: Path, verbose: bool, say: Callable[[str], object],
     *, resume: bool = False, random: bool = False,
@@ -213,34 +161,12 @@ def series_of(
     ``out`` is written after each of them; ``resume``: those that passed by what it holds already are left out.
     ``random``: with KASLR and KPTI.
     """
-    paths = sorted(folder.rglob("*.scenario.jsonl")) if folder.is_dir() else [folder]
-    found = [script.read(path.read_bytes(), str(path)) for path in paths if re.search(only, key(str(path)))]
-    found = [s for s in found if not s.head.model_only]
-    boot, start, rows = Boot(lab, random=random), time.monotonic(), list[Row]()
-    path = None if out is None else out / f"linux-{lab.kernel.series}.json"
-    before = json.loads(path.read_text()) if path is not None and path.exists() and (only or resume) else {}
-    if resume:
-        found = [s for s in found if not passed(before, lab, s)]
-    for row in run(lab, found, evidence, boot):
-        rows.append(row)
-        name = key(row.result.scenario.name)
-        for text in row.result.failed:
-            say(f"conformance: Linux {lab.kernel.series}: {name}: {text}")
-        if row.evidence is not None:
-            say(f"conformance: Linux {lab.kernel.series}: {name}: see {row.evidence}")
-        elif verbose:
-            say(f"conformance: Linux {lab.kernel.series}: {name}: passed in {row.seconds:.1f} s")
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_suffix(".new")
-            new.write_text(observed(lab, boot, rows, before))
-            new.rename(path)  # whoever ends the run leaves a whole file
-    bad = sum(bool(row.result.failed) for row in rows)
-    say(
-        f"conformance: Linux {lab.kernel.version}: {len(rows) - bad} of {len(rows)} scenarios end as on the model, "
-        f"{boot.boots} boots, {time.monotonic() - start:.0f} s"
+    found = [s for s in chosen(folder, only) if not s.head.model_only]
+    boot = Boot(lab, random=random)
+    sweep = Sweep(
+        lab.kernel.series, lab.kernel.version, "", lambda scenarios: run(lab, scenarios, evidence, boot), boot.about
     )
-    return not bad
+    return observations.play(sweep, found, out, say, whole=not only, resume=resume, verbose=verbose)
 
 
-__all__ = ["Boot", "Row", "digest", "key", "observed", "passed", "run", "series_of"]
+__all__ = ["Boot", "run", "series_of"]

@@ -19,6 +19,7 @@ def conformance(
     resume: Annotated[bool, typer.Option("--resume", help="Leave out what passed by --observed already.")] = False,
     qemu: Annotated[str, typer.Option(metavar="SERIES", help="7.2, 10.0 or 11.1.  Default: the host's own.")] = "",
     random: Annotated[bool, typer.Option("--random", help="With KASLR and KPTI.")] = False,
+    kvm: Annotated[bool, typer.Option("--kvm", help="On our VMM on the KVM of an emulated host.")] = False,
     evidence: Annotated[Path, typer.Option(metavar="DIR", help="Where a failure leaves its logs and blocks.")] = Path(
         "out/conformance"
     ),
@@ -26,20 +27,31 @@ def conformance(
 ) -> None:
     """Play scenario files on Debian's kernels and on the model, and demand that both end alike."""
     from vmm_ras.errors import RasError
+    from vmm_ras.lab import scenario_kvm
     from vmm_ras.lab.conformance import series_of
     from vmm_ras.lab.errors import LabError, Unavailable
     from vmm_ras.lab.guest_packages import SERIES, GuestPackages
     from vmm_ras.lab.newer_qemu import QemuPackages
     from vmm_ras.lab.qemu import end_on_signals
 
+    def say(line: str) -> None:
+        typer.echo(f"conformance: {line}")
+
     end_on_signals()
+    if kvm and (qemu or random):
+        raise typer.BadParameter("the emulated host's QEMU is the one that is here, and its guest's kernel not random")
     code = 0
     try:
-        packages = GuestPackages(say=lambda line: typer.echo(f"conformance: {line}"))
+        packages = GuestPackages(say=say)
         for series in kernel or SERIES:
+            if kvm:
+                nested = scenario_kvm.Nested(packages, series, evidence, say if verbose else lambda line: None)
+                if not scenario_kvm.series_of(nested, scenarios, only, observed, verbose, typer.echo, resume=resume):
+                    code = 1
+                continue
             lab = packages.prepare(series)
             if qemu:
-                lab = QemuPackages(say=lambda line: typer.echo(f"conformance: {line}")).prepare_qemu(qemu).of(lab)
+                lab = QemuPackages(say=say).prepare_qemu(qemu).of(lab)
             if not series_of(
                 lab, scenarios, only, observed, evidence, verbose, typer.echo, resume=resume, random=random
             ):

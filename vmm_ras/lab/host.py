@@ -10,7 +10,8 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,11 +69,21 @@ class Host:
         ``heard`` is told every line at once.  A script's own failure is its exit code.  Raises Failure where the host
         does not come to the end within ``seconds``: its log is kept, and the text says where.
         """
+        with closing(self.lines(files, script, seconds=seconds)) as lines:
+            while True:
+                try:
+                    heard(next(lines))
+                except StopIteration as end:
+                    done: Run = end.value
+                    return done
+
+    def lines(self, files: Mapping[str, bytes], script: str, *, seconds: float = SECONDS) -> Generator[str, None, Run]:
+        """As :meth:`run`: every line as it comes.  Close it: the host ends with it."""
         ours, theirs = socket.socketpair()
         channel, start = Channel(ours, "host"), time.monotonic()
         initrd = os.memfd_create("initrd")
         process: subprocess.Popen[bytes] | None = None
-        output = _Output(heard)
+        output = _Output()
         try:
             with self.lab.root.open("rb") as base:
                 while os.sendfile(initrd, base.fileno(), None, 1 << 30):
@@ -85,7 +96,7 @@ class Host:
             try:
                 while output.code is None:
                     deadline.check()
-                    output.take(channel.receive(deadline.left))
+                    yield from output.take(channel.receive(deadline.left))
             except Failure as error:
                 kept = self._keep(output)
                 raise Failure(f"{error}; {kept}", "\n".join(output.lines[-60:])) from None
@@ -144,13 +155,15 @@ class Host:
 class _Output:
     """What the host prints, line by line."""
 
-    def __init__(self, heard: Callable[[str], object]) -> None:
-        self._heard, self._buffer, self._size = heard, b"", 0
+    def __init__(self) -> None:
+        self._buffer, self._size = b"", 0
         self.lines: list[str] = []
         self.release = ""
         self.code: int | None = None
 
-    def take(self, data: bytes) -> None:
+    def take(self, data: bytes) -> list[str]:
+        """The lines that are whole now."""
+        before = len(self.lines)
         self._size += len(data)
         if self._size > MAX_OUTPUT:
             raise Failure(f"the emulated host prints more than {MAX_OUTPUT >> 20} MiB")
@@ -163,7 +176,7 @@ class _Output:
                 self.code = int(line.removeprefix(DONE))
             else:
                 self.lines.append(line)
-                self._heard(line)
+        return self.lines[before:]
 
     def rest(self) -> str:
         return self._buffer.decode(errors="replace")

@@ -14,7 +14,7 @@ from typing import Any
 
 from vmm_ras.effects import Posted
 from vmm_ras.errors import HostError, RasError
-from vmm_ras.lab.errors import Failure, LabError
+from vmm_ras.lab.errors import LabError
 from vmm_ras.lab.kvm_stage import KvmStage
 from vmm_ras.scenario.play import Seen, play
 from vmm_ras.traces import script
@@ -35,12 +35,18 @@ def one(stage: KvmStage, text: str, name: str, predicted: dict[str, Any]) -> boo
     try:
         result = play(script.read(text.encode(), name), stage)
         failed, seen, timeline = list(result.failed), result.seen.plain(), result.timeline
-    except Failure as error:
-        failed, seen, timeline, detail = [str(error)], None, stage.words(), error.detail
+    except RasError as error:
+        failed, seen, timeline, detail = [str(error)], None, stage.words(), getattr(error, "detail", "")
     differs = seen is None or bool(Seen.of_plain(seen).differences(stage.predicted))
-    row = {"name": name, "failed": failed, "seen": seen, "timeline": timeline, "seconds": time.monotonic() - start}
+    row: dict[str, Any] = {
+        "name": name,
+        "failed": failed,
+        "seen": seen,
+        "timeline": timeline,
+        "seconds": time.monotonic() - start,
+    }
     if failed or differs:
-        blocks = [item.block.hex() for item in stage.seen if isinstance(item, Posted)]
+        blocks = [(item.source_id, item.block.hex()) for item in stage.seen if isinstance(item, Posted)]
         row |= {"detail": detail, "serial": stage.console.text[-30000:], "log": stage.log[-30000:], "blocks": blocks}
     say("ROW", row)
     return not failed and not differs and seen is not None and bool(seen["alive"])
@@ -49,9 +55,10 @@ def one(stage: KvmStage, text: str, name: str, predicted: dict[str, Any]) -> boo
 def main() -> int:
     """Play what ``scenarios.json`` asks for."""
     sys.setswitchinterval(0.0005)  # a vCPU that leaves the guest shall not wait for who only looks at the console
-    wanted = json.loads(WANTED.read_text())
+    wanted, console = json.loads(WANTED.read_text()), None
     try:
         stage = KvmStage(wanted["guest"])
+        console = stage.console
         try:
             up = False
             for name, text, predicted in wanted["scenarios"]:
@@ -65,7 +72,8 @@ def main() -> int:
             stage.close()
     except (RasError, OSError) as error:
         host = isinstance(error, HostError) and not isinstance(error, LabError)
-        say("FAILED", {"error": str(error), "detail": getattr(error, "detail", ""), "host": host})
+        serial = "" if console is None else console.text[-30000:]
+        say("FAILED", {"error": str(error), "detail": getattr(error, "detail", ""), "host": host, "serial": serial})
         return 1
     return 0
 
