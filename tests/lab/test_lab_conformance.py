@@ -15,7 +15,7 @@ from vmm_ras.lab import conformance, observations, script_stage
 from vmm_ras.lab.errors import Failure
 from vmm_ras.lab.newer_qemu import QemuProgram
 from vmm_ras.lab.packages import Kernel, Lab
-from vmm_ras.lab.script_guest import APART, BUDDY, FREE, KEPT, LARGEST, ScriptGuest, free_around
+from vmm_ras.lab.script_guest import APART, FREE, KEPT, LARGEST, ScriptGuest, free_around
 from vmm_ras.lab.script_stage import QemuStage
 from vmm_ras.scenario.bound import OUTSIDE
 from vmm_ras.scenario.model_stage import ModelStage
@@ -217,7 +217,7 @@ class TestStage:
 
         guest.run = run
         answers = [
-            "0000000 000000040028501c\n0000008\n", "[   1.2] noise 12\n0000000 0000000400205c2c\n0000008\n", "nothing\n"
+            " 000000040028501c\n", "[   1.2] noise 12\n 0000000400205c2c\n", "nothing\n"
         ]  # fmt: skip
         assert guest.offlined(0x4000_5000) is True
         assert guest.offlined(0x4000_5000) is False
@@ -247,28 +247,25 @@ class TestStage:
         assert guest.take(script.NamedPage("c", "outside")) == OUTSIDE
 
     def test_nobodys_pages_are_of_the_largest_free_block(self, guest):
-        """What od prints of 1024 pages each: used ones, and free ones, whose lines it does not repeat."""
-        free, used = (
-            "0000000 0000000000000400 0000000000000400\n*\n0008192\n",
-            "0000000 0000000000000000 0000000000000000\n*\n",
-        )
-        mixed = used + "0006144 0000000000000400 0000000000000400\n*\n0008192\n"
-        blocks = [used + "0008192\n", mixed, free]
+        """How many of 1024 pages are used, how many then are free, and so on."""
+        free, used, mixed = "0 1024 \n", "1024 \n", "768 256 \n"
+        blocks = [used, mixed, free]
         base, asked = 0x4000_0000 + FREE >> 12, []
 
         def run(command):
             asked.append(int(re.search(r"skip=(\d+) count=1", command).group(1)) - base // LARGEST)
-            return blocks[asked[-1]] if asked[-1] < len(blocks) else used + "0008192\n"
+            return blocks[asked[-1]] if asked[-1] < len(blocks) else used
 
         guest.run = run
         took = [guest.take(script.NamedPage("a", "nobody")) for _ in range(3)]
         assert took == [(base + 2 * LARGEST << 12) + n * APART for n in range(3)]
         assert asked == [0, 1, 2, 2, 2]
-        assert free_around([BUDDY] * LARGEST, 5) == LARGEST
-        assert free_around([0] * 512 + [BUDDY] * 512, 768) == 512
-        assert free_around([0] * 512 + [BUDDY] * 512, 3) == 0
-        assert free_around([BUDDY] * 1023 + [0], 1023) == 0
-        blocks[:] = [used + "0008192\n"] * 3
+        assert free_around([True] * LARGEST, 5) == LARGEST
+        assert free_around([False] * 512 + [True] * 512, 768) == 512
+        assert free_around([False] * 512 + [True] * 512, 3) == 0
+        assert free_around([True] * 1023 + [False], 1023) == 0
+        assert guest.free_pages(base + LARGEST) == [False] * 768 + [True] * 256
+        blocks[:] = [used] * 3
         with pytest.raises(Failure, match="no free block"):
             guest.take(script.NamedPage("a", "nobody"))
 

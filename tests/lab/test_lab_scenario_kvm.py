@@ -64,14 +64,23 @@ def scenarios(tmp_path):
 
 def row(scenario, **other):
     seen = play(scenario, ModelStage("linux-6.12")).seen.plain()
-    return {"name": scenario.name, "failed": [], "seen": seen, "timeline": "t", "seconds": 2.0} | other
+    return {
+        "name": scenario.name,
+        "failed": [],
+        "seen": seen,
+        "traced": seen["alive"],
+        "timeline": "t",
+        "seconds": 2.0,
+    } | other
 
 
 def played(monkeypatch, scenarios, lines, tmp_path, said=()):
     said = said or []
     host = Emulated(lines)
     kernel = SimpleNamespace(image=conformance_tables.PAGE, series="6.12", version="6.12.95-1")
-    pair = SimpleNamespace(host=SimpleNamespace(kernel=kernel), guest=SimpleNamespace(kernel=kernel), root=b"root", name="6.12-6.12")
+    pair = SimpleNamespace(
+        host=SimpleNamespace(kernel=kernel), guest=SimpleNamespace(kernel=kernel), root=b"root", name="6.12-6.12"
+    )
     monkeypatch.setattr(scenario_kvm, "Host", host)
     monkeypatch.setattr(scenario_kvm, "prepare", lambda packages, host, guest: pair)
     return host, scenario_kvm.Nested(None, "6.12", tmp_path, said.append).play(scenarios)
@@ -87,7 +96,13 @@ def test_who_ends_otherwise_leaves_a_folder(monkeypatch, scenarios, tmp_path):
     assert [name for name, _, _ in wanted["scenarios"]] == [scenarios[i].name for i in (0, 2, 1)], "who dies comes last"
     assert [r.result.failed for r in rows] == [(), ("kernel: page a: offlined is False, not True as on the model",), ()]
     folder = rows[1].evidence
-    assert {p.name for p in folder.iterdir()} == {"serial.log", "kernel.log", "host.log", "report.md", "block-0-source4.bin"}
+    assert {p.name for p in folder.iterdir()} == {
+        "serial.log",
+        "kernel.log",
+        "host.log",
+        "report.md",
+        "block-0-source4.bin",
+    }
     assert (folder / "block-0-source4.bin").read_bytes() == b"\0\xff"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from vmm_ras.io.vmm import platform
 from vmm_ras.io.vmm.console import Console, writer
 from vmm_ras.io.vmm.machine import Configuration, VirtualMachine
 from vmm_ras.lab import console as shell
-from vmm_ras.lab import hwpoison
+from vmm_ras.lab import hwpoison, ras_events
 from vmm_ras.lab.linux_kvm_guest import BOOT_SECONDS, COMMAND_LINE, INITRD, KERNEL, LOG, MEMORY, SECONDS
 from vmm_ras.lab.linux_stage import PRESET, VCPUS, LinuxStage
 from vmm_ras.lab.script_guest import ScriptGuest
@@ -117,6 +118,7 @@ class KvmStage(LinuxStage):
         self._lost.clear()  # whoever ended the boot before has replaced it
         self.machine.start()
         release = self.linux.boots(BOOT_SECONDS)
+        self.linux.run(ras_events.START)
         self.sources = self.machine.running.boot.image.sources
         threads = sorted((index, tid) for tid, index in self.core.threads.items())
         self.place = Place(self.machine.ram.slot, 12, tuple(tid for _, tid in threads))
@@ -181,8 +183,10 @@ class KvmStage(LinuxStage):
         self._lost.add(gpa)
         if item.code == Code.AR:
             self._used.add(gpa >> 12)
-        start = len(self._heard)
-        hwpoison.lose(ram.hva + gpa - ram.gpa, PAGE)
+        start, address = len(self._heard), ram.hva + gpa - ram.gpa
+        if not ram.is_lost(gpa):
+            ctypes.string_at(address, 1)  # who has not mapped a page is not told that it is lost
+        hwpoison.lose(address, PAGE)
         deadline = Deadline(SECONDS, f"the host tells that page {gpa:#x} is lost ({item.code.name})")
         while not any(
             isinstance(e, HostSignal) and e.code == item.code and self.place.gpa(e.hva) & -PAGE == gpa

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 
 from acpi.hest import NotificationType
 from acpi.image import PlacedSource
-from vmm_ras.effects import Effect
+from vmm_ras.effects import Acked, Effect, Posted
 from vmm_ras.errors import InputError
 from vmm_ras.io.qemu.wait import Deadline
+from vmm_ras.lab import ras_events
 from vmm_ras.lab.script_guest import KEPT, ScriptGuest
 from vmm_ras.notifier import Notifier
+from vmm_ras.profiles import PROFILES
 from vmm_ras.scenario import journal
 from vmm_ras.scenario.bound import runs_of, source_named
 from vmm_ras.scenario.journal import Moment, Place
@@ -206,6 +208,28 @@ class LinuxStage(ABC):
         """What happened in this boot, in words."""
         self.note()
         return list(journal.lines(self.journal, self.place))
+
+    def traced(self) -> list[str]:
+        """Where what the guest traced is not what it must have, by the blocks that it read and by its log."""
+        self.note()
+        posted: dict[int, bytes] = {}
+        read: list[bytes] = []
+        for _, what in self.journal:
+            if isinstance(what, Posted):
+                posted[what.source_id] = what.block
+            elif isinstance(what, Acked) and what.source_id in posted:
+                read.append(posted.pop(what.source_id))
+        deadline, text = Deadline(self.patience, "the trace"), ""
+        while True:
+            self.linux.dmesg()
+            text, log = text + self.linux.run(ras_events.TAKE), "\n".join(self.linux.said())
+            found = ras_events.differences(
+                ras_events.traced(text), ras_events.expected(read, log, PROFILES[self.guest]),
+                stopped=ras_events.stopped(log),
+            )  # fmt: skip
+            if not found or not deadline.left:
+                return found
+            self.wait(0.1)
 
     # -- for those who have a machine ------------------------------------------------------------
 

@@ -39,8 +39,6 @@ class Sweep(NamedTuple):
     """Raises LabError, InputError."""
     about: Callable[[], dict[str, Any]]
     """What is said of the run; ``boots`` among it."""
-    traces: bool = True
-    """What it traces is compared."""
 
 
 def short(name: str) -> str:
@@ -64,7 +62,7 @@ def passed(before: dict[str, Any], sweep: Sweep, scenario: Script) -> bool:
     row = before["scenarios"].get(key(scenario.name), {}) if before else {}
     if row.get("digest") != digest(scenario) or before["about"]["kernel"] != sweep.kernel or row["failed"]:
         return False
-    return bool(row["traced"] or not row["seen"]["alive"] or not sweep.traces)
+    return bool(row["traced"] or not row["seen"]["alive"])
 
 
 def text(about: dict[str, Any], rows: Sequence[Row], before: dict[str, Any] | None = None) -> str:

@@ -63,7 +63,7 @@ class Nested:
         left = {scenario.name: (scenario, model) for scenario, model in played}
         host, heard, serial = Host(pair.host, memory=HOST_MEMORY), list[str](), ""
         seconds = SECONDS + SECONDS_EACH * len(wanted)
-        self._said(f"the host boots: {pair.name}")
+        self._said(f"Linux {pair.host.kernel.version} boots, the host")
         try:
             with closing(host.lines(files, SCRIPT, seconds=seconds)) as lines:
                 for line in lines:
@@ -78,7 +78,7 @@ class Nested:
                         raise (Unavailable if failed["host"] else Failure)(failed["error"], failed["detail"])
                     elif kind == "BOOT":
                         self.boots, self.release = self.boots + 1, json.loads(text)
-                        self._said(f"the guest is up: {self.release}")
+                        self._said(f"Linux {self.release} is up, the guest")
                     else:
                         heard.append(line)
             if left:
@@ -104,7 +104,7 @@ class Nested:
             (folder / "kernel.log").write_text(row.get("log", ""))
             for number, (source, block) in enumerate(row.get("blocks", ())):
                 (folder / f"block-{number}-source{source}.bin").write_bytes(bytes.fromhex(block))
-        return Row(result, model.seen, row["seconds"], folder)
+        return Row(result, model.seen, row["seconds"], folder, row["traced"])
 
 
 def _keep(folder: Path, title: str, report: str, heard: Sequence[str], serial: str) -> Path:
@@ -124,7 +124,7 @@ def series_of(
     """
     found = [s for s in chosen(folder, only) if not refusal(s)]
     machine = f" on KVM of {nested.pair.host.kernel.version}"
-    sweep = Sweep(nested.kernel, nested.pair.guest.kernel.version, machine, nested.play, nested.about, traces=False)
+    sweep = Sweep(nested.kernel, nested.pair.guest.kernel.version, machine, nested.play, nested.about)
     return observations.play(sweep, found, out, say, whole=not only, resume=resume, verbose=verbose)
 
 

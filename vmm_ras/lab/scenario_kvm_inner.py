@@ -35,21 +35,20 @@ def one(stage: KvmStage, text: str, name: str, predicted: dict[str, Any]) -> boo
     try:
         result = play(script.read(text.encode(), name), stage)
         failed, seen, timeline = list(result.failed), result.seen.plain(), result.timeline
+        failed += stage.traced() if result.seen.alive else []
     except RasError as error:
         failed, seen, timeline, detail = [str(error)], None, stage.words(), getattr(error, "detail", "")
     differs = seen is None or bool(Seen.of_plain(seen).differences(stage.predicted))
+    lives = seen is not None and bool(seen["alive"])
     row: dict[str, Any] = {
-        "name": name,
-        "failed": failed,
-        "seen": seen,
-        "timeline": timeline,
+        "name": name, "failed": failed, "seen": seen, "traced": lives, "timeline": timeline,
         "seconds": time.monotonic() - start,
-    }
+    }  # fmt: skip
     if failed or differs:
         blocks = [(item.source_id, item.block.hex()) for item in stage.seen if isinstance(item, Posted)]
         row |= {"detail": detail, "serial": stage.console.text[-30000:], "log": stage.log[-30000:], "blocks": blocks}
     say("ROW", row)
-    return not failed and not differs and seen is not None and bool(seen["alive"])
+    return lives and not failed and not differs
 
 
 def main() -> int:

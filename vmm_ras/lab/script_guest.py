@@ -21,6 +21,8 @@ LARGEST, SMALLEST = 1024, 64
 """Pages of a free block that nobody's pages are taken from: small ones are the next that a process gets."""
 BUDDY, HWPOISON = 1 << 10, 1 << 19
 """KPF_BUDDY, of free pages, and KPF_HWPOISON (``include/uapi/linux/kernel-page-flags.h``)."""
+_FLAGS_OF = "dd if=/proc/kpageflags bs={size} skip={at} count=1 2>/dev/null | od -A n -v -t x8"
+_RUNS = f'{{for(i=1;i<=NF;i++){{f=($i=="{BUDDY:016x}");if(f!=p){{printf n+0" ";n=0;p=f}}n++}}}}END{{print n" "}}'
 DRIVERS = "/sys/bus/platform/drivers/GHES"
 FLAGS = {"reader": "h", "early": "he", "idle": "hi", "unhandled": ""}
 """What the program ``victim`` is told for each owner."""
@@ -131,30 +133,34 @@ class ScriptGuest:
         first = self._free // LARGEST
         for smallest in (LARGEST, SMALLEST):
             for block in range(first, first + 64):
-                flags = self.page_flags(base + block * LARGEST, LARGEST)
+                free = self.free_pages(base + block * LARGEST)
                 for at in range(max(self._free - block * LARGEST, 0), LARGEST, step):
-                    if free_around(flags, at) >= smallest:
+                    if free_around(free, at) >= smallest:
                         self._free = block * LARGEST + at + step
                         return base + self._free - step << 12
         raise Failure("guest: no free block of memory for a page that nobody owns")
 
-    def page_flags(self, pfn: int, count: int = 1) -> list[int]:
-        """/proc/kpageflags of consecutive pages; ``pfn`` is a multiple of ``count``."""
-        said = self.run(
-            f"dd if=/proc/kpageflags bs={8 * count} skip={pfn // count} count=1 2>/dev/null | od -A d -t x8"
-        )
-        flags, previous = list[int](), list[int]()
-        for line in said.splitlines():
-            found = re.match(r"(\d{7})((?: +[0-9a-f]{16})*)$", line)
-            if found is None:
-                continue
-            while len(flags) < int(found.group(1)) // 8 and previous:
-                flags += previous  # od prints what repeats itself once
-            previous = [int(word, 16) for word in found.group(2).split()]
-            flags += previous
-        if len(flags) != count:
+    def page_flags(self, pfn: int) -> int:
+        """/proc/kpageflags of a page."""
+        said = self.run(_FLAGS_OF.format(size=8, at=pfn))
+        found = re.search(r"^ *([0-9a-f]{16})$", said, re.MULTILINE)
+        if found is None:
             raise Failure(f"guest: /proc/kpageflags of page {pfn:#x}: {said.strip()!r}")
-        return flags
+        return int(found.group(1), 16)
+
+    def free_pages(self, pfn: int) -> list[bool]:
+        """Whether each of ``LARGEST`` pages is free; ``pfn`` is a multiple of that.
+
+        The guest says how many are not, how many then are, and so on: some consoles take a millisecond for a byte.
+        """
+        said = self.run(f"{_FLAGS_OF.format(size=8 * LARGEST, at=pfn // LARGEST)} | awk '{_RUNS}'")
+        found = re.search(r"^((?:\d+ )+)$", said, re.MULTILINE)
+        free = list[bool]()
+        for index, count in enumerate(found.group().split() if found is not None else ()):
+            free += [index % 2 == 1] * int(count)
+        if len(free) != LARGEST:
+            raise Failure(f"guest: /proc/kpageflags from page {pfn:#x} on: {said.strip()!r}")
+        return free
 
     def gvas(self) -> Mapping[str, int]:
         """Where owners see their pages."""
@@ -171,7 +177,7 @@ class ScriptGuest:
         """Whether a page of RAM is out of use, by /proc/kpageflags."""
         if self.panicked():
             return False
-        return bool(self.page_flags(gpa >> 12)[0] & HWPOISON)
+        return bool(self.page_flags(gpa >> 12) & HWPOISON)
 
     def reported(self, gpa: int) -> bool:
         """Whether the kernel reported a memory failure there."""
@@ -199,12 +205,12 @@ class ScriptGuest:
         return self.log[self._start_log :].splitlines()
 
 
-def free_around(flags: list[int], at: int) -> int:
+def free_around(free: list[bool], at: int) -> int:
     """Pages of the largest aligned and wholly free block around one of ``LARGEST`` pages; 0: it is not free."""
     size = LARGEST
     while size:
         first = at & -size
-        if all(value == BUDDY for value in flags[first : first + size]):
+        if all(free[first : first + size]):
             return size
         size >>= 1
     return 0

@@ -12,7 +12,7 @@ from acpi.firmware_presets import describe, virt_machine, with_sources
 from acpi.image import PlacedSource, find_sources, find_tables
 from acpi.machine import EventDevice
 from acpi.presets import PRESETS
-from vmm_ras.effects import Acked, Effect, Posted
+from vmm_ras.effects import Effect
 from vmm_ras.io.qemu.adapter import QemuGuest
 from vmm_ras.io.qemu.calls import base_of, sites, trampoline
 from vmm_ras.io.qemu.errors import Failure
@@ -174,28 +174,6 @@ class QemuStage(LinuxStage):
         self.adapter.pump(seconds)
         self.adapter.expire()
         self.note()
-
-    def traced(self) -> list[str]:
-        """Where what the guest traced is not what it must have, by the blocks that it read and by its log."""
-        self.note()
-        posted: dict[int, bytes] = {}
-        read: list[bytes] = []
-        for _, what in self.journal:
-            if isinstance(what, Posted):
-                posted[what.source_id] = what.block
-            elif isinstance(what, Acked) and what.source_id in posted:
-                read.append(posted.pop(what.source_id))
-        deadline, text = Deadline(self.patience, "the trace"), ""
-        while True:
-            self.linux.dmesg()
-            text, log = text + self.linux.run(ras_events.TAKE), "\n".join(self.linux.said())
-            found = ras_events.differences(
-                ras_events.traced(text), ras_events.expected(read, log, PROFILES[self.guest]),
-                stopped=ras_events.stopped(log),
-            )  # fmt: skip
-            if not found or not deadline.left:
-                return found
-            self.wait(0.1)
 
     def _notifier(self, sources: tuple[PlacedSource, ...], policy: str | None) -> Notifier:
         threads = {tid: vcpu for vcpu, tid in enumerate(self.place.threads)}
