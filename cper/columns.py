@@ -98,8 +98,13 @@ def _fields(
         if isinstance(slot.kind, type) and issubclass(slot.kind, Struct):
             yield from _fields(slot.kind, base + offset, f"{prefix}{slot.name}.", flags)
             continue
-        code = f"<{_CODES[cell.fmt]}" if cell.fmt in _CODES else f"V{cell.size}"
-        yield _Field(f"{prefix}{slot.name}", base + offset, cell.size, code, slot.lo, slot.mask, flags)
+        path, at, size, lo, mask = f"{prefix}{slot.name}", base + offset, cell.size, slot.lo, slot.mask
+        if mask:  # of a word only the bytes that hold the slice: the column is as narrow as its numbers
+            size = next(s for s in (1, 2, 4, 8) if mask << lo % (8 * s) < 1 << 8 * s)
+            at, lo = at + lo // 8 // size * size, lo % (8 * size)
+            mask = 0 if mask + 1 == 1 << 8 * size else mask
+        code = f"<u{size}" if slot.mask else f"<{_CODES[cell.fmt]}" if cell.fmt in _CODES else f"V{size}"
+        yield _Field(path, at, size, code, lo, mask, flags)
 
 
 def _empty(count: int, fields: list[_Field]) -> dict[str, Column]:

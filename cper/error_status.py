@@ -1,4 +1,4 @@
-"""Error Status: the word in which memory, bus and component sections say what was detected (UEFI 2.10, N.2.12)."""
+"""Error Status: the word in which memory, bus and component sections say what was detected (UEFI 2.10, N.2.1.2)."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+from cper.error_status import ErrorStatus
 from cper.section import Section
 from cper.wire import U16, U64, Bits, OpenEnum, Valid, ValidationBits, Word, u8
 
@@ -33,8 +34,8 @@ class PlatformMemory(Section, size=80, sizes=(73,), guid="a5bc1114-6f64-4ede-b86
     """An error in platform memory.  73 bytes, up to the error type, in UEFI 2.1 and 2.2; 80 since."""
 
     validation_bits: ClassVar[Word] = ValidationBits("Q")
-    error_status: Annotated[U64 | None, Valid(0)] = None
-    """Error Status (N.2.12)."""
+    error_status: Annotated[ErrorStatus | None, Valid(0)] = None
+    """What was detected."""
     physical_address: Annotated[U64 | None, Valid(1)] = None
     """Physical address at which the memory error occurred."""
     physical_address_mask: Annotated[U64 | None, Valid(2)] = None

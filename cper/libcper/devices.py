@@ -87,6 +87,7 @@ MEMORY_ERRORS = dict(
 
 _MEMORY = Shape(
     PlatformMemory,
+    sub("errorStatus", "error_status", ERROR_STATUS),
     pair("memoryErrorType", "error_type", MEMORY_ERRORS),
     number("cardSmbiosHandle", "card_handle"),
     number("moduleSmbiosHandle", "module_handle"),
@@ -128,11 +129,7 @@ def _bank_fields(plain: dict[str, Any]) -> dict[str, int]:
 def write_memory(body: bytes) -> dict[str, Any]:
     """Platform Memory."""
     section = PlatformMemory.of_body(body)
-    status = section.error_status
-    out: dict[str, Any] = {}
-    if status is not None:
-        out["errorStatus"] = ERROR_STATUS.write(ErrorStatus.decode(status.to_bytes(8, "little")))
-    out |= _bank(section)
+    out = _bank(section)
     if section.row_high is not None:
         out["extended"] = {"rowBit16": bool(section.row_high & 1), "rowBit17": bool(section.row_high & 2)}
     if section.chip_id is not None:
@@ -143,9 +140,6 @@ def write_memory(body: bytes) -> dict[str, Any]:
 def read_memory(plain: dict[str, Any]) -> bytes:
     """Platform Memory."""
     more: dict[str, Any] = _bank_fields(plain)
-    if "errorStatus" in plain:
-        status = ERROR_STATUS.make(plain["errorStatus"])
-        more["error_status"] = int.from_bytes(status.encode(), "little")
     if "extended" in plain:
         extended = object_in(plain, "extended")
         if "rowBit16" in extended or "rowBit17" in extended:

@@ -70,7 +70,8 @@ def generate_packer(cls: type[Struct], layout: Layout) -> Any:
         x = target if plainly else "x"
         body = _convert(i, s, cell, names, x)
         if s.mask:
-            body += [f"if x & {~s.mask}: return None", f"{target} |= x{f' << {s.lo}' if s.lo else ''}"]
+            body += [] if s.kind is bool else [f"if x & {~s.mask}: return None"]
+            body.append(f"{target} |= x{f' << {s.lo}' if s.lo else ''}")
         elif not plainly:
             body.append(f"{target} = x")
         if s.flag:
@@ -134,7 +135,7 @@ def _convert(i: int, s: Slot, cell: Cell, names: dict[str, Any], x: str) -> list
             "x = total",
         ]
     if s.kind is bool:
-        return ["if type(x) is not bool: return None", "x = int(x)"]
+        return ["if type(x) is not bool: return None"]
     if s.kind is not None:  # a nested structure
         names[f"inner{i}"] = s.kind._pack_plain  # type: ignore[attr-defined]
         return [f"x = inner{i}(x)", "if x is None: return None"]

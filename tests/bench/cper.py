@@ -18,6 +18,7 @@ from rich.table import Table
 from cper.arm_context import AArch64Registers, ArmContext, ArmContextHead
 from cper.arm_error import ArmCacheError
 from cper.arm_processor import ArmCacheErrorInformation, ArmProcessor
+from cper.error_status import ErrorStatus, ErrorStatusType
 from cper.memory import PlatformMemory
 from cper.pcie import Pcie, PcieDeviceId
 from cper.pcie_registers import PcieAer, PcieCapability
@@ -41,7 +42,7 @@ Varied: TypeAlias = Callable[[random.Random], "PlatformMemory | ArmProcessor | P
 def memory(dice: random.Random) -> PlatformMemory:
     """A memory section with all fields."""
     return PlatformMemory(
-        error_status=0x400, physical_address=dice.randrange(1 << 44) & ~63,
+        error_status=ErrorStatus(type=ErrorStatusType.MEMORY), physical_address=dice.randrange(1 << 44) & ~63,
         physical_address_mask=0xFFFF_FFFF_FFFF_F000, node=dice.randrange(4), card=dice.randrange(4),
         module=dice.randrange(4), device=dice.randrange(18), row=dice.randrange(1 << 16),
         column=dice.randrange(1 << 11), bit_position=dice.randrange(64), requestor_id=dice.randrange(1 << 16),
@@ -120,7 +121,7 @@ def decoding(interpreter: Path | None, records: list[bytes]) -> tuple[float, flo
 
     def ours() -> None:
         for record in records:
-            orjson.dumps(Record.plain_of(record))
+            Record.json_of(record)
 
     mine, theirs = [], []
     if interpreter is None:

@@ -24,6 +24,7 @@ from rich.table import Table
 from acpi.ghes import STATUS_BLOCK, DataEntry300, Entry, ErrorStatusHeader, StatusBlock
 from acpi.hest import GenericHardwareErrorSourceV2
 from acpi.presets import PRESETS
+from cper.error_status import ErrorStatus, ErrorStatusType
 from cper.memory import PlatformMemory
 from cper.record import Record, RecordHeader, SectionDescriptor
 from cper.record_frame import RECORD
@@ -58,9 +59,10 @@ def structures(console: Console) -> bool:
         "structure", "bytes", "decode", "construct", "times", "encode", "construct", "times", "pack", "to JSON"
     )
     full = PlatformMemory(
-        error_status=0x400, physical_address=0x12345000, physical_address_mask=0xFFFF_FFFF_FFFF_F000, node=1, card=1,
-        module=2, device=3, row=4, column=5, bit_position=6, requestor_id=7, responder_id=8, target_id=9, error_type=3,
-        rank=1, bank_group=3, bank_address=7, card_handle=9, module_handle=10, row_high=1, chip_id=2,
+        error_status=ErrorStatus(type=ErrorStatusType.MEMORY), physical_address=0x12345000,
+        physical_address_mask=0xFFFF_FFFF_FFFF_F000, node=1, card=1, module=2,
+        device=3, row=4, column=5, bit_position=6, requestor_id=7, responder_id=8, target_id=9, error_type=3, rank=1,
+        bank_group=3, bank_address=7, card_handle=9, module_handle=10, row_high=1, chip_id=2,
     )  # fmt: skip
     entry = Entry.of(full, fru_text="DIMM A1")
     record = Record.of([full])

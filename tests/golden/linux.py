@@ -162,10 +162,15 @@ def _escaped(text: str) -> str:
     return "".join("\\t" if c == "\t" else c if c == "\n" or " " <= c <= "~" else f"\\x{ord(c):02x}" for c in text)
 
 
+def number(value: Any) -> Any:
+    """The number that the bytes of a structure are; anything else itself."""
+    return int.from_bytes(value.encode(), "little") if isinstance(value, Struct) else value
+
+
 def _memory(m: Any) -> list[str]:
     out = []
     if m.error_status is not None:
-        out.append(f"   error_status: (0x{m.error_status:016x})")
+        out.append(f"   error_status: (0x{number(m.error_status):016x})")
     if m.physical_address is not None:
         out.append(f"  physical_address: 0x{m.physical_address:016x}")
     if m.physical_address_mask is not None:
@@ -249,9 +254,9 @@ def check_memory(section, put):
         row = PlatformMemory.at(name)
         if row.offset + row.size > length and value is not None:
             there = (1 << 8 * max(length - row.offset, 0)) - 1
-            assert getattr(section, name) == value & there, name
+            assert number(getattr(section, name)) == value & there, name
         else:
-            assert getattr(section, name) == value, name
+            assert number(getattr(section, name)) == value, name
 
 
 def check_record_header(head, vector):

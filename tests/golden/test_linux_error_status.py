@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from cper.error_status import ErrorStatus, ErrorStatusType
-from tests.golden.linux import KERNELS, log
+from acpi.ghes import StatusBlock
+from cper.error_status import ErrorStatusType
+from tests.golden.linux import KERNELS, log, raw
 
 WORDS = {
     "Error detected internal to the component": ErrorStatusType.INTERNAL,
@@ -33,12 +34,15 @@ WORDS = {
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_type_is_what_the_kernel_calls_it(kernel):
+    text = "\n".join(log(kernel, "mem-status"))
+    printed = re.findall(r"error_status: (.*) \(0x([0-9a-f]{16})\)", text)
+    sections = [entry.section() for entry in StatusBlock.decode(raw("mem-status")).entries]
     seen = set()
-    for line in log(kernel, "mem-status"):
-        if found := re.search(r"error_status: (.*) \(0x([0-9a-f]{16})\)", line):
-            status = ErrorStatus.decode(int(found[2], 16).to_bytes(8, "little"))
-            assert status.type.known == (found[1] != "Reserved")
-            if status.type.known:
-                assert status.type == WORDS[found[1]]
-                seen.add(status.type)
+    for section, (words, number) in zip(sections, printed, strict=True):
+        status = section.error_status
+        assert status.encode() == int(number, 16).to_bytes(8, "little")
+        assert status.type.known == (words != "Reserved")
+        if status.type.known:
+            assert status.type == WORDS[words]
+            seen.add(status.type)
     assert seen == set(ErrorStatusType)
