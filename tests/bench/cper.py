@@ -121,7 +121,7 @@ def decoding(interpreter: Path | None, records: list[bytes]) -> tuple[float, flo
 
     def ours() -> None:
         for record in records:
-            Record.json_of(record)
+            orjson.dumps(Record.plain_of(record))
 
     mine, theirs = [], []
     if interpreter is None:
