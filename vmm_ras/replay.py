@@ -238,8 +238,10 @@ class Replay:
     def _action(self, line: int, item: Any) -> None:
         guest, os = self.guest, self.guest.os
         match item:
-            case Header() | Unlocated():  # the trace's own notes count what has no place
+            case Header():
                 pass
+            case Unlocated():
+                self.summary.unlocated += 1
             case MemorySlot():
                 if not self.mapped and self.notifier.memory.slots:
                     self.notices.append(f"line {line}: memory after addresses that were mapped by appearance: ignored")

@@ -105,6 +105,8 @@ class Summary:
     undelivered: Counter[str] = field(default_factory=Counter)
     taken_back: int = 0
     bad_lines: int = 0
+    unlocated: int = 0
+    """Errors of which the trace does not say where: nothing can be made of them, and they are no ``events``."""
     windows: list[tuple[int, int, int]] = field(default_factory=list)
     """(hva, gpa, size) of memory that was mapped by order of appearance."""
 
@@ -152,6 +154,6 @@ class Summary:
             "outcomes": dict(self.outcomes), "blocks": self.blocks, "pages": self.pages, "offlined": self.offlined,
             "signalled": self.signalled, "panicked": self.panicked or None, "escalations": self.escalations,
             "escalated": self.escalated, "reports": self.reports, "undelivered": dict(self.undelivered),
-            "taken_back": self.taken_back, "bad_lines": self.bad_lines,
+            "taken_back": self.taken_back, "bad_lines": self.bad_lines, "unlocated": self.unlocated,
             "windows": [{"hva": h, "gpa": g, "size": s} for h, g, s in self.windows], "failures": self.failures,
         }  # fmt: skip

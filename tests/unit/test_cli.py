@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,8 +81,48 @@ def test_map_and_strict(tmp_path: Path) -> None:
     error = cli("replay", trace, "--strict", code=1).stderr.decode()
     assert error.startswith(f"vmm-ras: {trace}:2: ")
     assert error.count("\n") == 1
-    for bad in ("1:2", "x:0:4K", "0:0:0", "0:0:-1"):
-        assert cli("replay", trace, "--map", bad, code=1 if bad == "0:0:0" else 2).stderr
+    for bad in ("1:2", "x:0:4K", "0:0:0", "0:0:-1", "0:0:1", "0:1:4K", "1:0:4K"):
+        assert b"--map" in cli("replay", trace, "--map", bad, code=2).stderr
+    cli("replay", trace, "--page-size", "64K")
+
+
+def test_a_trace_in_a_pipe_is_read_from_its_first_line(tmp_path: Path) -> None:
+    trace, pipe = tmp_path / "t.jsonl", tmp_path / "pipe"
+    trace.write_text('{"event":"signal","code":"AO","hva":4096}\n')
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(["cp", trace, pipe])
+
+    assert json.loads(cli("replay", pipe, "--json").stdout)["gpa"] == 0x40001000
+    assert writer.wait(10) == 0
+
+
+def test_blocks_of_a_replay_before_are_gone(tmp_path: Path) -> None:
+    cli("replay", ROOT / "fixtures/traces/qemu-like.strace", "--out", tmp_path)
+    many = len(list((tmp_path / "blocks").iterdir()))
+    cli("replay", ROOT / "fixtures/traces/single.strace", "--out", tmp_path)
+
+    listed = [line.split()[1] for line in (tmp_path / "blocks.crc32c").read_text().splitlines()]
+    assert 0 < len(listed) < many
+    assert sorted(listed) == sorted(f"blocks/{f.name}" for f in (tmp_path / "blocks").iterdir())
+
+
+def test_replay_of_a_scenario(tmp_path: Path) -> None:
+    scenario = ROOT / "fixtures/scenarios/burst/eight-gpio.scenario.jsonl"
+
+    cli("replay", scenario, "--out", tmp_path)
+    assert len(list((tmp_path / "blocks").iterdir())) == 2
+    for option in (["--map", "0:0:4K"], ["--no-sdei"], ["--vcpus", "2"], ["--preset", "all"], ["--page-size", "4k"]):
+        error = cli("replay", scenario, *option, code=2).stderr.decode()
+        assert "is a scenario, which describes its machine itself" in error
+    for command in (["policy", "explain"], ["trace", "stats"], ["trace", "convert"]):
+        assert b"a scenario, which `replay`" in cli(*command, scenario, code=1).stderr
+
+
+def test_errors_without_a_place_are_in_the_summary() -> None:
+    trace = ROOT / "fixtures/traces/qemu-kvm.ftrace"
+
+    assert b'"unlocated":3' in cli("replay", trace, "--json").stderr
+    assert "3 errors of which the trace does not say where" in cli("replay", trace).stdout.decode()
 
 
 @pytest.mark.parametrize("preset", ["default", "all", "qemu-7.2", "qemu-10.0", "qemu-11.1"])

@@ -194,6 +194,27 @@ def test_generate_lists_its_scenarios(cli):
         cli("trace", "generate", name, "--events", 1)
 
 
+def test_a_trace_is_not_converted_onto_itself(cli, tmp_path):
+    trace, link = tmp_path / "t.jsonl", tmp_path / "link"
+    link.symlink_to(trace)
+    data = (FIXTURES / "signals.jsonl").read_bytes()
+    for out in (trace, link):
+        trace.write_bytes(data)
+        assert b"the trace itself" in cli("trace", "convert", trace, "-o", out, code=2).stderr
+        with trace.open("rb") as stdin:
+            done = subprocess.run([*COMMAND, "trace", "convert", "-", "-o", out], stdin=stdin, check=False)
+        assert done.returncode == 2
+        assert trace.read_bytes() == data
+
+
+def test_a_full_disk_is_one_line():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "trace", "convert", FIXTURES / "signals.jsonl"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (3, b"vmm-ras: No space left on device")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "wanted"),
     [
@@ -211,6 +232,7 @@ def test_generate_lists_its_scenarios(cli):
         (["generate", "--granule", "3K"], 2, "a power of two expected"),
         (["generate", "--granule", "1K"], 1, "a granule of 0x400 bytes"),
         (["generate", "--seed", str(1 << 64)], 2, "outside 64 bits"),
+        (["generate", "--interval", "inf"], 2, "interval"),
     ],
 )
 def test_errors_are_one_clear_line(cli, words, code, wanted):

@@ -114,7 +114,7 @@ def _report(error: Exception) -> int:
     from vmm_ras.errors import HostError, RasError, printable
 
     if isinstance(error, OSError):
-        print(f"vmm-ras: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        print(f"vmm-ras: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
         return 3
     if not isinstance(error, RasError | WireError | ValueError):
         raise error

@@ -123,7 +123,10 @@ def slot(text: str) -> Any:
     parts = text.split(":")
     if len(parts) != 3:
         usage(f"--map {text!r}: HVA:GPA:SIZE expected")
-    return MemorySlot(*(number(p, "--map") for p in parts))
+    found = MemorySlot(*(number(p, "--map") for p in parts))
+    if any(n & 0xFFF for n in found) or not found.size:
+        usage(f"--map {text!r}: whole pages of 4 KiB expected")
+    return found
 
 
 def section_class(name: str) -> Any:

@@ -58,7 +58,7 @@ Map = Annotated[
 ]
 Preset = Annotated[PresetName, typer.Option(help="Error sources of the guest.")]
 Vcpus = Annotated[int, typer.Option(min=1, max=512, help="vCPUs of the guest.")]
-Pages = Annotated[PageSize, typer.Option(help="Page size of the guest.")]
+Pages = Annotated[PageSize, typer.Option(case_sensitive=False, help="Page size of the guest.")]
 Sdei = Annotated[bool, typer.Option(help="Whether the guest registers its SDEI events.")]
 SdeiEvents = Annotated[
     list[str] | None,

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from vmm_ras.replay import Replay
 
 
+OF_A_TRACE = ("hook_file", "map_", "preset", "style", "vcpus", "page_size", "sdei")
+"""Options that a scenario answers itself."""
+
+
 def replay(
+    context: typer.Context,
     trace: Trace,
     policy_file: PolicyFile = None,
     hook_file: HookFile = None,
@@ -59,7 +64,11 @@ def replay(
     from vmm_ras.cli.scenario import is_scenario
 
     if is_scenario(trace):
-        _scenario(trace, policy_file, guest, json_, quiet, wanted)
+        for option in context.command.params:
+            source = context.get_parameter_source(str(option.name))
+            if option.name in OF_A_TRACE and source is not None and source.name == "COMMANDLINE":
+                usage(f"{option.opts[0]}: {trace} is a scenario, which describes its machine itself")
+        _scenario(trace, policy_file, guest, out, json_, quiet, wanted)
         return
     run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style)
     from vmm_ras.traces import open_trace
@@ -84,7 +93,9 @@ def _fail_on(run: Replay, wanted: list[str]) -> None:
         raise typer.Exit(4)
 
 
-def _scenario(file: str, policy_file: str | None, guest: str, json_: bool, quiet: bool, wanted: list[str]) -> None:
+def _scenario(
+    file: str, policy_file: str | None, guest: str, out: Path | None, json_: bool, quiet: bool, wanted: list[str]
+) -> None:
     """Replay what happens in a scenario, on the machine that it describes; what it expects is `scenario run`'s."""
     from vmm_ras.cli.machine import policy
     from vmm_ras.cli.scenario import load
@@ -98,10 +109,14 @@ def _scenario(file: str, policy_file: str | None, guest: str, json_: bool, quiet
         vcpus=head.vcpus, ram="512M",
     )  # fmt: skip
     said = entries(scenario, runner.place, runner.sources)
+    blocks = None if out is None else _Blocks(out, runner.replay)
+    runner.replay.ledger.blocks = blocks
     if json_:
         rows_as_json(runner.replay, said)
     else:
         rows_as_text(runner.replay, said, quiet)
+    if blocks is not None:
+        blocks.close()
     _fail_on(runner.replay, wanted)
 
 
@@ -153,6 +168,8 @@ class _Blocks:
         self._crc, self._count = crc32c, 0
         self._dir = out / "blocks"
         self._dir.mkdir(parents=True, exist_ok=True)
+        for stale in self._dir.glob("[0-9]*-source*.bin"):
+            stale.unlink()  # of another replay: a block that is here was published by this one
         for name, _, data in run.image.regions:
             (out / f"{name}.bin").write_bytes(data)
         layout = {

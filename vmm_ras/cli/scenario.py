@@ -132,8 +132,8 @@ def is_scenario(file: str) -> bool:
     """Whether a file begins as a scenario does, rather than as a trace."""
     from vmm_ras.traces import script
 
-    if file == "-":
-        return False
+    if file == "-" or not Path(file).is_file():
+        return False  # a pipe gives its first line once, to who reads the trace
     try:
         with Path(file).open("rb") as stream:
             return script.recognises(stream.readline(1 << 16))

@@ -73,6 +73,8 @@ def summary(s: Summary) -> Table:
         table.add_row("escalated", Text(f"and {s.escalated - len(s.escalations):,} times more", style="red"))
     if s.taken_back:
         table.add_row("taken back", f"{s.taken_back:,} blocks")
+    if s.unlocated:
+        table.add_row("no place", Text(f"{s.unlocated:,} errors of which the trace does not say where", style="yellow"))
     if s.bad_lines:
         table.add_row("bad lines", Text(f"{s.bad_lines:,}", style="red"))
     failures = s.failures

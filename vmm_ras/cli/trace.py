@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
@@ -49,7 +50,10 @@ _FORMATS = (
     "gzip too; - is stdin."
 )
 Source = Annotated[str, typer.Argument(metavar="TRACE", help=_FORMATS)]
-Shift = Annotated[PageSize, typer.Option("--host-page", help="Page size of the host, where the trace has page frames.")]
+Shift = Annotated[
+    PageSize,
+    typer.Option("--host-page", case_sensitive=False, help="Page size of the host, where the trace has page frames."),
+]
 Strict = Annotated[bool, typer.Option(help="Stop at the first bad line.")]
 Out = Annotated[
     Path | None, typer.Option("-o", "--out", help="Write here, by gzip if it ends with .gz; else to stdout.")
@@ -70,6 +74,8 @@ def convert(
     from vmm_ras.traces import open_trace
     from vmm_ras.traces.write import Writer
 
+    if out is not None and _same(trace, out):
+        usage(f"-o {out}: the trace itself, which would be lost while it is read")
     with open_trace(trace, strict=strict, page_shift=SHIFTS[host_page.value]) as source, _sink(out) as sink:
         writer = Writer(source.addresses)
         told = _Told(source)
@@ -150,7 +156,9 @@ def generate(
     actions: Annotated[
         float | None, typer.Option(min=0, max=1, help="How often the guest does something else.")
     ] = None,
-    interval: Annotated[float | None, typer.Option(min=0, help="Seconds between errors or storms, on average.")] = None,
+    interval: Annotated[
+        float | None, typer.Option(min=0, max=1e6, help="Seconds between errors or storms, on average.")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Say what the scenarios are, and stop.")] = False,
     out: Out = None,
     json_: Json = False,
@@ -225,6 +233,15 @@ def _sink(out: Path | None) -> Iterator[BinaryIO]:
     else:
         with out.open("wb") as raw:
             yield raw
+
+
+def _same(trace: str, out: Path) -> bool:
+    """Whether both are one regular file."""
+    try:
+        source = os.fstat(sys.stdin.fileno()) if trace == "-" else os.stat(trace)
+        return S_ISREG(source.st_mode) and os.path.samestat(source, out.stat())
+    except (OSError, ValueError, AttributeError):
+        return False  # who opens it says what is wrong
 
 
 def _summary(json_: bool, out: Path | None, counts: dict[str, Any], lines: list[str]) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 from vmm_ras.errors import InputError
 from vmm_ras.memory import MemorySlot
-from vmm_ras.traces import jsonl, kernel_log, libvirt, qemu_log, qmp, strace, tracepoints
+from vmm_ras.traces import jsonl, kernel_log, libvirt, qemu_log, qmp, script, strace, tracepoints
 from vmm_ras.traces.items import (
     AckDelay,
     Addresses,
@@ -237,6 +237,10 @@ def _detect(lines: Lines, name: str) -> tuple[Format, Iterable[tuple[int, list[b
             blank += not line.strip()
             found = _format(line)
             if found is not None:
+                if found == "jsonl" and script.recognises(line):
+                    raise InputError(
+                        f"{name}: a scenario, which `replay` and `scenario run` take as a file, not a trace"
+                    )
                 return found, chain(seen, batches)
         if size > UNDECIDED_MAX:
             break
