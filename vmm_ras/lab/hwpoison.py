@@ -10,6 +10,9 @@ from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.qemu.errors import Failure
 from vmm_ras.kvm.siginfo import MADV_HWPOISON
 
+MADV_POPULATE_WRITE = 23
+"""Of ``include/uapi/asm-generic/mman-common.h``: map pages as if they were written, and leave what they hold."""
+
 
 def lose_own() -> int:
     """Lose a page of this process that is no guest memory; its address."""
@@ -20,6 +23,14 @@ def lose_own() -> int:
     ctypes.memset(address, 1, 4096)
     lose(address, 4096)
     return address
+
+
+def use(address: int, size: int) -> None:
+    """Make pages such that somebody is told when they are lost: mapped here, and dirty.
+
+    Linux drops a clean page of a file that is lost without a word to who has it mapped.  Raises OSError.
+    """
+    libc.madvise(address, size, MADV_POPULATE_WRITE)
 
 
 def lose(address: int, size: int) -> None:

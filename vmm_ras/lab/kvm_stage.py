@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import time
 from collections.abc import Sequence
@@ -185,7 +184,7 @@ class KvmStage(LinuxStage):
             self._used.add(gpa >> 12)
         start, address = len(self._heard), ram.hva + gpa - ram.gpa
         if not ram.is_lost(gpa):
-            ctypes.string_at(address, 1)  # who has not mapped a page is not told that it is lost
+            hwpoison.use(address, PAGE)
         hwpoison.lose(address, PAGE)
         deadline = Deadline(SECONDS, f"the host tells that page {gpa:#x} is lost ({item.code.name})")
         while not any(

@@ -147,8 +147,12 @@ class LinuxStage(ABC):
             self.turn(min(0.05, deadline.left))
 
     def settle(self, seconds: float) -> None:
-        """Until nothing waits, and a little longer, for what the guest does after it acknowledged."""
-        deadline = Deadline(seconds, "settle")
+        """Until nothing waits, and a little longer, for what the guest does after it acknowledged.
+
+        A busy machine has longer where the model says that nothing waits in the end.
+        """
+        quiet = self.predicted is not None and all(s.acked and s.cleared for s in self.predicted.sources.values())
+        deadline = Deadline(max(seconds, self.patience) if quiet else seconds, "settle")
         while deadline.left and self.busy() and not self.linux.panicked():
             self.turn(0.02)
         self.wait(self.grace)

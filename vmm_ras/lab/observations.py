@@ -62,7 +62,7 @@ def passed(before: dict[str, Any], sweep: Sweep, scenario: Script) -> bool:
     row = before["scenarios"].get(key(scenario.name), {}) if before else {}
     if row.get("digest") != digest(scenario) or before["about"]["kernel"] != sweep.kernel or row["failed"]:
         return False
-    return bool(row["traced"] or not row["seen"]["alive"])
+    return bool(row.get("traced") or not row["seen"]["alive"])
 
 
 def text(about: dict[str, Any], rows: Sequence[Row], before: dict[str, Any] | None = None) -> str:
