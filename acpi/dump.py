@@ -17,6 +17,7 @@ from cper.wire import DecodeError, TruncatedError, WireError
 MOST_TABLES = 4096
 """Tables of one file or directory."""
 _RSDP = b"RSD PTR "
+_PADDING = re.compile(rb"\0*")
 _TITLE = re.compile(rb"(\S.{3}) @ 0x([0-9A-Fa-f]{1,16})\s*")
 _LINE = re.compile(rb"\s+([0-9A-Fa-f]{4,8}): ((?:[0-9A-Fa-f]{2} ){1,16})")
 _BOOT_ERRORS = "data/BERT"
@@ -34,7 +35,10 @@ class DumpedTable(NamedTuple):
 
 
 def read_dump(data: bytes, name: str = "") -> list[DumpedTable]:
-    """The tables of a file: ``acpidump`` text, or raw tables back to back.  Raises DecodeError, TruncatedError."""
+    """The tables of a file: ``acpidump`` text, or raw tables in a row, as firmware gets them (``etc/acpi/tables``).
+
+    Zeros behind a table are padding.  Raises DecodeError, TruncatedError.
+    """
     if _TITLE.match(data.lstrip(b"\r\n")[:64]):
         return read_acpidump(data, name)
     found, at = list[DumpedTable](), 0
@@ -45,7 +49,7 @@ def read_dump(data: bytes, name: str = "") -> list[DumpedTable]:
             )
         size = _size(data, at, len(found))
         found.append(DumpedTable(_signature(data[at : at + 8]), bytes(data[at : at + size]), name))
-        at += size
+        at = _PADDING.match(data, at + size).end()  # type: ignore[union-attr]  # it matches nothing too
     return found
 
 

@@ -201,7 +201,7 @@ def place(
     """RSDP, XSDT and HEST from guest physical address ``tables`` on, the error region at ``errors`` or behind them.
 
     Every source's gate is open at first: its address register holds the block's address, the bits of its ack write mask
-    are set, and its block is zero.
+    are set, and its block is zero.  Raises ValueError where these overlap, or do not lie within 64 bits.
     """
     words = words or TableWords()
     length = Hest.offset(build_hest(sources, 0, words, revision), len(sources))
@@ -210,6 +210,11 @@ def place(
     hest_at = _up(xsdt_at + TableHeader.SIZE + 8, 64)
     if errors is None:
         errors = _up(hest_at + length, 4096)
+    end = errors + sum(16 + s.block_length for s in sources)
+    if not 0 <= rsdp <= hest_at + length <= 1 << 64 or not 0 <= errors <= end <= 1 << 64:
+        raise ValueError(f"tables at {rsdp:#x}, error region at {errors:#x}: not within 64 bits")
+    if errors < hest_at + length and end > rsdp:
+        raise ValueError(f"the error region, {errors:#x}-{end - 1:#x}, overlaps the tables at {rsdp:#x}")
     hest = build_hest(sources, errors, words, revision)
     placed = place_sources(sources, errors)
     regions = (

@@ -336,6 +336,13 @@ class TestDumps:
         two = read_dump(self.hest + Sdei.of().build())
         assert [(t.signature, len(t.data)) for t in two] == [("HEST", len(self.hest)), ("SDEI", 36)]
 
+    def test_zeros_behind_a_table_are_padding(self):
+        tables = (FIXTURES / "qemu/fwcfg-11.1-etc_acpi_tables.bin").read_bytes()
+        found = read_dump(tables)
+        assert {"DSDT", "HEST", "XSDT"} <= {t.signature for t in found}
+        assert b"".join(t.data for t in found).ljust(len(tables), b"\0") == tables
+        assert [t.data for t in read_dump(self.hest + bytes(3) + self.hest + bytes(4096))] == [self.hest] * 2
+
     def test_roots_are_tables_too(self):
         image = PRESETS["default"].place(0x1000)
         rsdp, xsdt = image.region("rsdp")[1], image.region("xsdt")[1]

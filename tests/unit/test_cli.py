@@ -215,6 +215,20 @@ def test_an_unwritable_file_is_the_hosts_fault() -> None:
     cli("hest", "build", "-o", "/nowhere/HEST", code=3)
 
 
+def test_hest_build_where_it_cannot_be(tmp_path: Path) -> None:
+    for words, wanted in (
+        (["--errors", "3"], "not within 64 bits"),
+        (["--errors", "0xffffffffffffffff"], "not within 64 bits"),
+        (["--tables", "0x40000000"], "where the tables of --image begin, and there is none"),
+        (["--tables", "0x40000000", "--errors", "0x40000000", "--image", tmp_path / "i"], "overlaps the tables"),
+        (["--tables", "0", "--errors", "0xf00000000", "--image", tmp_path / "i"], "67108864 at most"),
+    ):
+        assert wanted in cli("hest", "build", "-o", tmp_path / "h", *words, code=2).stderr.decode()
+    cli("hest", "build", "-o", tmp_path / "h", "--tables", "0x40100000", "--errors", "0x40000000", "--image",
+        tmp_path / "i")  # fmt: skip
+    assert len(json.loads(cli("acpi", "find", tmp_path / "i", "--json").stdout)["sources"]) == 3
+
+
 @pytest.mark.parametrize("words", [[], ["replay"], ["hest"], ["hest", "build"], ["hest", "show"], ["cper", "show"],
                                    ["cper", "encode"], ["policy", "show"], ["policy", "check"]])  # fmt: skip
 def test_help_has_an_example_and_the_json_switch(words: list[str]) -> None:

@@ -100,7 +100,7 @@ def build(
 ) -> None:
     """Build all tables of a guest: fw_cfg files with their loader script, the placed image, single .aml files.
 
-    Example: vmm-ras acpi build minimal-vmm --vcpus 4 --out firmware
+    Example: vmm-ras acpi build minimal-vmm --vcpus 4 --out firmware; vmm-ras acpi lint firmware/fw_cfg/etc_acpi_tables
     """
     import orjson
 

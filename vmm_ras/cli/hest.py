@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vmm_ras.cli.common import OPTIONS, Json, console, number, print_json, read_bytes, write_bytes
+from vmm_ras.cli.common import MAX_FILE, OPTIONS, Json, console, number, print_json, read_bytes, usage, write_bytes
 from vmm_ras.cli.machine import PresetName
 
 app = typer.Typer(help="Hardware Error Source Tables.", **OPTIONS)
@@ -24,7 +24,8 @@ def build(
         Path | None, typer.Option(help="Also write RSDP, XSDT, HEST and error region, placed, as one file.")
     ] = None,
     tables: Annotated[
-        str | None, typer.Option(metavar="GPA", help="Where --image begins.  [default: 4 KiB below --errors]")
+        str | None,
+        typer.Option(metavar="GPA", help="Where the tables of --image begin.  [default: 4 KiB below --errors]"),
     ] = None,
     json_: Json = False,
 ) -> None:
@@ -34,16 +35,24 @@ def build(
     """
     from acpi.presets import PRESETS
 
+    if tables is not None and image is None:
+        usage("--tables: where the tables of --image begin, and there is none")
     at = number(errors, "--errors")
     base = at - 4096 if tables is None else number(tables, "--tables")
-    placed = PRESETS[preset.value].place(base, at)
+    try:
+        placed = PRESETS[preset.value].place(base, at)
+    except ValueError as error:
+        usage(str(error))
     _, data = placed.region("hest")
     write_bytes(output, data)
     if image is not None:
+        first = min(gpa for _, gpa, _ in placed.regions)
         end = max(gpa + len(d) for _, gpa, d in placed.regions)
-        whole = bytearray(end - base)
+        if end - first > MAX_FILE:
+            usage(f"--image: {end - first} bytes from the tables to the error region, {MAX_FILE} at most")
+        whole = bytearray(end - first)
         for _, gpa, region in placed.regions:
-            whole[gpa - base : gpa - base + len(region)] = region
+            whole[gpa - first : gpa - first + len(region)] = region
         write_bytes(image, bytes(whole))
     if json_:
         sources = [s._asdict() | {"notification": s.notification.plain} for s in placed.sources]
