@@ -16,12 +16,14 @@ UPGRADES = "kernel/firmware/acpi"
 
 def build(lab: Lab, programs: Mapping[str, bytes] | None = None) -> bytes:
     """The archive, compressed; ``programs``: more of them, by name."""
+    ours = Path(__file__).with_name("guest")
     nodes = [cpio.directory(name) for name in FOLDERS]
     nodes += [
         cpio.console(),
         cpio.program("bin/busybox", lab.busybox.read_bytes()),
         cpio.program("bin/victim", lab.victim.read_bytes()),
-        cpio.program("init", (Path(__file__).with_name("guest") / "init").read_bytes()),
+        cpio.program("bin/ask", (ours / "ask").read_bytes()),
+        cpio.program("init", (ours / "init").read_bytes()),
     ]
     nodes += [cpio.program(f"bin/{name}", data) for name, data in (programs or {}).items()]
     return gzip.compress(cpio.archive(nodes), 1, mtime=0)

@@ -17,10 +17,8 @@ from cper.wire import WireError
 from vmm_ras.lab.kernel_log import memory_failures
 from vmm_ras.profiles import SECTION_TYPES, GuestProfile
 
-TRACE = "/sys/kernel/tracing"
-START = f"mount -t tracefs tracefs {TRACE} 2>/dev/null; echo 1 > {TRACE}/events/ras/enable"
-TAKE = f"grep _event: {TRACE}/trace; echo > {TRACE}/trace; echo 1 > {TRACE}/tracing_on"
-"""Shell commands: let it trace; print what it traced since the last time."""
+START, TAKE = "ask trace", "ask traced"
+"""Programs of the guest: let it trace; print what it traced since the last time."""
 HANDLED = frozenset(SECTION_TYPES[name] for name in ("platform_memory", "pcie", "arm_processor"))
 """Section types that Linux acts on; of others it makes a ``non_standard_event``, but for CXL's that it knows."""
 _CXL = frozenset(guid for name, guid in SECTION_TYPES.items() if name.startswith("cxl"))

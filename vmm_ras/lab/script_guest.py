@@ -19,11 +19,8 @@ FREE, APART = 0x0A00_0000, 0x1_0000
 """Where in RAM nobody's pages are looked for first, and how far they are from each other."""
 LARGEST, SMALLEST = 1024, 64
 """Pages of a free block that nobody's pages are taken from: small ones are the next that a process gets."""
-BUDDY, HWPOISON = 1 << 10, 1 << 19
-"""KPF_BUDDY, of free pages, and KPF_HWPOISON (``include/uapi/linux/kernel-page-flags.h``)."""
-_FLAGS_OF = "dd if=/proc/kpageflags bs={size} skip={at} count=1 2>/dev/null | od -A n -v -t x8"
-_RUNS = f'{{for(i=1;i<=NF;i++){{f=($i=="{BUDDY:016x}");if(f!=p){{printf n+0" ";n=0;p=f}}n++}}}}END{{print n" "}}'
-DRIVERS = "/sys/bus/platform/drivers/GHES"
+HWPOISON = 1 << 19
+"""KPF_HWPOISON (``include/uapi/linux/kernel-page-flags.h``)."""
 FLAGS = {"reader": "h", "early": "he", "idle": "hi", "unhandled": ""}
 """What the program ``victim`` is told for each owner."""
 KEPT = "k"
@@ -110,8 +107,8 @@ class ScriptGuest:
 
     def look(self) -> None:
         """Which sources have a driver."""
-        bound = self.run(f"dmesg -n 1; ls -d {DRIVERS}/GHES.*")
-        self.bound = {int(number) for number in re.findall(r"drivers/GHES/GHES\.(\d+)\b", bound)}
+        bound = self.run("ask bound")
+        self.bound = {int(number) for number in re.findall(r"\bGHES\.(\d+)\b", bound)}
 
     def take(self, page: NamedPage, flags: str = "") -> int:
         """Guest physical address of a page, its owner started; ``flags``: more for it."""
@@ -142,7 +139,7 @@ class ScriptGuest:
 
     def page_flags(self, pfn: int) -> int:
         """/proc/kpageflags of a page."""
-        said = self.run(_FLAGS_OF.format(size=8, at=pfn))
+        said = self.run(f"ask flags {pfn}")
         found = re.search(r"^ *([0-9a-f]{16})$", said, re.MULTILINE)
         if found is None:
             raise Failure(f"guest: /proc/kpageflags of page {pfn:#x}: {said.strip()!r}")
@@ -151,9 +148,9 @@ class ScriptGuest:
     def free_pages(self, pfn: int) -> list[bool]:
         """Whether each of ``LARGEST`` pages is free; ``pfn`` is a multiple of that.
 
-        The guest says how many are not, how many then are, and so on: some consoles take a millisecond for a byte.
+        The guest says how many are not, how many then are, and so on.
         """
-        said = self.run(f"{_FLAGS_OF.format(size=8 * LARGEST, at=pfn // LARGEST)} | awk '{_RUNS}'")
+        said = self.run(f"ask free {pfn // LARGEST}")
         found = re.search(r"^((?:\d+ )+)$", said, re.MULTILINE)
         free = list[bool]()
         for index, count in enumerate(found.group().split() if found is not None else ()):
@@ -168,7 +165,7 @@ class ScriptGuest:
 
     def bind(self, source_id: int, on: bool) -> None:
         """Give a source its driver, or take it away."""
-        self.run(f"echo GHES.{source_id} > {DRIVERS}/{'bind' if on else 'unbind'}")
+        self.run(f"ask {'bind' if on else 'unbind'} {source_id}")
         (self.unbound.discard if on else self.unbound.add)(source_id)
 
     # -- after it -----------------------------------------------------------------------------
