@@ -25,7 +25,7 @@ VERSION = 1
 """Of the documents; the schemas of this version are in ``fixtures/schema``."""
 
 _KEYS = {
-    "record": {"header", "sections", "gaps", "size", "faults"},
+    "record": {"header", "sections", "gaps", "overlaps", "size", "faults"},
     "status_block": {"header", "entries", "gap", "raw_data", "rest", "faults"},
     "section": {"type", "section", "body", "error", "tail", "length"},
     "padding": {"size"},

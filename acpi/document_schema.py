@@ -14,6 +14,7 @@ _FAULT = object_of({"where": {"type": "string"}, "offset": _COUNT, "reason": {"t
 _BODY = {
     "section": {"type": "object"}, "body": HEX, "error": {"type": "string"}, "tail": HEX, "length": _COUNT,
 }  # fmt: skip
+_TEXTS = {"type": "array", "items": {"type": "string"}}
 _GAPS = {"type": "array", "items": object_of({"offset": _COUNT, "data": HEX}, ["offset", "data"])}
 
 
@@ -23,7 +24,7 @@ def document_schema() -> dict[str, Any]:
     entry = {"anyOf": [reference(DataEntry201), reference(DataEntry300)]}
     entries = {"type": "array", "items": object_of({"header": entry, **_BODY}, ["header"])}
     faults = {"type": "array", "items": _FAULT}
-    record = {"header": reference(RecordHeader), "sections": parts, "gaps": _GAPS}
+    record = {"header": reference(RecordHeader), "sections": parts, "gaps": _GAPS, "overlaps": _TEXTS}
     block = {"header": reference(ErrorStatusHeader), "entries": entries}
     kinds = [
         _kind("record", record, ["header", "sections"]),

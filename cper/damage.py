@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 from cper.fault import body_fault, plain_fault
 from cper.plain import members, number_in, object_in, objects_in
-from cper.record import Gap, Record, body_span, check_length, put_together, uncovered
+from cper.record import Gap, Record, body_span, check_length, overlapping, put_together, uncovered
 from cper.record_header import RecordHeader, SectionDescriptor
 from cper.section import body_of_plain, plain_body
 from cper.wire import DecodeError, TruncatedError, WireError
@@ -48,6 +48,12 @@ class DamagedRecord(NamedTuple):
             if body is not None:
                 yield descriptor.section_offset, body
 
+    def overlaps(self) -> list[str]:
+        """Bodies, as much as there is of them, that lie over the descriptors or another body: one sentence for each."""
+        return overlapping(
+            (s.descriptor.section_offset, s.descriptor.section_offset + len(s.body or b"")) for s in self.sections
+        )
+
     def plain(self) -> dict[str, Any]:
         """What JSON holds."""
         out: dict[str, Any] = {"size": self.size}
@@ -60,6 +66,8 @@ class DamagedRecord(NamedTuple):
         ]
         if self.gaps:
             out["gaps"] = [gap.plain() for gap in self.gaps]
+        if overlaps := self.overlaps():
+            out["overlaps"] = overlaps
         return out | {"faults": [plain_fault(fault) for fault in self.faults]}
 
     @classmethod

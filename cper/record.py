@@ -65,6 +65,18 @@ def uncovered(spans: Iterable[tuple[int, int]], size: int) -> list[tuple[int, in
     return [*out, (end, size)] if end < size else out
 
 
+def overlapping(spans: Iterable[tuple[int, int]]) -> list[str]:
+    """Which bodies (first byte, byte behind the last) lie over the descriptors or over another body, in words."""
+    bodies = list(spans)
+    end, below, out = _HEAD + _ONE * len(bodies), "the descriptors", []
+    for (start, stop), index in sorted((span, index) for index, span in enumerate(bodies)):
+        if start < min(stop, end):
+            out.append(f"sections[{index}] overlaps {below} at {start:#x}")
+        if stop > end:
+            end, below = stop, f"sections[{index}]"
+    return out
+
+
 def put_together(parts: Iterable[tuple[int, bytes]], size: int) -> bytes:
     """``size`` bytes of which each part gives some; a later one wins.
 
@@ -185,12 +197,8 @@ class Record(NamedTuple):
         return raw
 
     def overlaps(self) -> list[str]:
-        """Which bodies lie over which: one sentence for each pair of neighbours."""
-        spans = sorted((*s.descriptor.span, f"sections[{i}]") for i, s in enumerate(self.sections) if s.body)
-        head = (0, RecordHeader.SIZE + _ONE * len(self.sections), "the descriptors")
-        return [
-            f"{b} overlaps {a} at {n:#x}" for (_, m, a), (n, _, b) in zip([head, *spans], spans, strict=False) if n < m
-        ]
+        """Bodies that lie over the descriptors or another body: one sentence for each."""
+        return overlapping(s.descriptor.span for s in self.sections)
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the record."""
@@ -201,7 +209,9 @@ class Record(NamedTuple):
                 for s in self.sections
             ],
         }
-        return out | ({"gaps": [gap.plain() for gap in self.gaps]} if self.gaps else {})
+        overlaps = self.overlaps()
+        out |= {"gaps": [gap.plain() for gap in self.gaps]} if self.gaps else {}
+        return out | ({"overlaps": overlaps} if overlaps else {})
 
     @classmethod
     def plain_of(cls, data: bytes | bytearray | memoryview) -> dict[str, Any]:
@@ -238,7 +248,9 @@ class Record(NamedTuple):
             at += _ONE
         missing = uncovered([(0, at), *spans], header["record_length"])
         gaps = [Gap(a, bytes(data[a:b])).plain() for a, b in missing]
-        return {"header": header, "sections": sections} | ({"gaps": gaps} if gaps else {})
+        out: dict[str, Any] = {"header": header, "sections": sections} | ({"gaps": gaps} if gaps else {})
+        overlaps = overlapping(spans)
+        return out | ({"overlaps": overlaps} if overlaps else {})
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Self:

@@ -16,6 +16,8 @@ _OFFSET = re.compile(rb"[ \t]*(?:0x)?([0-9A-Fa-f]{4,16})(?::[ \t]+|[ \t][ \t]+)"
 _PAIRS = re.compile(rb"((?:[0-9A-Fa-f]{2})+)([ \t]*)")
 _HEX = re.compile(rb"[0-9A-Fa-fxX\s,:]*\Z")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*\Z")
+_LEFT_OUT = 16 << 20
+"""Bytes at most that all `*` of a dump stand for."""
 _LINE = 1 << 16
 """Characters of one line of text at most; longer ones are read in pieces."""
 
@@ -73,22 +75,42 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _dump(lines: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    at, room, row, repeated = 0, _LEFT_OUT, b"", False
     for number, line in lines:
         offset = _OFFSET.match(line)
+        if repeated and (end := offset[1] if offset else line.strip()):
+            yield (left := _left_out(number, end, at, row, room))
+            at, room, repeated = at + len(left), room - len(left), False
         if offset is None:
-            if line.strip() == b"*":
-                raise ValueError(f"line {number}: the dump leaves repeated lines out; make it without (-v)")
+            if line.strip() == b"*" and row:
+                repeated = True
+                continue
             if line.strip() and not re.fullmatch(rb"\s*[0-9A-Fa-f]+\s*", line):  # hexdump ends with the length
                 raise ValueError(f"line {number}: no line of a hexadecimal dump")
             continue
-        digits, at = b"", offset.end()
-        while len(digits) < 32 and (found := _PAIRS.match(line, at)):
+        digits, place = b"", offset.end()
+        while len(digits) < 32 and (found := _PAIRS.match(line, place)):
             digits += found[1]
-            at = found.end()
+            place = found.end()
             gap = len(found[2])
             if gap > 2 or (gap == 2 and len(digits) != 16):  # what follows is the bytes as characters
                 break
-        yield bytes.fromhex(digits[:32].decode())
+        row = bytes.fromhex(digits[:32].decode())
+        at += len(row)
+        yield row
+    if repeated:
+        raise ValueError("the dump ends with a *; how many lines that are, it does not say")
+
+
+def _left_out(number: int, end: bytes, at: int, row: bytes, most: int) -> bytes:
+    """What `*` stands for: the line before it, again and again up to this offset."""
+    try:
+        size = int(end, 16) - at
+    except ValueError:
+        raise ValueError(f"line {number}: no line of a hexadecimal dump") from None
+    if not 0 <= size <= most:
+        raise ValueError(f"line {number}: {size} bytes left out before it, not 0 to {most}; make the dump with -v")
+    return (row * (size // len(row) + 1))[:size]
 
 
 def _hex(lines: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:

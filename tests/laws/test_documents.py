@@ -123,6 +123,13 @@ def test_gaps_and_overlaps_are_told():
     assert Record.decode(with_places((200, 80), (352, 80))).overlaps() == [
         "sections[0] overlaps the descriptors at 0xc8"
     ]
+    inside = Record.decode(with_places((272, 80), (280, 8)))
+    assert inside.overlaps() == ["sections[1] overlaps sections[0] at 0x118"]
+    for data in (with_places((272, 80), (300, 80)), with_places((300, 80), (272, 80))):
+        plain = Record.plain_of(data)
+        assert plain["overlaps"] == Record.decode(data).overlaps() != []
+        assert Record.decode(data).plain() == plain
+        assert Record.raw_of_plain(plain) == data
 
 
 def test_an_edit_of_a_record_with_gaps_is_written():
@@ -213,8 +220,22 @@ def test_dumps_of_other_programs_are_read():
     start = bytes.fromhex("43504552 0101ffffffff01000200000002000000 18010000")
     assert (form_of(XXD), of_text(XXD)) == ("dump", start + b"\xde\xad")
     assert (form_of(HEXDUMP), of_text(HEXDUMP)) == ("dump", start)
-    with pytest.raises(ValueError, match="line 2: the dump leaves repeated lines out"):
-        of_text(HEXDUMP.splitlines(True)[0] + b"*\n00000040\n")
+
+
+def test_lines_that_a_dump_leaves_out_are_put_back():
+    first, second, _ = HEXDUMP.splitlines(True)
+    row, rest = of_text(first), bytes.fromhex("0200000018010000")
+    assert of_text(first + b"*\n00000040\n") == 4 * row
+    assert of_text(first + b"*\n" + second.replace(b"00000010", b"00000030") + b"00000038\n") == 3 * row + rest
+    for text, why in (
+        (b"*\n", "ends with a"),
+        (b"*\nmore\n", "line 3: no line of a hexadecimal dump"),
+        (b"*\n00000008\n", "line 3: -8 bytes left out"),
+        (b"*\nffffffffffffffff\n", "line 3: 18446744073709551599 bytes left out before it, not 0 to 16777216"),
+        (b"*\n00f00010  00 00\n*\n01f00010\n", "line 5: 16777214 bytes left out before it, not 0 to 1048576"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            of_text(first + text)
 
 
 @given(records() | status_blocks(), st.integers(1, 90), st.sampled_from(["", " ", "\n", ", 0x"]))

@@ -96,6 +96,23 @@ def test_the_dump_that_is_shown_is_read_again():
     )
 
 
+def test_the_dump_of_a_record_with_zeroes_is_read_again(tmp_path):
+    shown = cli("cper", "show", "-", stdin=RECORD).stdout.decode()
+    dump = shown[shown.index("\n000000  ") :]
+    assert "\n  *\n" in dump
+    assert json.loads(cli("cper", "show", "-", "--json", stdin=dump.encode()).stdout) == json.loads(
+        cli("cper", "show", "-", "--json", stdin=RECORD).stdout
+    )
+
+
+def test_text_of_no_form_is_one_line():
+    for text in (b"hello, world\nhere\n", b"{0x43, 0x50, 0x45, 0x52};\n"):
+        error = cli("cper", "show", "-", stdin=text, code=1).stderr
+        assert error.startswith(b"vmm-ras: -: text that is neither hexadecimal, a dump of it")
+        assert error.count(b"\n") == 1
+    assert b"Record.header" in cli("cper", "show", "-", stdin=b"CPER", code=1).stderr
+
+
 def test_broken_text_is_one_line():
     error = cli("cper", "show", "-", stdin=RECORD.hex().encode() + b"5", code=1).stderr
     assert error == b"vmm-ras: -: an odd number of hexadecimal digits\n"
@@ -112,6 +129,20 @@ def test_several_items_are_a_list_that_gives_the_same_bytes(tmp_path):
 
 def test_a_block_of_zeroes_says_that_there_is_no_error():
     assert json.loads(cli("cper", "show", "-", "--json", stdin=bytes(20)).stdout)["header"]["entry_count"] == 0
+
+
+def test_bodies_that_lie_over_each_other_are_told(tmp_path):
+    data = bytearray(RECORD)
+    data[200:204] = (300).to_bytes(4, "little")
+    told = "sections[1] overlaps sections[0] at 0x12c"
+    assert told in cli("cper", "show", "-", stdin=bytes(data)).stdout.decode()
+    assert told in cli("cper", "decode", "-", stdin=bytes(data)).stdout.decode()
+    shown = cli("cper", "show", "-", "--json", stdin=bytes(data)).stdout
+    assert json.loads(shown)["overlaps"] == [told]
+    cli("cper", "encode", "-", "-o", tmp_path / "again", stdin=shown)
+    assert (tmp_path / "again").read_bytes() == data
+    notes = cli("cper", "show", "-", "--format", "libcper", stdin=bytes(data)).stderr.decode()
+    assert notes == f"note: not carried over at 0x0: bytes between the bodies\nnote: not carried over at 0x0: {told}\n"
 
 
 # -- encode -----------------------------------------------------------------------------------
@@ -204,6 +235,19 @@ def test_a_difference_has_a_name_and_both_values(tmp_path):
     assert cli("cper", "diff", a, a, "--fail-on", "different").stdout == b"no difference\n"
 
 
+def test_bare_sections_are_compared_by_their_type(tmp_path):
+    (tmp_path / "b").write_bytes(PlatformMemory(physical_address=0x1234_5000, node=4, error_type=3).encode())
+    done = cli("cper", "diff", "-", tmp_path / "b", "--type", "PlatformMemory", "--json", stdin=MEMORY.encode())
+    assert json.loads(done.stdout) == [{"path": "section.node", "a": 3, "b": 4}]
+    assert b"standard input" in cli("cper", "diff", "-", "-", stdin=RECORD, code=2).stderr
+
+
+def test_libcper_s_shape_is_of_whole_records(tmp_path):
+    for command in (("show", "-"), ("encode", "-", "-o", str(tmp_path / "no"))):
+        done = cli("cper", *command, "--type", "memory", "--format", "libcper", stdin=MEMORY.encode(), code=2)
+        assert done.stderr == b"vmm-ras: --format libcper is for whole records: it goes without --type\n"
+
+
 def test_a_byte_that_no_field_claims_is_a_difference_too(tmp_path):
     other = bytearray(RECORD)
     other[120] ^= 1
@@ -265,6 +309,7 @@ def test_sections_of_ones_own_are_as_the_built_in_ones(tmp_path):
         ("x = 1", "declares no section type"),
         ("1 / 0", "ZeroDivisionError"),
         ("def", "SyntaxError"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
         (OWN.read_text().replace("5f0e9a51-3a0b-4a6e-9d5e-0c6f3a1d7b11", "a5bc1114-6f64-4ede-b863-3e83ed7c83b1"),
          "is cper.memory:PlatformMemory already"),
         (OWN.read_text().replace('"chassis"', '"residue"'), "a member cannot be called residue"),

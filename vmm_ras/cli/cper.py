@@ -24,6 +24,7 @@ from vmm_ras.cli.common import (
 from vmm_ras.cli.cper_decode import decode
 from vmm_ras.cli.cper_diff import diff
 from vmm_ras.cli.cper_input import (
+    Bare,
     Format,
     JsonFormat,
     Own,
@@ -31,12 +32,12 @@ from vmm_ras.cli.cper_input import (
     explained,
     libcper_document,
     load_sections,
+    read_data,
     read_items,
 )
 from vmm_ras.cli.cper_types import schema, types
 
 app = typer.Typer(help="CPER records, sections and status blocks.", **OPTIONS)
-Bare = Annotated[str | None, typer.Option("--type", metavar="SECTION", help="The file is a bare section of this type.")]
 
 
 class To(str, Enum):
@@ -63,6 +64,7 @@ def show(
     """
     from acpi import document
 
+    _whole_records_only(format_, type_)
     load_sections(own)
     if type_ is not None:
         _show_section(file, type_, every, json_)
@@ -87,16 +89,15 @@ def show(
     complain(found)
 
 
+def _whole_records_only(format_: Format, type_: str | None) -> None:
+    if format_ is Format.libcper and type_ is not None:
+        usage("--format libcper is for whole records: it goes without --type")
+
+
 def _show_section(file: Path, type_: str, every: bool, json_: bool) -> None:
     from acpi import document
-    from cper.text_form import of_text
-    from vmm_ras.errors import InputError
 
-    cls = section_class(type_)
-    try:
-        body = of_text(read_bytes(file))
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from None
+    cls, body = section_class(type_), read_data(file)
     found = document.of_section(cls, body)
     if json_:
         print_json(found)
@@ -130,6 +131,7 @@ def encode(
     from cper.wire import WireError
     from vmm_ras.errors import InputError
 
+    _whole_records_only(format_, type_)
     load_sections(own)
     parts: list[bytes] = []
     try:

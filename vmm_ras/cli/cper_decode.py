@@ -95,7 +95,8 @@ class Run:
         header = found.get("header", {})
         parts = [
             f"{name}:{item.offset:#x}", str(item.kind), f"{len(item.data)} bytes",
-            *([str(header["severity"])] if "severity" in header else []), *_sections(found),
+            *([str(header["severity"])] if "severity" in header else []), *_sections(found), *found.get("overlaps", ()),
+            *(f"{len(gap['data']) // 2} bytes of no part at {gap['offset']:#x}" for gap in found.get("gaps", ())),
             *([f"DAMAGED: {_reason(item, found)}"] if wrong else []),
         ]  # fmt: skip
         self._out.write("  ".join(parts).encode() + b"\n")

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from vmm_ras.cli.common import Json, console, print_json, usage
-from vmm_ras.cli.cper_input import Own, load_sections, read_items
+from vmm_ras.cli.common import Json, console, print_json, section_class, usage
+from vmm_ras.cli.cper_input import Bare, Own, load_sections, read_data, read_items
 
 
 def diff(
     a: Annotated[Path, typer.Argument(help="A CPER record or status block; - is stdin.")],
     b: Annotated[Path, typer.Argument(help="What to compare it with.")],
+    type_: Bare = None,
     fail_on: Annotated[str, typer.Option(metavar="WORD", help="different: exit 4 if they differ.")] = "",
     own: Own = None,
     json_: Json = False,
@@ -25,8 +26,10 @@ def diff(
     """
     if fail_on not in {"", "different"}:
         usage(f"--fail-on {fail_on!r}: expected different")
+    if str(a) == str(b) == "-":
+        usage("standard input can be one of the two only")
     load_sections(own)
-    rows = list(differences(_documents(a), _documents(b)))
+    rows = list(differences(_documents(a, type_), _documents(b, type_)))
     if json_:
         print_json(
             [{"path": path, "a": None if x is MISSING else x, "b": None if y is MISSING else y} for path, x, y in rows]
@@ -64,9 +67,11 @@ def _empty_like(value: Any) -> Any:
     return [] if isinstance(value, list) and any(isinstance(v, dict) for v in value) else MISSING
 
 
-def _documents(file: Path) -> Any:
+def _documents(file: Path, type_: str | None) -> Any:
     from acpi import document
 
+    if type_ is not None:
+        return document.of_section(section_class(type_), read_data(file))
     found = [document.of_item(item) for item in read_items(file)]
     return found[0] if len(found) == 1 else found
 

@@ -32,6 +32,7 @@ class Format(str, Enum):
     libcper = "libcper"
 
 
+Bare = Annotated[str | None, typer.Option("--type", metavar="SECTION", help="The file is a bare section of this type.")]
 JsonFormat = Annotated[
     Format, typer.Option("--format", help="Shape of the JSON: our own, or libcper's (whole records only).")
 ]
@@ -46,13 +47,12 @@ def libcper_document(item: Item) -> dict[str, Any]:
 
     if item.fault is not None:
         raise item.fault
-    read = item.read()
+    read, lost = item.read(), tuple[str, ...]()
     if isinstance(read, StatusBlock):
-        made = record_of(read)
-        for note in made.lost:
-            print(f"note: not carried over at {item.offset:#x}: {note}", file=sys.stderr)
-        read = made.value
+        read, lost = record_of(read)
     assert isinstance(read, Record)
+    for note in (*lost, *(["bytes between the bodies"] if read.gaps else []), *read.overlaps()):
+        print(f"note: not carried over at {item.offset:#x}: {note}", file=sys.stderr)
     return of_record(read)
 
 
@@ -65,18 +65,27 @@ def load_sections(files: Iterable[Path] | None) -> None:
         load(file)
 
 
-def read_items(file: Path) -> list[Item]:
-    """The items of a file, whichever form it comes in; at least one.  Raises InputError."""
-    from acpi.ghes import ErrorStatusHeader
-    from acpi.stream import Item, Kind, items
+def read_data(file: Path) -> bytes:
+    """The bytes of a file, whichever form it comes in.  Raises InputError."""
     from cper.text_form import of_text
     from vmm_ras.errors import InputError
 
     try:
-        data = of_text(read_bytes(file))
+        return of_text(read_bytes(file))
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None
+
+
+def read_items(file: Path) -> list[Item]:
+    """The items of a file, whichever form it comes in; at least one.  Raises InputError."""
+    from acpi.ghes import ErrorStatusHeader
+    from acpi.stream import Item, Kind, items
+    from vmm_ras.errors import InputError
+
+    data = read_data(file)
     found = list(items([data]))
+    if found and found[0].fault and _is_text(data):
+        raise InputError(f"{file}: text that is neither hexadecimal, a dump of it (xxd, hexdump -C) nor Base64")
     if any(item.kind is not Kind.PADDING for item in found):
         return found
     size = ErrorStatusHeader.SIZE  # a block without status and without entries is all zeroes
@@ -88,6 +97,14 @@ def read_items(file: Path) -> list[Item]:
         fault = error
     block = Item(0, Kind.STATUS_BLOCK, first, fault)  # type: ignore[arg-type]
     return [block, *([Item(size, Kind.PADDING, rest)] if rest else [])]
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether it is printable and does not begin as a record does; no whole block is."""
+    return not b"CPER".startswith(data[:4]) and not data.translate(None, _PRINTABLE)
+
+
+_PRINTABLE = bytes(range(0x20, 0x7F)) + b"\t\r\n"
 
 
 def chunks(stream: BinaryIO) -> Iterator[bytes]:

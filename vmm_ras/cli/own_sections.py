@@ -41,7 +41,7 @@ def load(file: Path) -> None:
         spec.loader.exec_module(module)
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{file}: {type(error).__name__}: {error}") from None
     bases = (Section, FramedSection, ConstructSection)
     own = [

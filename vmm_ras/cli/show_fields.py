@@ -179,6 +179,8 @@ def record_fields(record: Record | DamagedRecord) -> Iterator[Field]:
             yield from _body_fields(descriptor.section_type, body, descriptor.section_offset, f"{name}.section.")
     for index, gap in enumerate(record.gaps):
         yield Field(gap.offset, len(gap.data), f"gaps[{index}]", "bytes that no part claims")
+    for index, text in enumerate(record.overlaps()):
+        yield Field(0, 0, f"overlaps[{index}]", text)
 
 
 def _several(count: int, stem: str, one: str, many: str) -> str:
