@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self
 
 import construct as c
@@ -154,6 +155,12 @@ class ArmProcessor(FramedSection[ArmProcessorHeader], guid="e19e3d16-bc11-11e4-9
             ArmErrorInformation, ArmCacheErrorInformation, ArmTlbErrorInformation, ArmBusErrorInformation, mask=0b11110
         )
     )
+
+    SHAPED_BY = MappingProxyType({
+        "head": frozenset({"error_information_count", "context_information_count", "section_length"}),
+        "error_information": frozenset({"version", "length", "type", "flags"}),
+        "contexts.head": frozenset({"version", "register_context_type", "register_array_size"}),
+    })  # fmt: skip
 
     error_information: tuple[ArmErrorInformation, ...] = ()
     """The errors."""

@@ -179,6 +179,11 @@ class FramedSection(Frame[H]):
 
     GUID: ClassVar[UUID]
     """Section Type."""
+    SHAPED_BY: ClassVar[Mapping[str, frozenset[str]] | None] = None
+    """Of each part's fields those that tell where others lie and which there are, and those of few different values.
+
+    None: nobody says, and no functions are written for shapes of it (``cper.shape``).
+    """
 
     def __init_subclass__(cls, *, guid: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

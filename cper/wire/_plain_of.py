@@ -7,11 +7,11 @@ Structures of a few bytes inside others are remembered, because there are few di
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cper.wire._cells import guid
+from cper.wire._cells import Cell, guid
 from cper.wire._codegen import (
     constant,
     indented,
@@ -50,12 +50,13 @@ def generate_plain(cls: type[Struct], layout: Layout) -> tuple[str, Callable[...
 
 def remembering(kind: type[Struct]) -> Callable[[bytes], Plain] | None:
     """``kind.plain_of`` for its bytes, of which the last are remembered: copy what it gives.  None for large ones."""
-    if kind.SIZE > SMALL or any(_is_nested(s) or _is_list(s) for s in kind.words.slots):
+    if kind.SIZE > SMALL or any(is_nested(s) or _is_list(s) for s in kind.words.slots):
         return None
     return lru_cache(maxsize=_BYTE)(kind.plain_of)
 
 
-def _is_nested(s: Slot) -> bool:
+def is_nested(s: Slot) -> bool:
+    """Whether the field is a structure."""
     return hasattr(s.kind, "plain_of")
 
 
@@ -63,15 +64,66 @@ def _is_list(s: Slot) -> bool:
     return s.plain is list or (s.kind is not None and issubclass(s.kind, OpenFlags))
 
 
-class _Writer:
+class Values:
+    """Expressions for what JSON holds of the words ``w0``, ``w1``, ... of these cells, and the names in them."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.cells = cells
+        self.names: dict[str, Any] = {"guid_text": _guid_text}
+
+    def value(self, i: int, s: Slot, word: str) -> tuple[list[str], str]:
+        """Lines, and behind them an expression for what JSON holds of the field."""
+        names, cell = self.names, self.cells[s.word]
+        few = s.mask or (_BYTE - 1 if cell.fmt == "B" else 0)
+        if s.const is not None:
+            names[f"load{i}"], names[f"const{i}"] = s.load, s.const
+            lines = constant(i, s, word)
+            plainly = isinstance(s.const, int) and s.load is None
+            return ([f"if {word} != {s.const!r}:", *indented(lines)], repr(s.const)) if plainly else (lines, f"f{i}")
+        if s.kind is bool:
+            return [], f"w{s.word} & {s.mask << s.lo:#x} != 0" if s.mask else f"{word} != 0"
+        if s.kind is not None and issubclass(s.kind, OpenEnum):
+            known = {int(m): m.plain for m in s.kind}
+            if 0 < few < _BYTE:
+                return [], self.table(i, [known.get(n, n) for n in range(few + 1)], word)
+            names[f"known{i}"] = known.get
+            return [], f"known{i}(x := {word}, x)"
+        if s.kind is not None and issubclass(s.kind, OpenFlags):
+            if 0 < few < _BYTE:
+                return [], f"[*{self.table(i, [s.kind._names_of(n) for n in range(few + 1)], word)}]"
+            names[f"names{i}"] = s.kind.names_of
+            return [], f"[*names{i}({word})] if {word} else []"
+        if s.kind is not None:  # a nested structure
+            kind: Any = s.kind
+            small = remembering(kind)
+            names[f"nested{i}"] = small or kind.plain_of
+            return nested(s, f"f{i} = nested{i}({word}){'.copy()' if small else ''}"), f"f{i}"
+        if cell is guid:
+            return [], f"guid_text({word})"
+        if s.load is None:
+            names[f"plain{i}"] = s.plain
+            return [], f"plain{i}({word})" if s.plain else word
+        names[f"load{i}"], names[f"dump{i}"], names[f"plain{i}"] = s.load, s.dump, s.plain
+        if s.exact:
+            return [], f"plain{i}(load{i}({word}))" if s.plain else f"load{i}({word})"
+        lines = [f"f{i} = load{i}({word})", f"if dump{i}(f{i}) != {word}: odd = 1"]
+        return lines, f"plain{i}(f{i})" if s.plain else f"f{i}"
+
+    def table(self, i: int, values: list[Any], word: str) -> str:
+        """An expression for one of the values."""
+        self.names[f"table{i}"] = tuple(values)
+        return f"table{i}[{word}]"
+
+
+class _Writer(Values):
     """The function of one structure, while it is written."""
 
     def __init__(self, cls: type[Struct], layout: Layout) -> None:
+        super().__init__([cell for _, cell, _ in layout.words])
         self.layout = layout
-        self.names: dict[str, Any] = {
+        self.names |= {
             "CLASS": cls, "NAME": cls.__name__, "struct_error": struct.error, "WireError": WireError,
             "DecodeError": DecodeError, "unpack_from": struct.Struct(layout.format).unpack_from,
-            "guid_text": _guid_text,
         }  # fmt: skip
 
     def source(self) -> str:
@@ -130,49 +182,6 @@ class _Writer:
         lines, value = self.value(i, s, word)
         return [*lines, f"out[{s.name!r}] = {value}"]
 
-    def value(self, i: int, s: Slot, word: str) -> tuple[list[str], str]:
-        """Lines, and behind them an expression for what JSON holds of the field."""
-        names, cell = self.names, self.layout.words[s.word][1]
-        few = s.mask or (_BYTE - 1 if cell.fmt == "B" else 0)
-        if s.const is not None:
-            names[f"load{i}"], names[f"const{i}"] = s.load, s.const
-            lines = constant(i, s, word)
-            plainly = isinstance(s.const, int) and s.load is None
-            return ([f"if {word} != {s.const!r}:", *indented(lines)], repr(s.const)) if plainly else (lines, f"f{i}")
-        if s.kind is bool:
-            return [], f"w{s.word} & {s.mask << s.lo:#x} != 0" if s.mask else f"{word} != 0"
-        if s.kind is not None and issubclass(s.kind, OpenEnum):
-            known = {int(m): m.plain for m in s.kind}
-            if 0 < few < _BYTE:
-                return [], self.table(i, [known.get(n, n) for n in range(few + 1)], word)
-            names[f"known{i}"] = known.get
-            return [], f"known{i}(x := {word}, x)"
-        if s.kind is not None and issubclass(s.kind, OpenFlags):
-            if 0 < few < _BYTE:
-                return [], f"[*{self.table(i, [s.kind._names_of(n) for n in range(few + 1)], word)}]"
-            names[f"names{i}"] = s.kind.names_of
-            return [], f"[*names{i}({word})] if {word} else []"
-        if s.kind is not None:  # a nested structure
-            kind: Any = s.kind
-            small = remembering(kind)
-            names[f"nested{i}"] = small or kind.plain_of
-            return nested(s, f"f{i} = nested{i}({word}){'.copy()' if small else ''}"), f"f{i}"
-        if cell is guid:
-            return [], f"guid_text({word})"
-        if s.load is None:
-            names[f"plain{i}"] = s.plain
-            return [], f"plain{i}({word})" if s.plain else word
-        names[f"load{i}"], names[f"dump{i}"], names[f"plain{i}"] = s.load, s.dump, s.plain
-        if s.exact:
-            return [], f"plain{i}(load{i}({word}))" if s.plain else f"load{i}({word})"
-        lines = [f"f{i} = load{i}({word})", f"if dump{i}(f{i}) != {word}: odd = 1"]
-        return lines, f"plain{i}(f{i})" if s.plain else f"f{i}"
-
-    def table(self, i: int, values: list[Any], word: str) -> str:
-        """An expression for one of the values."""
-        self.names[f"table{i}"] = tuple(values)
-        return f"table{i}[{word}]"
-
 
 @lru_cache(maxsize=_BYTE)
 def _guid_text(raw: bytes) -> str:
@@ -180,4 +189,4 @@ def _guid_text(raw: bytes) -> str:
     return str(load(raw))
 
 
-__all__ = ["generate_plain", "remembering"]
+__all__ = ["Values", "generate_plain", "is_nested", "remembering"]
