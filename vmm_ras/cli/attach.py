@@ -44,6 +44,8 @@ def attach(
 ) -> None:
     """Find the error sources of a guest under QEMU's emulation, and tell it an error; without one, list them.
 
+    Not as a hypervisor does it: blocks go into the file behind RAM, an SEA is made by the debugger while the vCPU runs
+    a program, GSIV and GPIO are pulsed by qtest, nothing is lost for real; no SDEI, no SError (docs/attach.md).
     Exit codes: 0 told and acknowledged, 1 it cannot be told, 2 usage, 3 QEMU does not answer or the guest does not
     acknowledge in time.
 
