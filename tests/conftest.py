@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from _pytest.runner import runtestprotocol
 from hypothesis import HealthCheck, settings
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -16,6 +18,8 @@ settings.register_profile("fuzz", max_examples=5000, print_blob=True, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 pytest.register_assert_rewrite("tests.golden.linux", "tests.laws.schema")
+
+gc.disable()  # until all is collected: modules, declarations and ten thousand items stay
 
 SKIPS = Path(__file__).with_name("skips.txt")
 
@@ -54,6 +58,25 @@ def pytest_make_collect_report(collector):
     report = yield
     _refuse(report)
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """What was collected is never garbage, so no collector need look at it; and it looks at the rest less often."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    gc.enable()
+
+
+def pytest_runtest_protocol(item, nextitem):
+    """A worker of xdist tells of a test that passed once, not five times: that was half of what a short test costs."""
+    option = item.config.option
+    if not hasattr(item.config, "workerinput") or option.durations is not None or option.xmlpath:
+        return None
+    for report in runtestprotocol(item, log=False, nextitem=nextitem):
+        if report.when == "call" or not report.passed or report.sections:
+            item.ihook.pytest_runtest_logreport(report=report)
+    return True
 
 
 def pytest_terminal_summary(terminalreporter):
