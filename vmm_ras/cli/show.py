@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from vmm_ras.cli.show_fields import (
@@ -105,22 +106,32 @@ def dump(console: Console, data: bytes, colour: dict[int, str], names: dict[int,
     """Print all bytes, with the names of the fields that begin in each line."""
     from rich.text import Text
 
+    lines: list[Text] = []
+
+    def flush() -> None:
+        if lines:  # many at once: rich takes as long for one
+            console.print(Text("\n").join(lines), soft_wrap=True)
+            lines.clear()
+
     for start in range(0, len(data), 16):
         row = data[start : start + 16]
         if not any(row) and start and not any(data[start - 16 : start]) and start + 16 < len(data):
             if start < 32 or any(data[start - 32 : start - 16]):
-                console.print("  *", style="dim")
+                lines.append(Text("  *", style="dim"))
             continue
         line = Text(f"{start:06x}  ", style="dim")
-        for n, byte in enumerate(row):
-            style = colour.get(start + n, "dim")
-            line.append(f"{byte:02x}", style=style if byte else f"dim {style.removeprefix('dim')}".strip())
-            line.append("  " if n == 7 else " ")
+        styles = [colour.get(start + n, "dim") for n in range(len(row))]
+        styles = [s if byte else f"dim {s.removeprefix('dim')}".strip() for s, byte in zip(styles, row, strict=True)]
+        for style, run in groupby(range(len(row)), styles.__getitem__):
+            line.append("".join(f"{row[n]:02x} {' ' * (n == 7)}" for n in run), style=style)
         line.append("   " * (16 - len(row)) + " ")
         for n, (name, style) in enumerate(names.get(start // 16, ())):
             line.append(", " if n else "")
             line.append(name, style=style)
-        console.print(line, soft_wrap=True)
+        lines.append(line)
+        if len(lines) == 256:
+            flush()
+    flush()
 
 
 __all__ = [
