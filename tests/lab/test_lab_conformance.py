@@ -269,6 +269,21 @@ class TestStage:
         with pytest.raises(Failure, match="no free block"):
             guest.take(script.NamedPage("a", "nobody"))
 
+    def test_whoever_waits_is_waited_for(self, stage):
+        """A source, a pause between two records, a record, a held vCPU, a handler that runs; then nothing."""
+        idle = {"busy": {}, "ready": {}, "aborts": {}, "vcpus": 2}
+        waits = [{"busy": {1: "source"}}, {"ready": {0: (1.0, False)}}, {"aborts": {0: "held"}}]
+
+        def busy(records=(), running=None, **more):
+            sdei = SimpleNamespace(running=lambda vcpu: vcpu == running)
+            stage.core = SimpleNamespace(**idle | more, inbox=SimpleNamespace(records=records), sdei=sdei)
+            return stage.busy()
+
+        assert [busy(**more) for more in waits] == [True] * 3
+        assert busy(records=["record"])
+        assert busy(running=1)
+        assert not busy()
+
     def test_what_no_real_guest_does(self, stage):
         with pytest.raises(InputError, match="not on a real guest: a real guest acknowledges when it does"):
             stage.open(SCENARIOS["unread/never-acknowledged"])

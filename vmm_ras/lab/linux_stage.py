@@ -241,7 +241,7 @@ class LinuxStage(ABC):
         """Whether anything waits to be told or acknowledged."""
         core = self.core
         handling = any(core.sdei.running(vcpu) for vcpu in range(core.vcpus))
-        return bool(core.busy or core.inbox.records or core.aborts or handling)
+        return bool(core.busy or core.ready or core.inbox.records or core.aborts or handling)
 
     def now(self) -> float:
         """Seconds on the clock of the journal."""
