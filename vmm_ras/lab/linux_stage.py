@@ -62,6 +62,7 @@ class LinuxStage(ABC):
         self.pages: dict[str, NamedPage] = {}
         self.gpas: dict[str, int] = {}
         self._noted, self._past = 0, list[str]()
+        self._looked = dict[str, PageSeen]()
         self._boots: list[tuple[NamedPage, ...]] = []
         self._kept: set[str] = set()
 
@@ -103,6 +104,7 @@ class LinuxStage(ABC):
             self.ram.write(source.ack, source.ack_write.to_bytes(8, "little"))
         self.renew(scenario)
         self.journal, self._noted, self._past = [], 0, []
+        self._looked.clear()
         self.pages = {page.name: page for page in scenario.pages}
         self.gpas = {}
         uses = [runs_of(item) for _, item in scenario.steps if not isinstance(item, NamedPage)]
@@ -117,6 +119,7 @@ class LinuxStage(ABC):
 
     def do(self, item: Any) -> None:
         """Something happens."""
+        self._looked.clear()
         if isinstance(item, SdeiRegistered | PollStop):
             self.journal.append(Moment(self.now(), item))
             on = item.registered if isinstance(item, SdeiRegistered) else not item.stopped
@@ -141,6 +144,10 @@ class LinuxStage(ABC):
 
     def wait(self, seconds: float) -> None:
         """Time passes."""
+        self._looked.clear()
+        self._pass(seconds)
+
+    def _pass(self, seconds: float) -> None:
         self.journal.append(Moment(self.now(), journal.Wait(seconds)))
         deadline = Deadline(seconds, "wait")
         while deadline.left:
@@ -167,14 +174,20 @@ class LinuxStage(ABC):
         return SourceSeen(bound, acked, cleared)
 
     def page(self, name: str) -> PageSeen:
-        """How a page stands, by /proc/kpageflags, and what its owner said; the model's word is waited for."""
+        """How a page stands, by /proc/kpageflags, and what its owner said; the model's word is waited for.
+
+        It is looked at once as long as nothing happens: some consoles are slow.
+        """
+        if name in self._looked:
+            return self._looked[name]
         expected = self.predicted.pages.get(name) if self.predicted is not None else None
         deadline = Deadline(self.patience, "page")
         while True:
             seen = self._page(name)
             if expected is None or seen == expected or not deadline.left:
+                self._looked[name] = seen
                 return seen
-            self.wait(0.1)
+            self._pass(0.1)
 
     def _page(self, name: str) -> PageSeen:
         gpa, outside = self.gpas[name], self.pages[name].owner == "outside"
@@ -192,7 +205,7 @@ class LinuxStage(ABC):
         expected = self.predicted is None or self.predicted.alive
         deadline = Deadline(self.patience, "alive")
         while not self.linux.panicked() and not expected and deadline.left:
-            self.wait(0.1)
+            self._pass(0.1)
         if self.linux.panicked():
             return False
         self.linux.run("true")
@@ -233,7 +246,7 @@ class LinuxStage(ABC):
             )  # fmt: skip
             if not found or not deadline.left:
                 return found
-            self.wait(0.1)
+            self._pass(0.1)
 
     # -- for those who have a machine ------------------------------------------------------------
 

@@ -178,9 +178,10 @@ class ScriptGuest:
 
     def reported(self, gpa: int) -> bool:
         """Whether the kernel reported a memory failure there."""
-        if not self.panicked():
+        said = f"Memory failure: {gpa >> 12:#x}:"
+        if said not in self.log[self._start_log :] and not self.panicked():
             self.dmesg()
-        return f"Memory failure: {gpa >> 12:#x}:" in self.log[self._start_log :]
+        return said in self.log[self._start_log :]
 
     def signal(self, name: str) -> str:
         """What became of a page's owner: the code of its SIGBUS, ``killed``, ``none``."""
