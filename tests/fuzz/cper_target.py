@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 from uuid import UUID
 from zlib import crc32
@@ -162,12 +163,12 @@ def libcper_written(value: dict[str, Any]) -> None:
 
 def changed_document(data: bytes, all_laws: bool) -> None:
     """As changes of the JSON of a good document."""
-    written(changed(DOCUMENTS, data), all_laws)
+    written(changed(documents(), data), all_laws)
 
 
 def changed_libcper(data: bytes, all_laws: bool) -> None:
     """As changes of a good record in libcper's shape."""
-    libcper_written(changed(LIBCPER, data))
+    libcper_written(changed(libcper_documents(), data))
 
 
 def section(index: int, body: bytes, all_laws: bool) -> None:
@@ -223,12 +224,12 @@ def check(data: bytes, all_laws: bool | None = None) -> None:
 def lasting(data: bytes) -> bytes:
     """The same input in the form that does not hang on how many targets and documents there are: as it is kept."""
     kind, body = kind_of(data[0]), data[1:]
-    for target, documents, text_target in (
-        (changed_document, DOCUMENTS, json_document),
-        (changed_libcper, LIBCPER, libcper_json),
+    for target, made, text_target in (
+        (changed_document, documents, json_document),
+        (changed_libcper, libcper_documents, libcper_json),
     ):
         if NAMES[kind] == target.__name__:
-            return bytes([FRAMES.index(text_target)]) + orjson.dumps(changed(documents, body))
+            return bytes([FRAMES.index(text_target)]) + orjson.dumps(changed(made(), body))
     return first(kind) + body
 
 
@@ -296,33 +297,50 @@ def _good() -> Iterator[tuple[UUID, bytes]]:
             yield guid, body
 
 
-BODIES = list(_good())
-RECORDS = [data for data, _ in vectors()]
-BLOCKS = [path.read_bytes() for path in sorted((LINUX / "blocks").glob("*.bin"))]
-DOCUMENTS = _documents(
-    [
-        *(document.of_section(section_class(guid), body) for guid, body in BODIES),
-        *(document.of_item(item) for data in RECORDS[::12] for item in items([data])),
-        *(document.of_item(item) for data in BLOCKS[::8] for item in items([data, b"no record"])),
-        *(document.of_item(item) for data in (RECORDS[0], BLOCKS[0]) for item in items([data[:-9]])),
-    ]
-)
-LIBCPER = _documents(of_record(Record.decode(data)) for data in RECORDS[::12])
+@cache
+def records() -> list[bytes]:
+    """Good records."""
+    return [data for data, _ in vectors()]
+
+
+@cache
+def blocks() -> list[bytes]:
+    """Good status blocks."""
+    return [path.read_bytes() for path in sorted((LINUX / "blocks").glob("*.bin"))]
+
+
+@cache
+def documents() -> list[tuple[bytes, list[Path]]]:
+    """Our JSON of sections, records and blocks, whole and damaged, and the places in it."""
+    return _documents(
+        [
+            *(document.of_section(section_class(guid), body) for guid, body in _good()),
+            *(document.of_item(item) for data in records()[::12] for item in items([data])),
+            *(document.of_item(item) for data in blocks()[::8] for item in items([data, b"no record"])),
+            *(document.of_item(item) for data in (records()[0], blocks()[0]) for item in items([data[:-9]])),
+        ]
+    )
+
+
+@cache
+def libcper_documents() -> list[tuple[bytes, list[Path]]]:
+    """libcper's JSON of records, and the places in it."""
+    return _documents(of_record(Record.decode(data)) for data in records()[::12])
 
 
 def seeds() -> list[bytes]:
     """Good inputs of every kind to begin with."""
-    records = [path.read_bytes() for path in sorted((LINUX / "records").glob("*.cper"))] + RECORDS[::3]
+    captured = [path.read_bytes() for path in sorted((LINUX / "records").glob("*.cper"))] + records()[::3]
     given: dict[Callable[[bytes, bool], None], Iterable[bytes]] = {
-        record: records,
-        block: BLOCKS,
-        stream: [a + b for a, b in zip(records[::7], BLOCKS, strict=False)],
-        text: [data.hex().encode() for data in records[::20]],
-        json_document: [source for source, _ in DOCUMENTS],
-        libcper: RECORDS[::6],
-        libcper_json: [source for source, _ in LIBCPER],
-        changed_document: [bytes([n, 7 * n % 256, 0, n % 32]) for n in range(len(DOCUMENTS))],
-        changed_libcper: [bytes([n, 7 * n % 256, 0, n % 32]) for n in range(len(LIBCPER))],
+        record: captured,
+        block: blocks(),
+        stream: [a + b for a, b in zip(captured[::7], blocks(), strict=False)],
+        text: [data.hex().encode() for data in captured[::20]],
+        json_document: [source for source, _ in documents()],
+        libcper: records()[::6],
+        libcper_json: [source for source, _ in libcper_documents()],
+        changed_document: [bytes([n, 7 * n % 256, 0, n % 32]) for n in range(len(documents()))],
+        changed_libcper: [bytes([n, 7 * n % 256, 0, n % 32]) for n in range(len(libcper_documents()))],
     }
     out = [first(FRAMES.index(frame)) + data for frame, datas in given.items() for data in datas]
     for index, guid in enumerate(GUIDS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import cache
 
 import orjson
 from hypothesis import given
@@ -14,9 +15,14 @@ from vmm_ras.qemu_migration.description import find_description
 from vmm_ras.qemu_migration.state import plain, ras_state
 from vmm_ras.qemu_migration.stream import read_migration
 
-SEEDS = [slim(version, kind) for version in VERSIONS for kind in ("off", "unacked")]
-SEEDS.append(with_serror(SEEDS[0], 1, 1, 0x11))
 EDGES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 0x0A, 0x10, 0x22, 0x28, 0x7E, 0x7F, 0x80, 0xFF]
+
+
+@cache
+def seeds() -> list[bytes]:
+    """Files as QEMU wrote them, and one with a pending SError."""
+    files = [slim(version, kind) for version in VERSIONS for kind in ("off", "unacked")]
+    return [*files, with_serror(files[0], 1, 1, 0x11)]
 
 
 class File(bytes):
@@ -39,7 +45,7 @@ def check(data: bytes) -> None:
 @st.composite
 def damaged(draw) -> bytes:
     """A real file with some of its bytes changed, lost, doubled or moved; its description may say something else."""
-    data = bytearray(draw(st.sampled_from(SEEDS)))
+    data = bytearray(draw(st.sampled_from(seeds())))
     for _ in range(draw(st.integers(1, 6))):
         # nearly all bytes are pages: what frames them lies at the begin and the end
         at = draw(st.one_of(st.integers(0, 400), st.integers(0, len(data) - 1), st.integers(-33_000, -1))) % len(data)
@@ -65,7 +71,7 @@ def damaged(draw) -> bytes:
 @st.composite
 def misdescribed(draw) -> bytes:
     """A real file whose description is JSON still, but says something else."""
-    data = draw(st.sampled_from(SEEDS))
+    data = draw(st.sampled_from(seeds()))
     at, said = find_description(data)
     odd = st.one_of(
         st.none(), st.booleans(), st.integers(-2, 70), st.sampled_from([1 << 31, 1 << 62]), st.text(max_size=3),
@@ -110,7 +116,7 @@ def test_any_bytes(data: bytes) -> None:
 
 def test_counts_do_not_take_memory() -> None:
     """Each count in the frame is replaced by the largest."""
-    data = SEEDS[3]
+    data = seeds()[3]
     tracemalloc.start()
     try:
         for at in (*range(8, 400, 9), *range(len(data) - 32_000, len(data) - 13_000, 499)):
