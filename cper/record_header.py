@@ -6,25 +6,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from uuid import UUID
 
 from cper.common import SectionFlags, Severity, Timestamp
+from cper.guids import NOTIFICATION_TYPES
 from cper.wire import U16, U32, U64, Guid, OpenFlags, Reserved, Struct, Valid, ValidationBits, Word, guid, text, u32
 
 NIL = UUID(int=0)
-
-NOTIFICATION_TYPES: dict[str, UUID] = {
-    "cmc": UUID("2dce8bb1-bdd7-450e-b9ad-9cf4ebd4f890"),
-    "cpe": UUID("4e292f96-d843-4a55-a8c2-d481f27ebeee"),
-    "mce": UUID("e8f56ffe-919c-4cc5-ba88-65abe14913bb"),
-    "pcie": UUID("cf93c01f-1a16-4dfc-b8bc-9c4daf67c104"),
-    "init": UUID("cc5263e8-9308-454a-89d0-340bd39bc98e"),
-    "nmi": UUID("5bad89ff-b7e6-42c9-814a-cf2485d6e98a"),
-    "boot": UUID("3d61a466-ab40-409a-a698-f362d464b38f"),
-    "dmar": UUID("667dd791-c6b3-4c27-8a6b-0f8e722deb41"),
-    "sea": UUID("9a78788a-bbe8-11e4-809e-67611e5d46b0"),
-    "sei": UUID("5c284c81-b0ae-4e87-a322-b04c85624323"),
-    "pei": UUID("09a9d5ac-5204-4214-96e5-94992e752bcd"),
-    "cxl": UUID("69293bc9-41df-49a3-b4bd-4fb0db3041f6"),
-}
-"""Notification Type of a record (Table N.1)."""
 
 
 class RecordFlags(OpenFlags):
@@ -90,3 +75,6 @@ class SectionDescriptor(Struct, size=72):
     def blank(cls, section_type: UUID) -> Self:
         """A descriptor of this type; a record sets the place of its body."""
         return cls(section_offset=0, section_length=0, section_type=section_type)
+
+
+__all__ = ["NIL", "NOTIFICATION_TYPES", "RecordFlags", "RecordHeader", "SectionDescriptor"]

@@ -108,7 +108,8 @@ def test_every_guid_is_the_headers(label):
     assert table("guids")[label]
 
 
-def test_every_section_type_and_notification_type_is_bound():
+def test_every_section_type_notification_type_and_creator_is_bound():
+    from cper.guids import BODIES, CREATORS, name_of
     from cper.record import NOTIFICATION_TYPES
 
     for guid in MODULES:
@@ -116,7 +117,11 @@ def test_every_section_type_and_notification_type_is_bound():
         assert cls is not None
         assert guid == cls.GUID
         assert cls.__name__ in table("guids")
+        assert name_of(guid) == cls.__name__
     assert all(f"cper.record:NOTIFICATION_TYPES.{key}" in table("guids") for key in NOTIFICATION_TYPES)
+    for kind, names in (("BODIES", BODIES), ("CREATORS", CREATORS)):
+        assert all(f"cper.guids:{kind}.{key}" in table("guids") for key in names)
+        assert {name_of(guid) for guid in names.values()} == set(names)
 
 
 class TestTheCheckItself:

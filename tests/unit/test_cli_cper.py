@@ -12,8 +12,9 @@ from uuid import UUID
 import pytest
 
 from acpi.ghes import Entry, StatusBlock
+from cper.guids import BODIES, CREATORS
 from cper.memory import PlatformMemory
-from cper.record import Record
+from cper.record import NOTIFICATION_TYPES, Record, SectionDescriptor
 from cper.section import MODULES, _classes
 from cper.wire import EncodeError
 from tests.command_line import cli, tree_paths
@@ -66,6 +67,16 @@ def test_what_is_left_is_shown_and_one_line_says_what_is_not(name, tmp_path):
     assert text.stderr == done.stderr
     cli("cper", "encode", "-", "-o", again, stdin=text.stdout)
     assert again.read_bytes() == data
+
+
+def test_guids_have_their_names(tmp_path):
+    header = {"creator_id": CREATORS["linux_pstore"], "notification_type": NOTIFICATION_TYPES["boot"]}
+    descriptor = SectionDescriptor.blank(BODIES["pstore_dmesg"])
+    (tmp_path / "dmesg").write_bytes(Record.of_bodies([(b"<6>hello", descriptor)], **header).encode())
+    shown = cli("cper", "show", tmp_path / "dmesg").stdout.decode()
+    for name in ("linux_pstore", "boot", "pstore_dmesg"):
+        assert f"{name} (" in shown
+    assert "  pstore_dmesg" in cli("cper", "decode", tmp_path / "dmesg").stdout.decode()
 
 
 def test_a_cut_body_is_shown_as_far_as_it_goes(tmp_path):
@@ -286,7 +297,7 @@ def own_record():
 def test_sections_of_ones_own_are_as_the_built_in_ones(tmp_path):
     path, again = tmp_path / "r", tmp_path / "again"
     path.write_bytes(own_record())
-    assert "no known section type" in cli("cper", "show", path).stdout.decode()
+    assert "no known layout" in cli("cper", "show", path).stdout.decode()
     text = cli("cper", "show", path, "--section", OWN, "--json").stdout
     fans, rail = (s["section"] for s in json.loads(text)["sections"])
     assert fans == {"chassis": 7, "count": 2, "cause": "stalled", "rpm": [4000, 0]}

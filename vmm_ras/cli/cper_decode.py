@@ -131,13 +131,12 @@ def _items(pieces: Iterator[bytes]) -> Iterator[Item]:
 def _sections(found: dict[str, Any]) -> Iterator[str]:
     from uuid import UUID
 
-    from cper.section import section_class
+    from cper.guids import name_of
 
     for part in found.get("sections", found.get("entries", ())):
         guid = part.get("descriptor", part.get("header", {})).get("section_type", "")
-        cls = section_class(UUID(guid)) if guid else None
         fru = part.get("descriptor", part.get("header", {})).get("fru_text")
-        yield (cls.__name__ if cls else guid) + (f" ({fru})" if fru else "")
+        yield ((name_of(UUID(guid)) if guid else None) or guid) + (f" ({fru})" if fru else "")
 
 
 def _reason(item: Item, found: dict[str, Any]) -> str:

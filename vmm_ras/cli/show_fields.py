@@ -9,6 +9,7 @@ from uuid import UUID
 from acpi.damage import DamagedBlock
 from acpi.ghes import DataEntry300, Entry, ErrorStatusHeader, StatusBlock
 from cper.construct_section import ConstructSection
+from cper.guids import name_of
 from cper.section import Section, section_class
 from cper.wire import OpenEnum, OpenFlags, Struct, WireError
 
@@ -44,6 +45,9 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int):
         return str(value) if value < 100 else f"{value} ({value:#x})" if value < 1 << 16 else f"{value:#x}"
+    if isinstance(value, UUID):
+        name = name_of(value)
+        return f"{name} ({value})" if name else str(value)
     if isinstance(value, bytes):
         return value.hex(" ")
     if isinstance(value, str):
@@ -73,7 +77,7 @@ def struct_fields(obj: Struct, base: int, prefix: str, limit: int | None = None)
 def _body_fields(guid: UUID, body: bytes, base: int, prefix: str) -> Iterator[Field]:
     cls = section_class(guid)
     if cls is None:
-        yield Field(base, len(body), f"{prefix}body", "no known section type")
+        yield Field(base, len(body), f"{prefix}body", "no known layout")
         return
     try:
         section = cls.of_body(body)
@@ -154,7 +158,7 @@ def _entry_fields(entry: Entry, at: int, index: int) -> Iterator[Field]:
     form = "revision 3" if isinstance(entry.header, DataEntry300) else "before revision 3"
     yield Field(at, 0, name, f"Generic Error Data Entry, {form}")
     yield from struct_fields(entry.header, at, f"{name}.header.")
-    yield Field(at + entry.header.SIZE, 0, f"{name}.section", cls.__name__ if cls else "unknown section type")
+    yield Field(at + entry.header.SIZE, 0, f"{name}.section", cls.__name__ if cls else "no known layout")
     yield from _body_fields(entry.header.section_type, entry.body, at + entry.header.SIZE, f"{name}.section.")
 
 
@@ -174,7 +178,7 @@ def record_fields(record: Record | DamagedRecord) -> Iterator[Field]:
         cls = section_class(descriptor.section_type)
         yield Field(at, 0, name, "")
         yield from struct_fields(descriptor, at, f"{name}.descriptor.")
-        yield Field(descriptor.section_offset, 0, f"{name}.section", cls.__name__ if cls else "unknown section type")
+        yield Field(descriptor.section_offset, 0, f"{name}.section", cls.__name__ if cls else "no known layout")
         if body is not None:
             yield from _body_fields(descriptor.section_type, body, descriptor.section_offset, f"{name}.section.")
     for index, gap in enumerate(record.gaps):
