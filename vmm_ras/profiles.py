@@ -94,7 +94,7 @@ _LINUX_72 = GuestProfile(
     sections=_ALL_SECTIONS,
     evidence={
         "notifications": f"{_THREE}: SEA, SDEI, polled, GSIV and GPIO are bound; for SEI the log says 'Unknown "
-        "notification type: 9' and the probe fails with -22",
+        "notification type: 9' and the probe fails with -22; SCI was not seen: ghes.c has it beside these two",
         "claims_sea_at_el1": f"{_THREE}: an SEA at EL1 ends in an Oops, the record stays unread and the ack register 0",
         "walks_all_sea_sources": "Linux 7.2, ghes_notify_sea(): every SEA walks the list of all SEA sources",
         "cache_slots": "Linux 7.2, ghes.c: GHES_ESTATUS_CACHES_SIZE 4",

@@ -115,7 +115,7 @@ def test_replay_of_a_scenario(tmp_path: Path) -> None:
         error = cli("replay", scenario, *option, code=2).stderr.decode()
         assert "is a scenario, which describes its machine itself" in error
     for command in (["policy", "explain"], ["trace", "stats"], ["trace", "convert"]):
-        assert b"a scenario, which `replay`" in cli(*command, scenario, code=1).stderr
+        assert b"a scenario, expected a trace" in cli(*command, scenario, code=1).stderr
 
 
 def test_errors_without_a_place_are_in_the_summary() -> None:

@@ -239,7 +239,7 @@ def _detect(lines: Lines, name: str) -> tuple[Format, Iterable[tuple[int, list[b
             if found is not None:
                 if found == "jsonl" and script.recognises(line):
                     raise InputError(
-                        f"{name}: a scenario, which `replay` and `scenario run` take as a file, not a trace"
+                        f"{name}: a scenario, expected a trace (`replay` and `scenario run` take scenario files)"
                     )
                 return found, chain(seen, batches)
         if size > UNDECIDED_MAX:
