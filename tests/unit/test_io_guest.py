@@ -85,7 +85,7 @@ class Machine:
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, f"{what} does not come; {self.ended}; {self.seen[-5:]}"
-            time.sleep(0.002)
+            time.sleep(0.0003)
 
     def saw(self, kind):
         return [e for e in list(self.seen) if isinstance(e, kind)]
