@@ -47,12 +47,13 @@ def known() -> tuple[KnownSection, ...]:
     out = []
     for guid in known_guids():
         cls = section_class(guid)
-        assert cls is not None
+        if cls is None:  # a plug-in that does not load
+            continue
         if issubclass(cls, Section):
             sizes = ", ".join(map(str, cls.SIZES))
         else:
             sizes = f"{cls.SIZE}" if issubclass(cls, ConstructSection) and cls.SIZE else f"{cls.SIZE}+"
-        backing = SECTIONS.get(cls.__name__, {}) if guid in MODULES else {}
+        backing = SECTIONS.get(cls.__name__, {}) if MODULES.get(guid, "").startswith("cper.") else {}
         place = f"{cls.__module__}:{cls.__name__}"
         out.append(KnownSection(cls.__name__, guid, place, sizes, _clause(cls.__module__), **backing))
     return tuple(out)

@@ -115,17 +115,31 @@ def register(cls: type[AnySection]) -> None:
     _classes[cls.GUID] = cls
 
 
+unloadable: list[Callable[[str], None]] = []
+"""Who is told of a plug-in that does not load; its section type is then unknown.  Without one, loading it raises."""
+
+
 def section_class(guid: UUID) -> type[AnySection] | None:
-    """The class of a Section Type, or None where no class is known."""
+    """The class of a Section Type, or None where no class is known.  Raises ImportError (see ``unloadable``)."""
     found = _classes.get(guid)
     if found is None and guid in MODULES:
-        found = _classes[guid] = _load(MODULES[guid])
+        try:
+            found = _classes[guid] = _load(guid, MODULES[guid])
+        except Exception as error:
+            text = f"plug-in {MODULES[guid]}: section type {guid} cannot be loaded: {error}"
+            if not unloadable:
+                raise ImportError(text) from error
+            del MODULES[guid]
+            for tell in unloadable:
+                tell(text)
     return found
 
 
-def _load(place: str) -> type[AnySection]:
+def _load(guid: UUID, place: str) -> type[AnySection]:
     module, _, name = place.partition(":")
     found: type[AnySection] = getattr(import_module(module), name)
+    if getattr(found, "GUID", None) != guid:
+        raise TypeError(f"{name} is no section type of this GUID")
     return found
 
 
@@ -138,7 +152,8 @@ def section_named(name: str) -> type[AnySection]:
         module, _, short = place.partition(":")
         if name.lower() in {short.lower(), module.removeprefix("cper.").lower()}:
             found = section_class(guid)
-            assert found is not None
+            if found is None:  # a plug-in that does not load
+                break
             return found
     raise KeyError(name)
 

@@ -15,7 +15,7 @@ from acpi.ghes import Entry, StatusBlock
 from cper.guids import BODIES, CREATORS
 from cper.memory import PlatformMemory
 from cper.record import NOTIFICATION_TYPES, Record, SectionDescriptor
-from cper.section import MODULES, _classes
+from cper.section import MODULES, _classes, _met, section_class
 from cper.wire import EncodeError
 from tests.command_line import cli, tree_paths
 
@@ -30,9 +30,9 @@ RAIL = UUID("5f0e9a51-3a0b-4a6e-9d5e-0c6f3a1d7b11")
 
 @pytest.fixture(autouse=True)
 def own_sections_are_forgotten():
-    known, modules = dict(_classes), dict(MODULES)
+    known, modules, met = dict(_classes), dict(MODULES), dict(_met)
     yield
-    for table, before in ((_classes, known), (MODULES, modules)):
+    for table, before in ((_classes, known), (MODULES, modules), (_met, met)):
         table.clear()
         table.update(before)
 
@@ -354,6 +354,31 @@ def test_a_plug_in_is_loaded_when_its_section_is_met(tmp_path, monkeypatch):
     fans, rail = json.loads(cli("cper", "show", "-", "--json", stdin=own_record()).stdout)["sections"]
     assert (fans["section"]["rpm"], rail["section"]["rail"]) == ([4000, 0], "memory")
     del sys.modules["vendor_fans"]
+
+
+def test_a_plug_in_that_does_not_load_is_a_note_and_its_type_unknown(tmp_path, monkeypatch):
+    (tmp_path / "vendor_broken.py").write_text("Rail = 7\n")
+    info = tmp_path / "vendor_broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vendor-broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[vmm_ras.sections]\n{RAIL} = vendor_broken:Rail\n{FANS} = vendor_nowhere:Fans\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    why = {
+        f"note: plug-in vendor_broken:Rail: section type {RAIL} cannot be loaded: Rail is no section type of this GUID",
+        f"note: plug-in vendor_nowhere:Fans: section type {FANS} cannot be loaded: No module named 'vendor_nowhere'",
+    }
+    done = cli("cper", "show", "-", "--json", stdin=own_record())
+    assert set(done.stderr.decode().splitlines()) == why
+    cli("cper", "encode", "-", "-o", tmp_path / "again", stdin=done.stdout)
+    assert (tmp_path / "again").read_bytes() == own_record()
+    assert set(cli("cper", "types").stderr.decode().splitlines()) == why
+    assert b"'Rail': expected one of" in cli("cper", "show", "-", "--type", "Rail", code=2, stdin=b"").stderr
+    monkeypatch.setattr("cper.section.unloadable", [])
+    MODULES[RAIL] = "vendor_broken:Rail"
+    with pytest.raises(ImportError, match="vendor_broken:Rail"):
+        section_class(RAIL)
 
 
 class TestAConstructDeclaration:

@@ -13,8 +13,9 @@ GROUP = "vmm_ras.sections"
 
 def find_plugins() -> None:
     """Make the section types of installed plug-ins known; each loads when it is met."""
-    from cper.section import MODULES
+    from cper.section import MODULES, unloadable
 
+    unloadable[:] = [_note]
     for entry in metadata.entry_points(group=GROUP):
         try:
             guid = UUID(entry.name)
@@ -23,6 +24,10 @@ def find_plugins() -> None:
             continue
         if MODULES.setdefault(guid, entry.value) != entry.value:
             print(f"note: plug-in {entry.value}: section type {guid} is {MODULES[guid]} already", file=sys.stderr)
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}".replace("\n", " "), file=sys.stderr)
 
 
 def load(file: Path) -> None:
