@@ -205,6 +205,10 @@ def test_bad_input_gets_one_line(words: list[str], stdin: bytes, wanted: str) ->
     assert wanted in error
 
 
+def test_version() -> None:
+    assert cli("--version").stdout.decode().split()[0] == "vmm-ras"
+
+
 def test_usage_errors_exit_with_2() -> None:
     cli("replay", code=2)
     cli("nonsense", code=2)

@@ -241,7 +241,7 @@ def test_a_difference_has_a_name_and_both_values(tmp_path):
     assert rows["sections[2].section.node"] == (None, 3)
     assert rows["header.section_count"] == (2, 3)
     assert "header.record_id" not in rows
-    text = cli("cper", "diff", a, b, "--fail-on", "different", code=4).stdout.decode()
+    text = cli("cper", "diff", a, b, "--fail-on", "differ", code=4).stdout.decode()
     assert f"{len(rows)} fields differ" in text
     assert cli("cper", "diff", a, a, "--fail-on", "different").stdout == b"no difference\n"
 

@@ -16,16 +16,16 @@ def diff(
     a: Annotated[Path, typer.Argument(help="A CPER record or status block; - is stdin.")],
     b: Annotated[Path, typer.Argument(help="What to compare it with.")],
     type_: Bare = None,
-    fail_on: Annotated[str, typer.Option(metavar="WORD", help="different: exit 4 if they differ.")] = "",
+    fail_on: Annotated[str, typer.Option(metavar="WORD", help="differ: exit 4 if they do.")] = "",
     own: Own = None,
     json_: Json = False,
 ) -> None:
     """Compare two files field by field; bytes that no field claims are compared as `residue`, `gaps` or `body`.
 
-    Example: vmm-ras cper diff before.cper after.cper --fail-on different
+    Example: vmm-ras cper diff before.cper after.cper --fail-on differ
     """
-    if fail_on not in {"", "different"}:
-        usage(f"--fail-on {fail_on!r}: expected different")
+    if fail_on not in {"", "differ", "different"}:
+        usage(f"--fail-on {fail_on!r}: expected differ")
     if str(a) == str(b) == "-":
         usage("standard input can be one of the two only")
     load_sections(own)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmm_ras.cli.common import OPTIONS, Json, console, print_json
+from vmm_ras.cli.common import OPTIONS, Json, console, print_json, usage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,12 +36,16 @@ def demo(
 
     Example: vmm-ras lab demo
     """
+    from vmm_ras.lab.guest_packages import SERIES
     from vmm_ras.lab.host_packages import HostPackages
     from vmm_ras.lab.linux_kvm import demo as play
     from vmm_ras.lab.linux_kvm import prepare
     from vmm_ras.lab.linux_kvm_timeline import Timeline
     from vmm_ras.lab.qemu import end_on_signals
 
+    for option, series in (("--kernel", kernel), ("--guest-kernel", guest_kernel)):
+        if series not in SERIES:
+            usage(f"{option} {series!r}: expected one of {', '.join(SERIES)}")
     end_on_signals()
     timeline = Timeline()
     with _Waiting() as waiting:
