@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from acpi.hest import NotificationType
@@ -173,20 +173,22 @@ class LinuxStage(ABC):
         bound = placed.source_id in self.linux.bound and placed.source_id not in self.linux.unbound
         return SourceSeen(bound, acked, cleared)
 
-    def page(self, name: str) -> PageSeen:
-        """How a page stands, by /proc/kpageflags, and what its owner said; the model's word is waited for.
+    def page(self, name: str, wanted: Mapping[str, Any] | None = None) -> PageSeen:
+        """How a page stands, by /proc/kpageflags, and what its owner said.
 
-        It is looked at once as long as nothing happens: some consoles are slow.
+        What is ``wanted`` is waited for, else what the model says of the end.  It is looked at once as long as nothing
+        happens: some consoles are slow.
         """
-        if name in self._looked:
-            return self._looked[name]
         expected = self.predicted.pages.get(name) if self.predicted is not None else None
+        if wanted is None:
+            wanted = {} if expected is None else expected._asdict()
         deadline = Deadline(self.patience, "page")
         while True:
-            seen = self._page(name)
-            if expected is None or seen == expected or not deadline.left:
+            seen = self._looked.get(name) or self._page(name)
+            if all(getattr(seen, key) == value for key, value in wanted.items()) or not deadline.left:
                 self._looked[name] = seen
                 return seen
+            self._looked.pop(name, None)
             self._pass(0.1)
 
     def _page(self, name: str) -> PageSeen:

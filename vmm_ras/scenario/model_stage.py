@@ -137,7 +137,7 @@ class ModelStage:
         cleared = memory.read(source.block, 4) == bytes(4)
         return SourceSeen(source.notification in self._profile.notifications, acked, cleared)
 
-    def page(self, name: str) -> PageSeen:
+    def page(self, name: str, wanted: object = None) -> PageSeen:
         """How a page stands."""
         gpa, process = self.gpas[name], self.processes.get(name)
         inside = self.pages[name].owner != "outside"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from vmm_ras.errors import InputError
@@ -93,8 +93,8 @@ class Stage(Protocol):
     def source(self, name: str) -> SourceSeen:
         """How a source stands."""
 
-    def page(self, name: str) -> PageSeen:
-        """How a page stands."""
+    def page(self, name: str, wanted: Mapping[str, Any] | None = None) -> PageSeen:
+        """How a page stands; ``wanted``: what is expected of it now, by the names of PageSeen: it may take a while."""
 
     def alive(self) -> bool:
         """Whether the guest has not panicked."""
@@ -156,7 +156,7 @@ def missed(expect: Expect, stage: Stage) -> Iterable[str]:
     if expect.source is not None:
         seen = stage.source(expect.source)
     elif expect.page is not None:
-        seen = stage.page(expect.page)
+        seen = stage.page(expect.page, dict(expect.checks))
     else:
         seen = None
     for key, wanted in expect.checks:
