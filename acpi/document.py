@@ -5,9 +5,12 @@ Every document gives its bytes again, damaged ones too: what no field claims tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from acpi.damage import DamagedBlock
 from acpi.ghes import StatusBlock
@@ -53,6 +56,22 @@ def of_item(item: Item) -> dict[str, Any]:
     if item.kind is Kind.PADDING:
         return head("padding") | {"size": len(item.data)}
     return head("bytes") | {"data": item.data.hex()}
+
+
+def text_of_item(item: Item) -> bytes | None:
+    """``orjson.dumps(of_item(item))`` of a good item whose shape was met often (``cper.shape``), else None."""
+    if item.fault is not None or item.kind not in {Kind.RECORD, Kind.STATUS_BLOCK}:
+        return None
+    begin, text_of = _text(item.kind)
+    text = text_of(item.data)
+    return None if text is None else begin + text[1:]
+
+
+@cache
+def _text(kind: Kind) -> tuple[bytes, Callable[[bytes], bytes | None]]:
+    """What the text of such a document begins with, and what makes the rest."""
+    module = import_module("cper.record_text" if kind is Kind.RECORD else "acpi.block_text")
+    return orjson.dumps(head(kind))[:-1] + b",", module.text_of
 
 
 @cache
@@ -115,4 +134,4 @@ def _bounded(read: Record | DamagedRecord, limit: int) -> Record | DamagedRecord
     return read
 
 
-__all__ = ["VERSION", "encode", "head", "of_item", "of_section"]
+__all__ = ["VERSION", "encode", "head", "of_item", "of_section", "text_of_item"]

@@ -71,6 +71,8 @@ class Shape:
 
     def _add(self, piece: Piece) -> None:
         layout = piece.kind.words
+        if "residue" in piece.node and not all(s.exact for s in layout.slots):
+            return  # which may be of a field's own bits: then all of them belong to the shape
         flags = 0
         if layout.flags is not None:
             _, cell, at = layout.words[layout.flags]

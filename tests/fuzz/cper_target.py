@@ -23,6 +23,7 @@ from acpi.stream import MAX_SIZE, items
 from cper.damage import DamagedRecord, faults_of
 from cper.libcper.record import of_record, to_record
 from cper.record import Record
+from cper.record_text import json_of
 from cper.section import MODULES, body_of_plain, plain_body, read_section, section_class, section_named
 from cper.text_form import of_text
 from cper.wire import WireError
@@ -62,6 +63,7 @@ def record(data: bytes, all_laws: bool) -> None:
             assert Record.of_plain(as_json(plain)).encode() == whole
             assert Record.raw_of_plain(as_json(plain)) == whole
             assert Record.plain_of(data) == plain
+            assert json_of(data) == orjson.dumps(plain)
             faults_of(found)
             found.overlaps()
             block_of(found)
@@ -96,7 +98,9 @@ def stream(data: bytes, all_laws: bool) -> None:
     if all_laws:
         assert list(map(str, items([data[i : i + 64] for i in range(0, len(data), 64)]))) == list(map(str, found))
         for item in found:
-            assert document.encode(as_json(document.of_item(item)), MAX_SIZE) == item.data
+            plain = document.of_item(item)
+            assert document.text_of_item(item) in {None, orjson.dumps(plain)}
+            assert document.encode(as_json(plain), MAX_SIZE) == item.data
 
 
 def text(data: bytes, all_laws: bool) -> None:

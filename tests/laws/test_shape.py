@@ -12,6 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acpi import block_text
+from acpi.document import of_item, text_of_item
+from acpi.ghes import StatusBlock
+from acpi.stream import items
 from cper import shape as shape_module
 from cper.arm_processor import ArmProcessor
 from cper.record import Record
@@ -24,13 +28,21 @@ from tests.laws.test_documents import records
 
 GOOD = [data for data, _ in vectors()] + [path.read_bytes() for path in sorted((LINUX / "records").glob("*.cper"))]
 SHAPED = [data for data in GOOD if shape_of(data) is not None]
+BLOCKS = [path.read_bytes() for path in sorted((LINUX / "blocks").glob("*.bin"))]
+BLOCKS = [data for data in BLOCKS if block_text.shape_of(data) is not None]
 SEEDS = st.integers(0, (1 << 64) - 1)
+
+
+def dictionary(data):
+    """The JSON text of a record or a block by way of a dictionary."""
+    is_record = data[:4] == b"CPER"
+    return orjson.dumps(Record.plain_of(data) if is_record else StatusBlock.decode(data).plain())
 
 
 @cache
 def written(data):
-    """A record's shape, and its function."""
-    shape = shape_of(data)
+    """A record's or a block's shape, and its function."""
+    shape = shape_of(data) or block_text.shape_of(data)
     return shape, shape.function(), "odd = 1" in shape.source()
 
 
@@ -49,13 +61,13 @@ def test_every_fixed_section_and_arm_processors_have_a_shape():
     assert len(SHAPED) > len(GOOD) / 2
 
 
-@given(st.sampled_from(SHAPED), SEEDS)
-def test_both_ways_say_the_same_of_any_record_of_a_shape(data, seed):
+@given(st.sampled_from(SHAPED) | st.sampled_from(BLOCKS), SEEDS)
+def test_both_ways_say_the_same_of_anything_of_a_shape(data, seed):
     _, text, can_be_odd = written(data)
-    assert text(data) == orjson.dumps(Record.plain_of(data))
+    assert text(data) == dictionary(data)
     for other in others(data, seed):
         found = text(other)
-        assert found == orjson.dumps(Record.plain_of(other)) or (found is None and can_be_odd)
+        assert found == dictionary(other) or (found is None and can_be_odd)
         assert text(memoryview(other)) == found
 
 
@@ -75,6 +87,24 @@ def test_text_is_that_of_the_dictionary(data):
     want = orjson.dumps(Record.plain_of(data))
     for _ in range(OFTEN + 2):
         assert json_of(data) == want
+
+
+def test_text_of_a_document_is_that_of_the_dictionary():
+    stream = b"".join([*SHAPED[::7], *BLOCKS[::7], GOOD[0][:-9], bytes(64), BLOCKS[0][:-3]] * 3)
+    told = 0
+    for _ in range(OFTEN):
+        for item in items([stream]):
+            text = text_of_item(item)
+            told += text is not None
+            assert text in {None, orjson.dumps(of_item(item))}
+    assert told > OFTEN
+
+
+def test_text_of_a_block_is_that_of_the_dictionary():
+    for data in BLOCKS:
+        assert block_text.json_of(data) == dictionary(data)
+    with pytest.raises(ValueError, match="bytes needed"):
+        block_text.json_of(BLOCKS[0][:-1])
 
 
 def test_a_damaged_record_is_refused_as_ever():

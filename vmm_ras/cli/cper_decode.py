@@ -47,7 +47,7 @@ class Run:
 
         from acpi import document
 
-        self._document_of, self._dumps = document.of_item, orjson.dumps
+        self._document_of, self._text_of, self._dumps = document.of_item, document.text_of_item, orjson.dumps
         self._json, self._format = json_, format_
         self._out = sys.stdout.buffer
         self._progress = Progress(not sys.stdout.isatty(), "records")
@@ -75,6 +75,12 @@ class Run:
         if item.kind == "padding" or (item.kind == "bytes" and item.fault is None):
             return
         self.items += 1
+        if self._json and self._format is not Format.libcper:
+            text = self._text_of(item)
+            if text is not None:
+                self._out.write(self._dumps({"file": name, "offset": item.offset})[:-1] + b"," + text[1:] + b"\n")
+                self._progress.step()
+                return
         found = self._document_of(item)
         wrong = item.fault is not None or any(
             "error" in part for part in found.get("sections", found.get("entries", ()))
