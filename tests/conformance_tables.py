@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from vmm_ras.lab.kvm_stage import refusal
 from vmm_ras.profiles import GuestProfile
 from vmm_ras.traces import script
 from vmm_ras.traces.script import Script
@@ -49,14 +50,15 @@ def observed(folder: Path = OBSERVED) -> dict[str, Any]:
 
 def text() -> str:
     """The page."""
-    found, kernels = scenarios(), observed()
+    found, kernels, nested = scenarios(), observed(), observed(OBSERVED / "kvm")
     return "\n".join(
         [
             *_head(found, kernels),
-            *_families(found, kernels),
+            *_families(found, kernels, nested),
+            *_kvm(found, nested),
             *_machines(),
             *_statements(found, kernels),
-            *_traces(kernels),
+            *_traces(kernels, nested),
             *_races(),
             *_list(found),
             "",
@@ -83,14 +85,18 @@ def _head(found: dict[str, Script], kernels: dict[str, Any]) -> Iterator[str]:
             f"| {series} | {about['kernel']} | {about['qemu']} | {about['date']} | {len(run['scenarios'])} | "
             f"{about['boots']} | {about['seconds']} | {len(bad) or 'none'} |"
         )
+    yield from _failed(kernels)
+    yield ""
+
+
+def _failed(kernels: dict[str, Any]) -> Iterator[str]:
     for series, run in kernels.items():
         for name, row in run["scenarios"].items():
             for line in row["failed"]:
                 yield f"\nLinux {series}, `{name}`: {line}"
-    yield ""
 
 
-def _families(found: dict[str, Script], kernels: dict[str, Any]) -> Iterator[str]:
+def _families(found: dict[str, Script], kernels: dict[str, Any], nested: dict[str, Any]) -> Iterator[str]:
     yield "## Families"
     yield ""
     real = sum(not s.head.model_only for s in found.values())
@@ -99,15 +105,37 @@ def _families(found: dict[str, Script], kernels: dict[str, Any]) -> Iterator[str
         if len(run["scenarios"]) < real:
             yield f"On Linux {series} {real - len(run['scenarios'])} were not played in this run."
     yield ""
-    yield f"| Family | Model | {' | '.join(kernels)} |"
-    yield f"|---|---|{'---|' * len(kernels)}"
+    runs = [*kernels.values(), *nested.values()]
+    yield f"| Family | Model | {' | '.join([*kernels, *(f'{series} on KVM' for series in nested)])} |"
+    yield f"|---|---|{'---|' * len(runs)}"
     for family in dict.fromkeys(name.partition("/")[0] for name in found):
         names = [name for name in found if name.startswith(f"{family}/")]
         cells = []
-        for run in kernels.values():
+        for run in runs:
             rows = [run["scenarios"][name] for name in names if name in run["scenarios"]]
             cells.append(f"{sum(not row['failed'] for row in rows)} of {len(rows)}")
         yield f"| {family} | {len(names)} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _kvm(found: dict[str, Script], kernels: dict[str, Any]) -> Iterator[str]:
+    yield "## Linux on KVM"
+    yield ""
+    yield (
+        f"{sum(not refusal(s) for s in found.values())} of the scenarios can be played on a KVM whose host really loses memory; "
+        "[scenarios.md](scenarios.md#linux-on-kvm) says what of the others cannot be. `python -m vmm_ras.lab conformance --kvm` plays them on "
+        "our own VMM, on an emulated arm64 host whose own kernel is Debian's too."
+    )
+    yield ""
+    yield "| Kernel | Package | Host's kernel | Date | Scenarios | Boots | Seconds | Disagreements |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for series, run in kernels.items():
+        about, bad = run["about"], sum(bool(row["failed"]) for row in run["scenarios"].values())
+        yield (
+            f"| {series} | {about['kernel']} | {about['host']} | {about['date']} | {len(run['scenarios'])} | "
+            f"{about['boots']} | {about['seconds']} | {bad or 'none'} |"
+        )
+    yield from _failed(kernels)
     yield ""
 
 
@@ -159,17 +187,15 @@ def _machines() -> Iterator[str]:
     yield ""
 
 
-def _traces(kernels: dict[str, Any]) -> Iterator[str]:
+def _traces(kernels: dict[str, Any], nested: dict[str, Any]) -> Iterator[str]:
     yield "## What Linux traces and prints"
     yield ""
-    counts = ", ".join(
-        f"{sum(row.get('traced', False) for row in run['scenarios'].values())} on {series}"
-        for series, run in kernels.items()
-    )
+    runs = {**kernels, **{f"{series} on KVM": run for series, run in nested.items()}}
     yield (
         "In a scenario that the guest survives, the events `arm_event`, `non_standard_event` and `memory_failure_event` are compared "
         "with our own reading of each block that the guest acknowledged, and with its log: nothing may be missing, and nothing too "
-        f"much. Of those above that was done in {counts}. `mc_event` needs an EDAC driver, `aer_event` the PCI device that a record "
+        f"much. That was done in {', '.join(f'{_traced(run)} on {name}' for name, run in runs.items())}; a guest that panics has nobody "
+        "who could read its trace. `mc_event` needs an EDAC driver, `aer_event` the PCI device that a record "
         "names, `extlog_mem_event` an x86: these machines have none, so that one of them would be a difference too. At an Oops Linux "
         "stops tracing; what is missing then is not looked for."
     )
@@ -182,6 +208,11 @@ def _traces(kernels: dict[str, Any]) -> Iterator[str]:
         "no multiple of 16 bytes (7.2 refuses these), PCIe versions that are no BCD."
     )
     yield ""
+
+
+def _traced(run: dict[str, Any]) -> str:
+    lives = [row for row in run["scenarios"].values() if row["seen"]["alive"]]
+    return f"{sum(row.get('traced', False) for row in lives)} of {len(lives)}"
 
 
 def _printed() -> str:
