@@ -83,3 +83,11 @@ def test_bad_tables_are_one_line() -> None:
     for data in (b"", b"HEST", b"HEST" + bytes(40), b"\xff" * 100):
         error = cli("acpi", "show", "-", stdin=data, code=1).stderr
         assert error.count(b"\n") == 1
+
+
+def test_what_is_not_there_is_not_shown_in_silence(tmp_path: Path) -> None:
+    table = Path(__file__).parents[2] / "fixtures/qemu/HEST-qemu11.1.bin"
+
+    assert json.loads(cli("acpi", "show", table, "--only", "hest", "--json").stdout)[0]["signature"] == "HEST"
+    assert b"no table SDEI, there are HEST" in cli("acpi", "show", table, "--only", "SDEI", code=1).stderr
+    assert b"no table" in cli("acpi", "show", tmp_path, code=1).stderr

@@ -42,8 +42,13 @@ def show(
     Example: vmm-ras acpi show /sys/firmware/acpi/tables --only HEST
     """
     from acpi.dump import plain_table
+    from vmm_ras.errors import InputError
 
-    tables = [t for t in _read(path) if not only or t.signature == only.upper()]
+    found = _read(path)
+    tables = [t for t in found if not only or t.signature == only.upper()]
+    if not tables:
+        there = f", there are {', '.join(t.signature for t in found)}" if found else ""
+        raise InputError(f"{path}: no table {only}".rstrip() + there)
     if json_:
         print_json([{"name": t.name, "address": t.address, **plain_table(t)} for t in tables])
         return

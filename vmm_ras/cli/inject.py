@@ -38,8 +38,10 @@ def inject(
     cpu: Annotated[int | None, typer.Option(min=0, help="vCPU, for all that has one.")] = None,
     gpa: Annotated[str | None, typer.Option(help="Lost memory: guest physical address.")] = None,
     hva: Annotated[str | None, typer.Option(help="Lost memory: host virtual address.")] = None,
-    lsb: Annotated[int, typer.Option(min=0, help="Lost memory: log2 of the bytes.")] = 12,
-    code: Annotated[Literal["AO", "AR"], typer.Option(help="Lost memory: found (AO) or consumed (AR).")] = "AO",
+    lsb: Annotated[int | None, typer.Option(min=0, help="Lost memory: log2 of the bytes.  [12]")] = None,
+    code: Annotated[
+        Literal["AO", "AR"] | None, typer.Option(help="Lost memory: found (AO) or consumed (AR).  [AO]")
+    ] = None,
     sea: Annotated[bool, typer.Option("--sea", help="A synchronous external abort without a record.")] = False,
     dfsc: Annotated[str | None, typer.Option(help="SEA: Data Fault Status Code.  [0x10]")] = None,
     ea: Annotated[bool, typer.Option("--ea", help="SEA: set the external abort type bit.")] = False,
@@ -67,8 +69,13 @@ def inject(
     asked: list[Asked] = []
     if gpa is not None or hva is not None:
         place = {"gpa": _number(gpa, "--gpa"), "hva": _number(hva, "--hva")}
+        code, lsb = code or "AO", 12 if lsb is None else lsb
         what = f"{code} {gpa or hva}, {_size(lsb)}"
         asked.append(("inject-memory-error", place | {"lsb": lsb, "code": code, "vcpu": cpu}, what))
+    elif (lsb, code) != (None, None):
+        usage("--lsb, --code: expected --gpa or --hva with them")
+    if not records and (raw or (source is not None and not hex_)):
+        usage("--raw, --source: expected a record with them")
     for name, block in _blocks(records or [], hex_ or [], raw):
         given = {"cper": b64encode(block).decode(), "source": source, "vcpu": cpu}
         asked.append(("inject-record", given, f"record {name}, {len(block)} bytes"))
@@ -88,6 +95,8 @@ def inject(
         asked.append(
             ("inject-sdei-event", {"event": _number(event, "--sdei"), "vcpu": cpu}, f"SDEI event {event}{where}")
         )
+    if cpu is not None and not asked:
+        usage("--cpu: expected something to tell it")
     with QmpClient(socket) as client:
         did: list[dict[str, Any]] = []
         out = None if json_ else console()
