@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import struct
+from functools import cache
 from typing import Any
 
 import orjson
@@ -22,9 +23,6 @@ from vmm_ras.qmp.session import HIGH_WATER, Session
 GPA = 0x4000_0000
 CPER = "AQAAAAAAAAAAAAAAAAAAAAMAAAA="
 """An empty, informational status block."""
-SHARED = Commands("fuzz", lambda: 0.0, ModelMachine.of)
-SHARED.execute("vm-add", {"name": "vm0", "preset": "all", "vcpus": 4, "sdei-events": [{"number": 7}]})
-
 NAMES = (
     "vm", "name", "cper", "source", "vcpu", "gpa", "hva", "lsb", "code", "esr", "dfsc", "ea", "set", "far", "event",
     "vsesr", "aet", "rule", "size", "path", "property", "memory", "policy", "preset", "sdei-events", "x",
@@ -39,10 +37,18 @@ JSON = st.recursive(
 ARGUMENTS = st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5)
 
 
+@cache
+def shared() -> Commands:
+    """A service with a VM that all examples share."""
+    commands = Commands("fuzz", lambda: 0.0, ModelMachine.of)
+    commands.execute("vm-add", {"name": "vm0", "preset": "all", "vcpus": 4, "sdei-events": [{"number": 7}]})
+    return commands
+
+
 @given(st.sampled_from([name for name in COMMANDS if name not in {"vm-add", "vm-del"}]), ARGUMENTS)
 def test_any_arguments_give_a_value_or_one_line(name: str, arguments: dict[str, Any]) -> None:
     try:
-        orjson.dumps(SHARED.execute(name, arguments))
+        orjson.dumps(shared().execute(name, arguments))
     except RasError as error:
         assert str(error)
         assert "\n" not in str(error)
