@@ -113,7 +113,6 @@ def _changed(plain: Any, path: str, value: Any) -> Any:
     return out
 
 
-@cache
 def plains():
     """libcper's JSON of some records."""
     return st.sampled_from([json.loads(json.dumps(of_record(Record.decode(data)))) for data, _ in vectors()[::4]])
