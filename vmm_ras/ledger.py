@@ -159,7 +159,7 @@ class Ledger:
             r.outcome = "waiting"
 
     def _undelivered(self, e: Undelivered, now: float) -> None:
-        self.summary.undelivered[f"{e.rule}: {e.reason}"] += 1
+        self.summary.undelivered[f"{e.rule}: {e.reason}" if e.rule else "no guest memory there"] += 1
         if self.handling is not None and not e.rule:
             self.handling.outcome = "no-guest-memory"
             self._close(self.handling)

@@ -347,3 +347,13 @@ def test_the_list_of_commands_is_whole_and_loads_none() -> None:
         assert f"\n  {name} " in shown
         assert f"vmm-ras {name} [".encode() in cli(name, "--help").stdout
     assert b"Did you mean 'replay'?" in cli("replai", code=2).stderr
+
+
+def test_what_is_said_of_a_trace_does_not_pile_up(tmp_path: Path) -> None:
+    trace = tmp_path / "t.jsonl"
+    faults = "".join(f'{{"event":"fault","gpa":{(1 << 50) + (n << 12)},"size":4096}}\n' for n in range(50))
+    trace.write_text('{"event":"signal","code":"AO","hva":4096}\nrubbish\n' + faults)
+
+    said = cli("replay", trace, "--json").stderr.splitlines()
+    assert [line.split(b":")[0] for line in said[:2]] == [b"no map given", b"line 2"]
+    assert json.loads(said[-1])["undelivered"] == {"no guest memory there": 50}

@@ -101,13 +101,20 @@ def explain(
     import sys
 
     from vmm_ras.cli import timeline
+    from vmm_ras.cli.replay import each
     from vmm_ras.explain import explain as explained
     from vmm_ras.traces import open_trace
 
     run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei)
     out = None if json_ else console()
+
+    def say() -> None:
+        for notice in run.notices:
+            print(notice, file=sys.stderr)
+        run.notices.clear()
+
     with open_trace(trace, strict=strict) as entries:
-        for row, decisions in explained(run, entries):
+        for row, decisions in explained(run, each(entries, say)):
             if out is None:
                 import orjson
 
@@ -121,5 +128,4 @@ def explain(
                     out.print(f"    {decision.code}  {name:24} {reason or 'holds'}", style="dim" if reason else "bold")
                 if not decision.tried:
                     out.print(f"    {decision.code}  {decision.rule:24} named by the hook", style="bold")
-    for notice in run.notices:
-        print(notice, file=sys.stderr)
+    say()

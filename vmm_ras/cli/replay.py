@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,13 +127,25 @@ def rows_as_json(run: Replay, entries: Any) -> None:
 
     write, dumps = sys.stdout.buffer.write, orjson.dumps
     progress = Progress(not sys.stdout.isatty())
-    for row in run.run(entries):
+
+    def say() -> None:
+        for notice in run.notices:
+            print(notice, file=sys.stderr)
+        run.notices.clear()
+
+    for row in run.run(each(entries, say)):
         write(dumps(row.plain()) + b"\n")
         progress.step()
     progress.end()
-    for notice in run.notices:
-        print(notice, file=sys.stderr)
+    say()
     print(dumps(run.summary.plain()).decode(), file=sys.stderr)
+
+
+def each(entries: Iterable[Any], say: Callable[[], None]) -> Iterator[Any]:
+    """The entries; after each, what there is to say of it: a trace may have more bad lines than memory holds."""
+    for entry in entries:
+        yield entry
+        say()
 
 
 def rows_as_text(run: Replay, entries: Any, quiet: bool) -> None:
@@ -141,18 +154,21 @@ def rows_as_text(run: Replay, entries: Any, quiet: bool) -> None:
 
     out = console()
     progress = Progress(not sys.stdout.isatty()) if quiet else None
-    for row in run.run(entries):
+
+    def say() -> None:
         for notice in run.notices:
             out.print(notice, style="dim", highlight=False, markup=False)
         run.notices.clear()
+
+    for row in run.run(each(entries, say)):
+        say()
         if progress:
             progress.step()
         else:
             out.print(timeline.line(row), highlight=False, soft_wrap=True)
     if progress:
         progress.end()
-    for notice in run.notices:
-        out.print(notice, style="dim", highlight=False, markup=False)
+    say()
     out.print()
     out.print(timeline.summary(run.summary))
 
