@@ -145,10 +145,10 @@ class LinuxStage(ABC):
     def wait(self, seconds: float) -> None:
         """Time passes."""
         self._looked.clear()
+        self.journal.append(Moment(self.now(), journal.Wait(seconds)))
         self._pass(seconds)
 
     def _pass(self, seconds: float) -> None:
-        self.journal.append(Moment(self.now(), journal.Wait(seconds)))
         deadline = Deadline(seconds, "wait")
         while deadline.left:
             self.turn(min(0.05, deadline.left))
