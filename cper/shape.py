@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Text: TypeAlias = Callable[["bytes | bytearray | memoryview"], bytes | None]
     Plain: TypeAlias = dict[str, Any]
+    _Unpack: TypeAlias = Callable[["bytes | bytearray | memoryview"], tuple[bytes, ...]]
 
 OFTEN = 32
 """Of so many inputs of one length that no function took, the last one's shape gets one."""
@@ -41,6 +42,9 @@ LENGTHS = 1024
 """Of inputs that are counted."""
 SIZE = 4096
 """Bytes of the longest input whose shape is looked at."""
+
+
+_join = b"".join
 
 
 class Piece(NamedTuple):
@@ -66,7 +70,7 @@ class Shape:
         self.value = int.from_bytes(data, "little") & self.mask
         self.whole = _unpacker({m.start(): f"{len(m[0])}s" for m in re.finditer(b"\xff+", self._of_mask(0, len(data)))})
         """What unpacks the bytes that belong to the shape as a whole."""
-        self.key = b"".join(self.whole.unpack_from(data))
+        self.key = _join(self.whole.unpack_from(data))
         """These bytes."""
 
     def _add(self, piece: Piece) -> None:
@@ -217,7 +221,7 @@ class Shapes:
 
     def __init__(self, of: Callable[[bytes], Shape | None]) -> None:
         self._of = of
-        self._known: dict[int, list[tuple[struct.Struct, dict[bytes, list[Text]]]]] = {}
+        self._known: dict[int, list[tuple[str, _Unpack, dict[bytes, list[Text]]]]] = {}
         self._written: set[tuple[int, int]] = set()
         self._missed: dict[int, int] = {}
 
@@ -228,8 +232,8 @@ class Shapes:
 
     def text(self, data: bytes | bytearray | memoryview) -> bytes | None:
         """The JSON text of an input; None where its shape has no function (yet).  Raises nothing."""
-        for whole, functions in self._known.get(len(data), ()):
-            for function in functions.get(b"".join(whole.unpack_from(data)), ()):
+        for _, whole, functions in self._known.get(len(data), ()):
+            for function in functions.get(_join(whole(data)), ()):
                 text = function(data)
                 if text is not None:
                     return text
@@ -247,12 +251,13 @@ class Shapes:
         if shape is None or (shape.mask, shape.value) in self._written:
             return
         known = self._known.setdefault(size, [])
-        functions = next((functions for whole, functions in known if whole.format == shape.whole.format), None)
+        form = shape.whole.format
+        functions = next((functions for other, _, functions in known if other == form), None)
         if functions is None:
             functions = {}
-            known += [(shape.whole, functions)] if len(known) < TURNS else []
+            known += [(form, shape.whole.unpack_from, functions)] if len(known) < TURNS else []
         found = functions.setdefault(shape.key, [])
-        if len(found) < TURNS and any(functions is one for _, one in known):
+        if len(found) < TURNS and any(functions is one for _, _, one in known):
             self._written.add((shape.mask, shape.value))
             found.append(shape.function())
 
