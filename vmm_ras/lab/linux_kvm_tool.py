@@ -70,6 +70,9 @@ class Tool(Closing):
                 if row["kind"] != "console":
                     self.rows.append(row)
                 self._news.notify_all()
+        self.process.wait()
+        with self._news:
+            self._news.notify_all()
 
     @property
     def runs(self) -> bool:

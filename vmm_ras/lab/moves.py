@@ -6,7 +6,6 @@ by it.  What lies between two hosts is the bytes of that line, and nothing else.
 
 from __future__ import annotations
 
-import select
 import shlex
 import socket
 import threading
@@ -41,18 +40,12 @@ class Line:
         self.went = bytearray()
         self.failed = ""
         self._coming = memoryview(coming)
-        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
         try:
-            while not self._stop.is_set():
-                if not select.select([self.end], [], [], 0.2)[0]:
-                    continue
-                data = self.end.recv(65536)
-                if not data:
-                    return
+            while data := self.end.recv(65536):
                 if self._coming:
                     self._feed(data)
                     if self.failed:
@@ -75,7 +68,7 @@ class Line:
 
     def close(self) -> bytes:
         """What went out.  Raises Failure."""
-        self._stop.set()
+        self.end.shutdown(socket.SHUT_RDWR)  # what was written already can still be read
         self._thread.join()
         self.end.close()
         if self.failed or self._coming:
