@@ -235,6 +235,19 @@ JSON = st.recursive(
 )
 """Anything that a JSON reader may hand over, and some things that it may not."""
 
+
+def any_json(r: random.Random, depth: int = 2) -> Any:
+    """A value of the kinds of ``JSON``; for what ``each_image`` says, not drawn by Hypothesis."""
+    kind = r.randrange(9 if depth else 7)
+    if kind < 5:
+        return r.choice((None, True, r.randint(-(1 << 70), 1 << 70), r.choice(EDGES), r.random(), float("nan")))
+    if kind < 7:
+        odd = ["", "0x10", "0xzz", "fatal", "a5bc1114-6f64-4ede-b863-3e83ed7c83b1", "00" * 80, "\ud800", "\0é"]
+        return r.choice([*odd, str(r.randrange(256))])
+    values = [any_json(r, depth - 1) for _ in range(r.randrange(4))]
+    return values if kind == 7 else {r.choice((*NAMES, "x", "")): value for value in values}
+
+
 NAMES = ("header", "entries", "sections", "descriptor", "section", "body", "tail", "length", "gap", "raw_data", "gaps")
 
 
