@@ -9,7 +9,7 @@ Stop --Stopped--> tell: a rule decides, with the exception level
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vmm_ras.delivery import sea_syndrome
 from vmm_ras.effects import Decided, Effect, Escalate, Hold, InjectSea, Posted, Release, Report
@@ -18,7 +18,7 @@ from vmm_ras.memory import HEALTHY, HELD, POSTED, TOUCH, UNREPORTED, aligned
 from vmm_ras.policy import Rule
 from vmm_ras.source import NEVER, ErrorSource
 
-_AR = Code.AR
+_AR: Final = Code.AR
 if TYPE_CHECKING:
     from vmm_ras.notifier import Notifier
 

@@ -7,9 +7,9 @@ three times as much, and a replay makes several for each error).
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-new = tuple.__new__
+new: Final = tuple.__new__
 """Makes a NamedTuple of a tuple at half of what its own constructor costs: for those that every error takes."""
 
 

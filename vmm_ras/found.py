@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from vmm_ras.arm64 import serror_esr
 from vmm_ras.delivery import Ruling, sea_syndrome, sei_syndrome
@@ -23,11 +23,11 @@ from vmm_ras.memory import POSTED, TOUCH, UNREPORTED
 from vmm_ras.policy import Rule
 from vmm_ras.source import NEVER, ErrorSource
 
-MAX_BLOCK_ENTRIES = 0x3FF
+MAX_BLOCK_ENTRIES: Final = 0x3FF
 """What a block status can count (ACPI 6.5, 18.3.2.7.1)."""
 
-_AO = Code.AO
-SLOWER = 2
+_AO: Final = Code.AO
+SLOWER: Final = 2
 """Handling the pages of a record takes no longer than so many times its acknowledgement, which comes first."""
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 import crcmod.predefined
 
@@ -31,9 +32,9 @@ WINDOW = 65536
 """Rows that may wait for their end."""
 MAX_ESCALATIONS = 100
 """Escalations whose text the summary keeps."""
-_SETTLED = frozenset({"known", "ignored", "on-touch"})
+_SETTLED: Final = frozenset({"known", "ignored", "on-touch"})
 
-crc32c = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
+crc32c: Final = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
 
 
 class Ledger:

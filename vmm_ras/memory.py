@@ -9,7 +9,7 @@ import re
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from vmm_ras.errors import InputError
 
@@ -59,15 +59,19 @@ class MemoryMap:
         return MemoryMap((*self.slots, slot))
 
 
-HEALTHY, UNREPORTED, POSTED, ACKED = range(4)
+HEALTHY: Final = 0
+UNREPORTED: Final = 1
+POSTED: Final = 2
+ACKED: Final = 3
 STATES = ("healthy", "unreported", "posted", "acked")
-MAX_QUEUES = 64
-HELD, TOUCH = MAX_QUEUES - 1, MAX_QUEUES - 2
+MAX_QUEUES: Final = 64
+HELD: Final = MAX_QUEUES - 1
+TOUCH: Final = MAX_QUEUES - 2
 """Queues that no asynchronous way tells: of pages whose vCPU is held, and of pages that are told when touched."""
-MAX_RULES = MAX_QUEUES - 2
-_CHUNK_SHIFT = 12  # pages per chunk: 16 MiB of 4 KiB pages in 4 KiB, allocated when some of them are lost
-_CHUNK = 1 << _CHUNK_SHIFT
-_IN_CHUNK = _CHUNK - 1
+MAX_RULES: Final = MAX_QUEUES - 2
+_CHUNK_SHIFT: Final = 12  # pages per chunk: 16 MiB of 4 KiB pages in 4 KiB, allocated when some of them are lost
+_CHUNK: Final = 1 << _CHUNK_SHIFT
+_IN_CHUNK: Final = _CHUNK - 1
 _FEW = 8
 """Values that are looked for one by one."""
 

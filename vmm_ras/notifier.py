@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from acpi.image import PlacedSource
 from vmm_ras import answers, consumed, found, inbox
@@ -65,7 +65,7 @@ from vmm_ras.source import NEVER, ErrorSource
 
 HOOK_EVENTS = 1000
 """Times of errors that are kept for a hook's ``view.span``."""
-_AR = Code.AR
+_AR: Final = Code.AR
 _NO_WAYS: frozenset[str] = frozenset()
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from acpi.ghes import DataEntry300, ErrorStatusHeader
 from cper.common import SectionFlags, Severity, Timestamp
 from cper.memory import PlatformMemory
 
-HEADER_SIZE = ErrorStatusHeader.SIZE
-ENTRY_SIZE = DataEntry300.SIZE + PlatformMemory.SIZE
+HEADER_SIZE: Final = ErrorStatusHeader.SIZE
+ENTRY_SIZE: Final = DataEntry300.SIZE + PlatformMemory.SIZE
 """Bytes of one memory entry, its section included: 152."""
 ALL_ONES = (1 << 64) - 1
 MAX_FRAMES = 256
 """Kinds of blocks that are remembered for a rule."""
 
-_TEXT, _NO_TEXT = b"vmm memory #%08x", bytes(20)
+_TEXT: Final = b"vmm memory #%08x"
+_NO_TEXT: Final = bytes(20)
 _header, _entry, _memory = ErrorStatusHeader.pack, DataEntry300.pack, PlatformMemory.pack
 
 
@@ -50,7 +52,7 @@ def capacity(block_length: int, max_sections: int) -> int:
 
 _FRU_TEXT, _ADDRESS = DataEntry300.at("fru_text"), PlatformMemory.at("physical_address")
 _BEFORE, _AFTER = _FRU_TEXT.offset, _FRU_TEXT.offset + _FRU_TEXT.size
-_TEXT_SIZE = _FRU_TEXT.size
+_TEXT_SIZE: Final = _FRU_TEXT.size
 _HERE, _REST = _ADDRESS.offset, _ADDRESS.offset + _ADDRESS.size
 
 

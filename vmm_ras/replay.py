@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from acpi.image import Image
 from vmm_ras.deciding import Hook
@@ -37,8 +37,8 @@ WINDOW_SIZE = 1 << 30
 """Without a map, each new window of this many bytes of host addresses gets the next of guest RAM."""
 TABLES = 0x3FF0_0000
 """Where the tables and blocks lie: below guest RAM, in a slot of the VMM's own."""
-_AR = Code.AR
-STEP = 0.001
+_AR: Final = Code.AR
+STEP: Final = 0.001
 """Seconds between events of a trace that tells no times."""
 SETTLE = 60.0
 """Seconds that the guest is given, after the last event, to finish."""

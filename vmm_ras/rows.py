@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 LOST = frozenset({"swallowed", "malformed", "garbled", "unreadable", "objerr"})
 """Outcomes in which the guest was told and did nothing about the page."""
-PANIC = frozenset({"panic", "oops", "serror-panic"})
+PANIC: Final = frozenset({"panic", "oops", "serror-panic"})
 OUTCOMES = {
     "offlined": "guest offlined the page",
     "soft-offlined": "guest soft-offlined the page",
@@ -52,33 +51,32 @@ class Row:
     """Guest physical address of the page, None where it is no guest memory."""
     lsb: int
     vcpu: int | None = None
-    rule: str | None = field(default=None, init=False)
-    delivery: str | None = field(default=None, init=False)
-    source_id: int | None = field(default=None, init=False)
-    esr: int | None = field(default=None, init=False)
-    pages: int = field(default=0, init=False)
+    rule: str | None = None
+    delivery: str | None = None
+    source_id: int | None = None
+    esr: int | None = None
+    pages: int = 0
     """Entries in the block."""
-    block: bytes | None = field(default=None, init=False)
-    crc32c: int | None = field(default=None, init=False)
+    block: bytes | None = None
+    crc32c: int | None = None
     """CRC-32C of the block."""
-    outcome: str = field(default="waiting", init=False)
-    acked: bool = field(default=False, init=False)
-    posted_at: float | None = field(default=None, init=False)
+    outcome: str = "waiting"
+    acked: bool = False
+    posted_at: float | None = None
     """When the block was published; ``acked_at``: when its acknowledgement was seen."""
-    acked_at: float | None = field(default=None, init=False)
-    closed: bool = field(default=False, init=False)
+    acked_at: float | None = None
+    closed: bool = False
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the row."""
-        out = dict(zip(_KEYS, _values(self), strict=True))
-        if out["block"] is not None:
-            out["block"] = out["block"].hex()
-        return out
-
-
-_NAMES = [name for name in Row.__dataclass_fields__ if name != "closed"]
-_KEYS = [{"at": "time", "pages": "entries"}.get(name, name) for name in _NAMES]
-_values = attrgetter(*_NAMES)
+        block = self.block
+        return {
+            "seq": self.seq, "line": self.line, "time": self.at, "code": self.code, "hva": self.hva, "gpa": self.gpa,
+            "lsb": self.lsb, "vcpu": self.vcpu, "rule": self.rule, "delivery": self.delivery,
+            "source_id": self.source_id, "esr": self.esr, "entries": self.pages,
+            "block": None if block is None else block.hex(), "crc32c": self.crc32c, "outcome": self.outcome,
+            "acked": self.acked, "posted_at": self.posted_at, "acked_at": self.acked_at,
+        }  # fmt: skip
 
 
 @dataclass

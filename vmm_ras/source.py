@@ -12,17 +12,18 @@ would vanish.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from acpi.image import PlacedSource
 from vmm_ras.effects import ArmAck, Effect, PollAck, WriteGuest
 from vmm_ras.events import TellRecord, new
 from vmm_ras.record import capacity
 
-NEVER = float("inf")
-FIRST_POLL = 0.001
+NEVER: Final = float("inf")
+FIRST_POLL: Final = 0.001
 """Seconds to the first timed look at an ack; each further one waits twice as long."""
-LAST_POLL = 1.0
-QUIET_POLL = 60.0
+LAST_POLL: Final = 1.0
+QUIET_POLL: Final = 60.0
 """Seconds between looks once the policy is at its end with an unacknowledged block."""
 
 

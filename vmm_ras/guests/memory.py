@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from struct import Struct
 from struct import error as StructError
+from typing import Final
 
 from vmm_ras.errors import GuestError, Poisoned, SnapshotError
 from vmm_ras.guests.holes import Holes
 
-_SHIFT = 16
-_WORD = Struct("<Q")
-_CHUNK = 1 << _SHIFT
-_IN_CHUNK = _CHUNK - 1
-_unpack = _WORD.unpack_from
-_PAGE = 12
+_SHIFT: Final = 16
+_WORD: Final = Struct("<Q")
+_CHUNK: Final = 1 << _SHIFT
+_IN_CHUNK: Final = _CHUNK - 1
+_unpack: Final = _WORD.unpack_from
+_PAGE: Final = 12
 
 
 class GuestMemory:
@@ -56,8 +57,9 @@ class GuestMemory:
     def read(self, gpa: int, size: int) -> bytes:
         """``size`` bytes at ``gpa``."""
         end = (gpa & _IN_CHUNK) + size
-        if end <= _CHUNK and gpa >> _SHIFT in self._fast:
-            return bytes(self._fast[gpa >> _SHIFT][gpa & _IN_CHUNK : end])
+        chunk = self._fast.get(gpa >> _SHIFT)
+        if chunk is not None and end <= _CHUNK:
+            return bytes(chunk[gpa & _IN_CHUNK : end])
         self._check(gpa, size)
         parts = []
         while size:
@@ -87,8 +89,9 @@ class GuestMemory:
         """Put ``data`` at ``gpa``."""
         size = len(data)
         end = (gpa & _IN_CHUNK) + size
-        if end <= _CHUNK and gpa >> _SHIFT in self._fast:
-            self._fast[gpa >> _SHIFT][gpa & _IN_CHUNK : end] = data
+        chunk = self._fast.get(gpa >> _SHIFT)
+        if chunk is not None and end <= _CHUNK:
+            chunk[gpa & _IN_CHUNK : end] = data
             return
         self._check(gpa, size)
         done = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from acpi.image import Image
 from vmm_ras.arm64 import NEOVERSE_N1
@@ -32,9 +32,9 @@ from vmm_ras.guests.vcpu import Vcpu
 from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import GuestProfile
 
-_NOTICES = frozenset(get_args(Notice)) | {Hold, Report}
+_NOTICES: Final = frozenset(get_args(Notice)) | {Hold, Report}
 Watch = Callable[[list[Effect]], None]
-MAX_ROUNDS = 4_000_000
+MAX_ROUNDS: Final = 4_000_000
 """Lists of effects after one event: more is a loop between core and guest, for a 16 GiB page takes 650,000."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from acpi.ghes import MAX_BLOCK_SIZE, EntryFront, ErrorStatusHeader, entry_places, raw_data_place
 from acpi.hest import NotificationType
@@ -29,23 +29,26 @@ from vmm_ras.guests.vcpu import Vcpu
 from vmm_ras.profiles import SECTION_TYPES, GuestProfile
 from vmm_ras.sdei_state import EventDescription
 
-VBAR = 0xFFFF_8000_0801_0000
-SDEI_ENTRY = 0xFFFF_8000_0802_0000
+VBAR: Final = 0xFFFF_8000_0801_0000
+SDEI_ENTRY: Final = 0xFFFF_8000_0802_0000
 USER_PC = 0x40_0AA4
 KERNEL_PC = 0xFFFF_8000_0803_0000
-NEVER = float("inf")
-_VECTOR_SYNC, _VECTOR_SERROR = 0x000, 0x180
-_COMPLETE_AND_RESUME = ((sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,)),)
-_COMPLETE = ((sdei_table.EVENT_COMPLETE, (0,)),)
-_RECOVERABLE = Severity.RECOVERABLE
-_SURVIVABLE = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
-_CORRECTED = frozenset({Severity.CORRECTED, Severity.INFORMATIONAL})
-_MEMORY = PlatformMemory.GUID.bytes_le
+NEVER: Final = float("inf")
+_VECTOR_SYNC: Final = 0x000
+_VECTOR_SERROR: Final = 0x180
+_COMPLETE_AND_RESUME: Final = ((sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,)),)
+_COMPLETE: Final = ((sdei_table.EVENT_COMPLETE, (0,)),)
+_RECOVERABLE: Final = Severity.RECOVERABLE
+_SURVIVABLE: Final = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
+_CORRECTED: Final = frozenset({Severity.CORRECTED, Severity.INFORMATIONAL})
+_MEMORY: Final = PlatformMemory.GUID.bytes_le
 _ARM_PROCESSOR = SECTION_TYPES["arm_processor"].bytes_le
-_SEA = NotificationType.SEA
-_THRESHOLD = SectionFlags.ERROR_THRESHOLD_EXCEEDED
-_HEADER_SIZE = ErrorStatusHeader.SIZE
-_address, _SHORTEST, _SIZE = PlatformMemory.reader("physical_address"), PlatformMemory.SIZES[0], PlatformMemory.SIZE
+_SEA: Final = NotificationType.SEA
+_THRESHOLD: Final = SectionFlags.ERROR_THRESHOLD_EXCEEDED
+_HEADER_SIZE: Final = ErrorStatusHeader.SIZE
+_address: Final = PlatformMemory.reader("physical_address")
+_SHORTEST: Final = PlatformMemory.SIZES[0]
+_SIZE: Final = PlatformMemory.SIZE
 Program = Iterator[tuple[int, tuple[int, ...]]]
 
 

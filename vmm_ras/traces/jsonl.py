@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -13,10 +13,10 @@ from vmm_ras.events import Code, HostSignal, new
 from vmm_ras.traces.items import Entry, Header, Tally, TraceItem, Unlocated
 from vmm_ras.traces.lines import LONGEST
 
-U32_MAX = (1 << 32) - 1
-_INFINITY = float("inf")
-_CODES = {"AR": Code.AR, "AO": Code.AO}
-_members = itemgetter("event", "code", "hva", "lsb", "tid")
+U32_MAX: Final = (1 << 32) - 1
+_INFINITY: Final = float("inf")
+_CODES: Final = {"AR": Code.AR, "AO": Code.AO}
+_members: Final = itemgetter("event", "code", "hva", "lsb", "tid")
 _OBJECT = re.compile(rb'\s*\{\s*["}]')
 
 
