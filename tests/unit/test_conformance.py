@@ -76,6 +76,11 @@ def test_kernels_played_most_of_them():
     assert len(NESTED["6.12"]["scenarios"]) >= 35
 
 
+def test_what_a_kernel_traced_was_compared_wherever_it_lived():
+    for run in (OBSERVED["7.2"], *NESTED.values()):
+        assert [name for name, row in run["scenarios"].items() if row["seen"]["alive"] and not row.get("traced")] == []
+
+
 def test_every_statement_is_made_wrong_here():
     assert WRONG.keys() | BLIND.keys() == set(conformance_tables.STATEMENTS)
     proves = {statement for s in SCENARIOS.values() for statement in s.head.proves}
