@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ LIMITS = {
 """Statement to how much of it can be seen."""
 
 
+@cache
 def scenarios() -> dict[str, Script]:
     """All of them, by family and name."""
     paths = sorted(SCENARIOS.rglob("*.scenario.jsonl"))

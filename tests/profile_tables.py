@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -37,15 +36,12 @@ def table(profile: Any, proven: Callable[[str], str] | None = None) -> Iterable[
             yield f"| `{member.name}` | {value} | {seen} |{f' {proven(member.name)} |' if proven else ''}"
 
 
-_scenarios = cache(scenarios)
-
-
 def proof(guest: str) -> Callable[[str], str]:
     """What names the scenarios that prove a statement about this guest: those that name it, and passed on the kernel."""
     run = observed().get(guest.removeprefix("linux-"), {"scenarios": {}})["scenarios"]
 
     def names(statement: str) -> str:
-        found = [name for name, s in _scenarios().items() if statement in s.head.proves]
+        found = [name for name, s in scenarios().items() if statement in s.head.proves]
         passed = [f"`{name}`" for name in found if name in run and not run[name]["failed"]]
         more = f" and {len(passed) - _NAMES} more" if len(passed) > _NAMES else ""
         return ", ".join(passed[:_NAMES]) + more or "**unproven**"

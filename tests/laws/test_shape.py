@@ -26,11 +26,27 @@ from tests.golden.linux import LINUX
 from tests.golden.test_libcper import vectors
 from tests.laws.test_documents import records
 
-GOOD = [data for data, _ in vectors()] + [path.read_bytes() for path in sorted((LINUX / "records").glob("*.cper"))]
-SHAPED = [data for data in GOOD if shape_of(data) is not None]
-BLOCKS = [path.read_bytes() for path in sorted((LINUX / "blocks").glob("*.bin"))]
-BLOCKS = [data for data in BLOCKS if block_text.shape_of(data) is not None]
 SEEDS = st.integers(0, (1 << 64) - 1)
+
+
+@cache
+def good():
+    return [data for data, _ in vectors()] + [path.read_bytes() for path in sorted((LINUX / "records").glob("*.cper"))]
+
+
+@cache
+def shaped():
+    return [data for data in good() if shape_of(data) is not None]
+
+
+@cache
+def blocks():
+    found = [path.read_bytes() for path in sorted((LINUX / "blocks").glob("*.bin"))]
+    return [data for data in found if block_text.shape_of(data) is not None]
+
+
+records_shaped = st.deferred(lambda: st.sampled_from(shaped()))
+blocks_shaped = st.deferred(lambda: st.sampled_from(blocks()))
 
 
 def dictionary(data):
@@ -55,13 +71,13 @@ def others(data, seed):
 
 
 def test_every_fixed_section_and_arm_processors_have_a_shape():
-    met = {section.descriptor.section_type for data in SHAPED for section in Record.decode(data).sections}
+    met = {section.descriptor.section_type for data in shaped() for section in Record.decode(data).sections}
     wanted = {guid for guid in MODULES if issubclass(section_class(guid), (Section, ArmProcessor))}
-    assert met >= wanted & {s.descriptor.section_type for data in GOOD for s in Record.decode(data).sections}
-    assert len(SHAPED) > len(GOOD) / 2
+    assert met >= wanted & {s.descriptor.section_type for data in good() for s in Record.decode(data).sections}
+    assert len(shaped()) > len(good()) / 2
 
 
-@given(st.sampled_from(SHAPED) | st.sampled_from(BLOCKS), SEEDS)
+@given(records_shaped | blocks_shaped, SEEDS)
 def test_both_ways_say_the_same_of_anything_of_a_shape(data, seed):
     _, text, can_be_odd = written(data)
     assert text(data) == dictionary(data)
@@ -71,7 +87,7 @@ def test_both_ways_say_the_same_of_anything_of_a_shape(data, seed):
         assert text(memoryview(other)) == found
 
 
-@given(st.sampled_from(SHAPED), SEEDS)
+@given(records_shaped, SEEDS)
 def test_a_bit_that_is_no_field_makes_another_shape(data, seed):
     shape, dice = written(data)[0], random.Random(seed)
     number = int.from_bytes(data, "little") ^ 1 << dice.randrange(8 * len(data))
@@ -90,7 +106,7 @@ def test_text_is_that_of_the_dictionary(data):
 
 
 def test_text_of_a_document_is_that_of_the_dictionary():
-    stream = b"".join([*SHAPED[::7], *BLOCKS[::7], GOOD[0][:-9], bytes(64), BLOCKS[0][:-3]] * 3)
+    stream = b"".join([*shaped()[::7], *blocks()[::7], good()[0][:-9], bytes(64), blocks()[0][:-3]] * 3)
     told = 0
     for _ in range(OFTEN):
         for item in items([stream]):
@@ -101,15 +117,15 @@ def test_text_of_a_document_is_that_of_the_dictionary():
 
 
 def test_text_of_a_block_is_that_of_the_dictionary():
-    for data in BLOCKS:
+    for data in blocks():
         assert block_text.json_of(data) == dictionary(data)
     with pytest.raises(ValueError, match="bytes needed"):
-        block_text.json_of(BLOCKS[0][:-1])
+        block_text.json_of(blocks()[0][:-1])
 
 
 def test_a_damaged_record_is_refused_as_ever():
     shapes = Shapes(shape_of)
-    for data in SHAPED[:5]:
+    for data in shaped()[:5]:
         for _ in range(2 * OFTEN):
             assert shapes.text(data[:-1]) is None
         with pytest.raises(ValueError, match="bytes needed"):
@@ -120,8 +136,8 @@ def test_a_damaged_record_is_refused_as_ever():
 def test_only_what_is_met_often_gets_a_function():
     shapes = Shapes(shape_of)
     for _ in range(OFTEN):
-        assert shapes.text(SHAPED[0]) is None
-    assert shapes.text(SHAPED[0]) == orjson.dumps(Record.plain_of(SHAPED[0]))
+        assert shapes.text(shaped()[0]) is None
+    assert shapes.text(shaped()[0]) == orjson.dumps(Record.plain_of(shaped()[0]))
     assert shapes.count == 1
 
 
@@ -130,7 +146,7 @@ def test_however_many_shapes_there_are_the_work_is_bounded(monkeypatch, name, li
     monkeypatch.setattr(shape_module, name, limit)
     monkeypatch.setattr(shape_module, "OFTEN", 2)
     shapes = Shapes(shape_of)
-    given = dict.fromkeys(SHAPED)
+    given = dict.fromkeys(shaped())
     for data in [one for data in given for one in (data, data)]:
         found = shapes.text(data)
         assert found in {None, orjson.dumps(Record.plain_of(data))}
@@ -141,7 +157,7 @@ def test_however_many_shapes_there_are_the_work_is_bounded(monkeypatch, name, li
 
 
 def test_threads_do_not_meet_in_one_tree():
-    data = next(data for data in SHAPED if data[144:160] == ArmProcessor.GUID.bytes_le)
+    data = next(data for data in shaped() if data[144:160] == ArmProcessor.GUID.bytes_le)
     text = written(data)[1]
     many = [other for seed in range(50) for other in others(data, seed)]
     want = [orjson.dumps(Record.plain_of(other)) for other in many]
@@ -160,6 +176,6 @@ def test_threads_do_not_meet_in_one_tree():
 
 
 def test_the_source_is_there_to_be_read():
-    source = shape_of(SHAPED[0]).source()
+    source = shape_of(shaped()[0]).source()
     assert "def text(data):" in source
     assert "for " not in source.partition("def text(data):")[2]
