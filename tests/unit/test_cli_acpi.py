@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from acpi.table import Rsdp
 from tests.command_line import cli, tree_paths
+from vmm_ras.cli import find
 from vmm_ras.record import memory_block
 
 PRESETS = ["qemu-7.2", "qemu-10.0", "qemu-11.1", "minimal-vmm", "sea-per-vcpu"]
@@ -58,6 +63,36 @@ def test_what_is_pending_is_found_in_guest_memory(tmp_path: Path) -> None:
     text = cli("acpi", "find", image).stdout.decode()
     assert "pending, awaiting the ack" in text
     assert "0x50000000" in text
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("last", [0, 1 << 20])
+def test_only_data_is_searched_and_all_of_it(tmp_path: Path, monkeypatch, tells: bool, last: int) -> None:
+    """A sparse image, with data or a hole at its end, on a file system that tells of holes and on one that does not."""
+    rsdp = Rsdp(checksum=0, revision=2, length=36, xsdt_address=0x1000, extended_checksum=0).encode()
+    rsdp = rsdp[:8] + bytes([-sum(rsdp[:20]) & 0xFF]) + rsdp[9:]
+    rsdp = rsdp[:32] + bytes([-sum(rsdp) & 0xFF]) + rsdp[33:]
+    places = {0: b"RSD PTR " * 512, 9 << 20: b"x" * 4088 + b"RSD PTR " + rsdp, 20 << 20: bytes(16) + rsdp}
+    image = tmp_path / "memory"
+    with image.open("wb") as file:
+        for place, data in places.items():
+            file.seek(place)
+            file.write(data)
+        file.truncate(file.tell() + last)
+    if not tells:
+        monkeypatch.setattr(find.os, "lseek", Mock(side_effect=OSError(errno.EINVAL, "no holes here")))
+
+    with find.MemoryImage(image, 0x4000_0000) as memory, image.open("rb") as file:
+        assert memory.find_rsdp() == 0x4000_0000 + (9 << 20) + 4096
+        found = list(find.extents(file.fileno(), image.stat().st_size))
+    data = image.read_bytes()
+    assert (
+        b"".join(
+            bytes(start - end) + data[start:after] for (_, end), (start, after) in pairwise([(0, 0), *found])
+        ).ljust(len(data), b"\0")
+        == data
+    )
+    assert (len(found) > 1) == tells
 
 
 def test_images_without_tables_are_one_line(tmp_path: Path) -> None:

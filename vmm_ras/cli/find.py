@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -17,6 +20,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+SIGNATURE = b"RSD PTR "
+
+
+def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where a sparse file has data, lseek(2): start and end; the whole file where its file system cannot tell."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                yield end, size
+            return
+        yield start, end
+
+
 class MemoryImage:
     """A file that holds guest memory from guest physical address ``base`` on.  Raises InputError, GuestError."""
 
@@ -25,6 +45,7 @@ class MemoryImage:
         try:
             with file.open("rb") as stream:
                 self.data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                self._fd = os.dup(stream.fileno())
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: {getattr(error, 'strerror', None) or 'empty'}") from None
 
@@ -33,6 +54,7 @@ class MemoryImage:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.data.close()
+        os.close(self._fd)
 
     def read(self, gpa: int, size: int) -> bytes:
         """``size`` bytes at ``gpa``.  Raises GuestError."""
@@ -43,12 +65,14 @@ class MemoryImage:
 
     def find_rsdp(self) -> int:
         """The first RSDP with right checksums, on a 16-byte boundary (5.2.5.1).  Raises GuestError."""
-        at = self.data.find(b"RSD PTR ")
-        while at >= 0:
-            raw = self.data[at : at + Rsdp.SIZE]
-            if (self.base + at) % 16 == 0 and len(raw) == Rsdp.SIZE and not checksum(raw[:20]) and not checksum(raw):
-                return self.base + at
-            at = self.data.find(b"RSD PTR ", at + 1)
+        for start, end in extents(self._fd, len(self.data)):
+            at = self.data.find(SIGNATURE, start, end)
+            while at >= 0:
+                raw = self.data[at : at + Rsdp.SIZE]
+                aligned = (self.base + at) % 16 == 0
+                if aligned and len(raw) == Rsdp.SIZE and not checksum(raw[:20]) and not checksum(raw):
+                    return self.base + at
+                at = self.data.find(SIGNATURE, at + 1, end)
         raise GuestError("no RSDP in the image")
 
 
