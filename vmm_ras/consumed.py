@@ -68,8 +68,8 @@ def tell(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, 
     core.last_id = id = core.last_id + 1
     out.append(new(Decided, (id, Code.AR, gpa, size, rule.name, "ignored" if what == "ignore" else what)))
     if rule.report != "never":
-        first = rule.report == "first" and what == "tell"
-        until = now + rule.report_ms / 1000 if first else None
+        waits = rule.report == "first" and what == "tell"
+        until = now + rule.report_ms / 1000 if waits else None
         out.append(Report(core.next_id(), Code.AR, gpa, size, rule.name, until))
         if until is not None:
             reason = f"rule {rule.name} asks the host first"

@@ -60,7 +60,7 @@ class View(NamedTuple):
 class Hook(NamedTuple):
     """A decision in Python: a pure function, asked before the rules."""
 
-    decide: Callable[[Lost, View], str | None]
+    decide: Callable[[Lost, View], object]
     """The name of the rule to apply, or None: the rules decide."""
     digest: str
     """SHA-256 of its source, in hex: by this it is known."""

@@ -26,7 +26,8 @@ from vmm_ras.effects import (
     Undelivered,
 )
 from vmm_ras.guests.model import ModelGuest
-from vmm_ras.rows import PANIC, Row, Summary
+from vmm_ras.rows import PANIC, Row
+from vmm_ras.summary import Summary
 
 WINDOW = 65536
 """Rows that may wait for their end."""

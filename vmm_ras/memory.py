@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from vmm_ras.errors import InputError
@@ -144,7 +144,7 @@ class PoisonMap:
         self._lowest = [0] * MAX_QUEUES
 
     @classmethod
-    def of_runs(cls, runs: Iterable[tuple[int, int, int, int]]) -> PoisonMap:
+    def of_runs(cls, runs: Iterable[Sequence[int]]) -> PoisonMap:
         """The map of which :meth:`runs` gives these: ascending, and apart."""
         self = cls()
         chunks, order, counts, waiting, last = self._chunks, self._order, self.counts, self.waiting, -1

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from vmm_ras.policy import Policy
-    from vmm_ras.rows import Row, Summary
+    from vmm_ras.rows import Row
     from vmm_ras.scenario import Guest, Machine, ModelRunner, Verdict
     from vmm_ras.scenario.play import Result
+    from vmm_ras.summary import Summary
 
 MARK = (
     "machine(preset, guest, policy, page_size, vcpus, ram, sdei, style): the VM of the test: error sources, guest "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from itertools import count
-from typing import Annotated, Any, Final, NamedTuple, get_type_hints
+from typing import Annotated, Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vmm_ras.deciding import Hook
 from vmm_ras.effects import InjectSea
@@ -16,9 +16,10 @@ from vmm_ras.events import GuestAbort, HostSignal, MemoryFault
 from vmm_ras.guests import state
 from vmm_ras.ledger import WINDOW, Ledger, crc32c
 from vmm_ras.replay import Replay
-from vmm_ras.rows import Row, Summary
+from vmm_ras.rows import Row
 from vmm_ras.snapshot import Snapshot, read_snapshot
 from vmm_ras.snapshot.parts import plain_part
+from vmm_ras.summary import Summary
 
 PARTS: Final = (*state.PARTS, "replay")
 """Names of the parts that are read here."""
@@ -28,11 +29,33 @@ _Id = Annotated[int, Field(ge=0)]
 _Time = Annotated[float, Field(allow_inf_nan=False)]
 Entry = tuple[int, float | None, Any]
 
-_FIELDS: dict[str, Any] = {
-    f.name: (get_type_hints(Row)[f.name], ... if f.default is MISSING else f.default) for f in fields(Row)
-}
-_ROW = create_model("_Row", __config__=_STRICT, **_FIELDS)
+_ROW: Final = tuple(field.name for field in fields(Row))
 _SUMMARY = TypeAdapter(Summary)
+
+
+class _Row(BaseModel):
+    model_config = _STRICT
+
+    seq: int
+    line: int
+    at: float
+    code: str
+    hva: int | None
+    gpa: int | None
+    lsb: int
+    vcpu: int | None = None
+    rule: str | None = None
+    delivery: str | None = None
+    source_id: int | None = None
+    esr: int | None = None
+    pages: int = 0
+    block: bytes | None = None
+    crc32c: int | None = None
+    outcome: str = "waiting"
+    acked: bool = False
+    posted_at: float | None = None
+    acked_at: float | None = None
+    closed: bool = False
 
 
 class _Replay(BaseModel):
@@ -49,7 +72,7 @@ class _Replay(BaseModel):
     next_gpa: _Id
     next_vcpu: _Id
     firmware: tuple[_Id, _Id]
-    rows: Annotated[list[_ROW], Field(max_length=WINDOW + 1)]
+    rows: Annotated[list[_Row], Field(max_length=WINDOW + 1)]
     by_source: list[tuple[int, list[_Id]]]
     """Source to the rows, by their place in ``rows``, that its block is about."""
     published: list[tuple[int, bytes]]
@@ -128,7 +151,7 @@ def _take(replay: Replay, position: Position) -> dict[str, Any]:
         "next_gpa": replay._next_gpa,
         "next_vcpu": replay._next_vcpu,
         "firmware": replay._firmware,
-        "rows": [{k: v.hex() if isinstance(v, bytes) else v for k, v in vars(row).items()} for row in ledger.rows],
+        "rows": [_row(row) for row in ledger.rows],
         "by_source": [
             (source_id, [where[id(row)] for row in rows if id(row) in where])
             for source_id, rows in ledger._by_source.items()
@@ -139,6 +162,10 @@ def _take(replay: Replay, position: Position) -> dict[str, Any]:
         "notices": ledger.notices,
         "summary": summary | {"kinds": [(*kind, n) for kind, n in ledger.summary.kinds.items()]},
     }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _ROW} | {"block": None if row.block is None else row.block.hex()}
 
 
 def resume(data: bytes | Snapshot, hook: Hook | None = None) -> tuple[Replay, Position]:
@@ -176,10 +203,7 @@ def _ledger(replay: Replay, r: _Replay, summary: Summary) -> Ledger:
     ledger = Ledger(replay.guest, replay.page_shift)
     ledger.summary, ledger.notices = summary, r.notices
     for plain in r.rows:
-        values = plain.model_dump()
-        row = Row(**{f.name: values[f.name] for f in fields(Row) if f.init})
-        for f in fields(Row):
-            setattr(row, f.name, values[f.name])
+        row = Row(**{name: getattr(plain, name) for name in _ROW})
         if row.closed:
             ledger.rows.append(row)
         else:

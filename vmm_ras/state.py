@@ -7,6 +7,7 @@ comes back is not trusted: SnapshotError names the field, and then nothing was p
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -101,6 +102,7 @@ class CoreState(_Plain):
     inbox: InboxState = InboxState()
 
 
+_SOURCE = tuple(field.name for field in fields(SourceState))
 _LISTS, _FOUR = (list, tuple), [int] * 4
 _STATES = (UNREPORTED, POSTED, ACKED)
 
@@ -114,7 +116,7 @@ def take(core: Notifier) -> dict[str, Any]:
     sources = []
     for source in core.sources.values():
         s = source.state
-        known = {name: getattr(s, name) for name in SourceState.__slots__}
+        known = {name: getattr(s, name) for name in _SOURCE}
         known |= {"overdue": _out(s.overdue), "poll": _out(s.poll), "refused": list(s.refused.items())}
         known["record"] = None if s.record is None else plain_record(s.record)
         sources.append({"id": source.placed.source_id, **known})
@@ -175,7 +177,7 @@ def put(core: Notifier, value: object) -> None:
     core.sdei, core.poison = sdei, PoisonMap.of_runs(lost)
     for s in state.sources:
         source = core.sources[s.id]
-        values = {name: getattr(s, name) for name in SourceState.__slots__}
+        values = {name: getattr(s, name) for name in _SOURCE}
         values |= {"pages": tuple(s.pages), "refused": dict(s.refused)}
         values |= {"overdue": _in(s.overdue), "poll": _in(s.poll), "record": s.record and s.record.record()}
         source.state = SourceState(**values)
@@ -253,7 +255,7 @@ def _check(core: Notifier, s: CoreState) -> None:
         refuse("times", "there where the policy asks for history, and only there")
 
 
-def _runs(core: Notifier, value: object) -> list[tuple[int, int, int, int]]:
+def _runs(core: Notifier, value: object) -> list[list[int]]:
     """The runs of lost pages.  Raises SnapshotError."""
     if not isinstance(value, list):
         raise SnapshotError("poison: expected a list")

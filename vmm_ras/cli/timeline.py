@@ -10,7 +10,8 @@ from rich.text import Text
 from vmm_ras.rows import OUTCOMES, size_of
 
 if TYPE_CHECKING:
-    from vmm_ras.rows import Row, Summary
+    from vmm_ras.rows import Row
+    from vmm_ras.summary import Summary
 
 _GOOD = {"offlined", "soft-offlined", "known"}
 _BAD = {"swallowed", "malformed", "garbled", "unreadable", "objerr", "panic", "oops", "serror-panic", "waiting"}
