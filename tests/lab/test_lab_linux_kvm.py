@@ -222,8 +222,8 @@ class TestCommands:
         assert done.stdout == b""
         assert done.stderr.count(b"\n") == 1
         assert b"apt-get is not installed" in done.stderr
-        done = cli("lab", "demo", "--kernel", "2.6", code=3)
-        assert b"kernel '2.6' is none of 6.1, 6.12, 7.2" in done.stderr
+        done = cli("lab", "demo", "--kernel", "2.6", code=2)
+        assert b"--kernel '2.6': expected one of 6.1, 6.12, 7.2" in done.stderr
 
     @pytest.mark.parametrize(
         ("error", "code", "text"),
