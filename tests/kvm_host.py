@@ -12,9 +12,8 @@ import platform
 import signal
 import struct
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from vmm_ras import arm64
 from vmm_ras.errors import HostError
@@ -43,6 +42,18 @@ def send_self(code: int, address: int, lsb: int = 12) -> None:
         raise OSError(ctypes.get_errno(), "rt_tgsigqueueinfo")
 
 
+class Exits(deque[Exit]):
+    """Those that a vCPU is going to make; it need not look for them, it is woken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.come = threading.Event()
+
+    def extend(self, more: Iterable[Exit]) -> None:
+        super().extend(more)
+        self.come.set()
+
+
 class HostVcpu:
     """One vCPU: the model's, its kvm_run, and the exits that it is going to make."""
 
@@ -50,7 +61,7 @@ class HostVcpu:
         self.model = KvmVcpu(ModelVcpu(arm64.NEOVERSE_N1, vbar=0x4000_8000), host)
         self.fd = os.memfd_create("vcpu")
         os.ftruncate(self.fd, RUN_SIZE)
-        self.exits: deque[Exit] = deque()
+        self.exits = Exits()
         self.index = 0
         self.deaf = False
         """The abort that it is asked for is never made."""
@@ -70,7 +81,8 @@ class HostVcpu:
         while not self.exits:
             if signal.sigpending():
                 raise OSError(errno.EINTR, "a signal")
-            time.sleep(0.001)
+            if self.exits.come.wait(0.001):  # or a signal is pending
+                self.exits.come.clear()
         self.write(exits.EXIT_REASON, ioctls.EXIT_UNKNOWN.to_bytes(4, "little"))
         return self.exits.popleft()(self)
 
