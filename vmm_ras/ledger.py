@@ -92,7 +92,10 @@ class Ledger:
         row = self.rows.popleft()
         if not row.closed:
             self._close(row)
-        self.summary.count(row)
+        summary, kind = self.summary, (row.code, row.delivery, row.outcome)
+        summary.events += 1
+        kinds = summary.kinds
+        kinds[kind] = kinds.get(kind, 0) + 1
         return row
 
     # -- notices of the core ---------------------------------------------------------------

@@ -97,7 +97,7 @@ class Replay:
         ledger, core, guest = self.ledger, self.notifier, self.guest.os
         rows = ledger.rows
         for line, at, item in entries:
-            kind = item.__class__
+            kind = type(item)
             if kind is HostSignal:
                 until = self._clock(at)
                 if core.next_deadline() is None and guest.next_time(self.now) > until:
@@ -219,7 +219,7 @@ class Replay:
                 low, high = max(low, first), min(low + size, end)
                 guest.memory.poison(low, high - low)
         notifier, now = self.notifier, self.now
-        effects = notifier.handlers[event.__class__](event, now)
+        effects = notifier.handlers[type(event)](event, now)
         guest.drive(notifier, effects, now, self._follow if self.watch is not None else None)
         if guest.os.actions:
             ledger.outcomes()

@@ -203,7 +203,9 @@ def _ledger(replay: Replay, r: _Replay, summary: Summary) -> Ledger:
     ledger = Ledger(replay.guest, replay.page_shift)
     ledger.summary, ledger.notices = summary, r.notices
     for plain in r.rows:
-        row = Row(**{name: getattr(plain, name) for name in _ROW})
+        row = Row(plain.seq, plain.line, plain.at, plain.code, plain.hva, plain.gpa, plain.lsb)
+        for name in _ROW:
+            setattr(row, name, getattr(plain, name))
         if row.closed:
             ledger.rows.append(row)
         else:

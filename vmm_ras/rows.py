@@ -36,7 +36,7 @@ def size_of(lsb: int) -> str:
     return f"{1 << lsb} B"
 
 
-@dataclass
+@dataclass(init=False)
 class Row:
     """What became of one event of the trace."""
 
@@ -49,22 +49,35 @@ class Row:
     gpa: int | None
     """Guest physical address of the page, None where it is no guest memory."""
     lsb: int
-    vcpu: int | None = None
-    rule: str | None = None
-    delivery: str | None = None
-    source_id: int | None = None
-    esr: int | None = None
-    pages: int = 0
+    vcpu: int | None
+    rule: str | None
+    delivery: str | None
+    source_id: int | None
+    esr: int | None
+    pages: int
     """Entries in the block."""
-    block: bytes | None = None
-    crc32c: int | None = None
+    block: bytes | None
+    crc32c: int | None
     """CRC-32C of the block."""
-    outcome: str = "waiting"
-    acked: bool = False
-    posted_at: float | None = None
+    outcome: str
+    acked: bool
+    posted_at: float | None
     """When the block was published; ``acked_at``: when its acknowledgement was seen."""
-    acked_at: float | None = None
-    closed: bool = False
+    acked_at: float | None
+    closed: bool
+
+    def __init__(
+        self, seq: int, line: int, at: float, code: str, hva: int | None, gpa: int | None, lsb: int,
+        vcpu: int | None = None,
+    ) -> None:  # fmt: skip
+        self.seq, self.line, self.at, self.code, self.hva, self.gpa, self.lsb, self.vcpu = (
+            seq, line, at, code, hva, gpa, lsb, vcpu,
+        )  # fmt: skip
+        self.rule = self.delivery = self.source_id = self.esr = self.block = self.crc32c = None
+        self.posted_at = self.acked_at = None
+        self.pages = 0
+        self.outcome = "waiting"
+        self.acked = self.closed = False
 
     def plain(self) -> dict[str, Any]:
         """What JSON holds of the row."""

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from vmm_ras.rows import LOST, PANIC, Row
+from vmm_ras.rows import LOST, PANIC
 
 
 @dataclass
@@ -37,12 +37,6 @@ class Summary:
     """Errors of which the trace does not say where: nothing can be made of them, and they are no ``events``."""
     windows: list[tuple[int, int, int]] = field(default_factory=list)
     """(hva, gpa, size) of memory that was mapped by order of appearance."""
-
-    def count(self, row: Row) -> None:
-        """Take a row in."""
-        self.events += 1
-        kind = row.code, row.delivery, row.outcome
-        self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
     def _by(self, index: int) -> Counter[str]:
         found: Counter[str] = Counter()

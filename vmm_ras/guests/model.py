@@ -135,7 +135,7 @@ class ModelGuest:
                 watch(done)
             effects = []
             for answer in answers:
-                effects += handlers[answer.__class__](answer, now)
+                effects += handlers[type(answer)](answer, now)
             if not effects:
                 break
         else:
@@ -152,7 +152,7 @@ class ModelGuest:
         while True:
             try:
                 for e in left:
-                    answer = steps[e.__class__](e, now)
+                    answer = steps[type(e)](e, now)
                     if answer is not None:
                         out.append(answer)
                 return out
