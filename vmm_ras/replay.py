@@ -50,12 +50,13 @@ class Replay:
     """One model machine that a trace is replayed into.
 
     ``slots``: the guest's memory; without any, and without ones in the trace, windows are mapped as addresses appear.
-    ``vcpus``: how many; threads that consume poison become vCPUs in order of appearance.
+    ``vcpus``: how many; threads that consume poison become vCPUs in order of appearance.  ``machine``: one that is made
+    already, instead of an image and all that is said of another.
     """
 
     def __init__(
         self,
-        image: Image,
+        image: Image | None,
         *,
         policy: Policy | None = None,
         guest: GuestProfile = PROFILES["linux"],
@@ -65,30 +66,37 @@ class Replay:
         style: RecordStyle = NATIVE,
         sdei: bool = True,
         hook: Hook | None = None,
+        machine: tuple[Notifier, ModelGuest] | None = None,
     ) -> None:
-        self.image = image
-        memory = MemoryMap(slots)
-        self.mapped = bool(memory.slots)
-        self.notifier = Notifier(
-            image.sources, memory, policy=policy, guest=guest, vcpus=vcpus, page_shift=page_shift, style=style,
-            hook=hook,
-        )  # fmt: skip
-        self.guest = ModelGuest(image, guest, vcpus=vcpus, page_shift=page_shift)
-        for slot in memory.slots:
-            self.guest.memory.add_region(slot.gpa, slot.size)
-        self.page_shift, self.now, self.seq = page_shift, 0.0, 0
-        self.ledger = Ledger(self.guest, page_shift)
+        if machine is None:
+            assert image is not None
+            self.image = image
+            memory = MemoryMap(slots)
+            core = Notifier(
+                image.sources, memory, policy=policy, guest=guest, vcpus=vcpus, page_shift=page_shift, style=style,
+                hook=hook,
+            )  # fmt: skip
+            model = ModelGuest(image, guest, vcpus=vcpus, page_shift=page_shift)
+            for slot in memory.slots:
+                model.memory.add_region(slot.gpa, slot.size)
+            regions = [(gpa, gpa + len(data)) for _, gpa, data in image.regions]
+            firmware = min(low for low, _ in regions), max(high for _, high in regions)
+        else:
+            (core, model), firmware = machine, (0, 0)
+        self.notifier, self.guest, self.page_shift = core, model, core.page_shift
+        self.mapped = bool(core.memory.slots)
+        self.now, self.seq = 0.0, 0
+        self.ledger = Ledger(model, core.page_shift)
         self.summary, self.notices = self.ledger.summary, self.ledger.notices
         self.watch: Callable[[list[Effect], list[Action]], None] | None = None
         """Called, where it is set, with the effects that were carried out and what the guest did then."""
         self._origin: float | None = None
         self._next_gpa = RAM_BASE
         self._next_vcpu = 0
-        regions = [(gpa, gpa + len(data)) for _, gpa, data in image.regions]
-        self._firmware = min(low for low, _ in regions), max(high for _, high in regions)
+        self._firmware = firmware
         """Span of what the model really reads: only there poison matters to its memory."""
-        if sdei:
-            self.guest.start_sdei(self.notifier, 0.0)
+        if machine is None and sdei:
+            model.start_sdei(core, 0.0)
 
     # -- the loop ----------------------------------------------------------------------
 

@@ -189,9 +189,8 @@ def resume(data: bytes | Snapshot, hook: Hook | None = None) -> tuple[Replay, Po
     if any(place >= len(r.rows) for _, places in r.by_source for place in places):
         raise SnapshotError(f"snapshot: part 'replay': by_source: there are {len(r.rows)} rows")
     core, guest, _ = state.resume(snapshot, hook)
-    replay = Replay.__new__(Replay)  # its machine is made already
-    replay.notifier, replay.guest, replay.page_shift = core, guest, core.page_shift
-    replay.now, replay.seq, replay.mapped, replay.watch = r.now, r.seq, r.mapped, None
+    replay = Replay(None, machine=(core, guest))
+    replay.now, replay.seq, replay.mapped = r.now, r.seq, r.mapped
     replay._origin, replay._next_gpa, replay._next_vcpu = r.origin, r.next_gpa, r.next_vcpu
     replay._firmware = r.firmware
     replay.ledger = _ledger(replay, r, summary)
