@@ -60,6 +60,22 @@ oracle: $(STAMP)  ## random CPER records read by libcper's Python module and by 
 bench: $(STAMP)  ## per-structure times beside construct, and a replay of a million events beside its floor loop
 	$(BIN)/python -m tests.bench.run
 
+$(VENV)/.fast: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=65'  # 3.12 and later come without
+	@touch $@
+
+.PHONY: fast fast-check fast-bench
+fast: $(VENV)/.fast  ## a copy of the tree in build/fast, its hot modules compiled by mypyc (needs a C compiler and Python's headers)
+	@$(BIN)/python -m tests.bench.fast
+
+fast-check: $(VENV)/.fast  ## the test suite with the compiled modules
+	@$(BIN)/python -m tests.bench.fast --check
+
+FAST_EVENTS ?= 1000000
+fast-bench: fast  ## replays with the compiled modules beside the interpreted floor loop
+	@cd build/fast && PYTHONPATH=. $(CURDIR)/$(BIN)/python -m tests.bench.run --only replay --events $(FAST_EVENTS)
+	@cd build/fast && PYTHONPATH=. $(CURDIR)/$(BIN)/python -m tests.bench.run --only policy --events $(FAST_EVENTS)
+
 .PHONY: lab lab-smoke
 lab-smoke: $(STAMP)  ## boot Debian's kernels with our tables under emulation and tell them errors (needs Debian's apt)
 	@$(BIN)/python -m vmm_ras.lab smoke

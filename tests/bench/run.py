@@ -163,11 +163,12 @@ def replay(
     assert run.summary.outcomes == {"offlined": events}, run.summary.outcomes
     assert blocks != 0
     assert crc32c(b"123456789") == 0xE3069283
+    how = "interpreted" if (sys.modules[Replay.__module__].__file__ or "").endswith(".py") else "compiled"
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     console.print(
-        f"{name}: {events:,} events in {mine:.1f} s, {events / mine:,.0f} events/s, {mine / events * 1e6:.1f} us each; "
-        f"floor {theirs / events * 1e6:.1f} us; ratio {mine / theirs:.2f} (at most {limit}); "
-        f"peak memory {rss >> 10} MiB"
+        f"{name}, {how}: {events:,} events in {mine:.1f} s, {events / mine:,.0f} events/s, "
+        f"{mine / events * 1e6:.1f} us each; floor {theirs / events * 1e6:.1f} us; "
+        f"ratio {mine / theirs:.2f} (at most {limit}); peak memory {rss >> 10} MiB"
     )
     return events / mine, mine / theirs
 
