@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -70,8 +69,12 @@ def text_of_item(item: Item) -> bytes | None:
 @cache
 def _text(kind: Kind) -> tuple[bytes, Callable[[bytes], bytes | None]]:
     """What the text of such a document begins with, and what makes the rest."""
-    module = import_module("cper.record_text" if kind is Kind.RECORD else "acpi.block_text")
-    return orjson.dumps(head(kind))[:-1] + b",", module.text_of
+    if kind is Kind.RECORD:
+        from cper.record_text import text_of
+    else:
+        from acpi.block_text import text_of
+
+    return orjson.dumps(head(kind))[:-1] + b",", text_of
 
 
 @cache

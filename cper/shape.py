@@ -43,7 +43,6 @@ LENGTHS = 1024
 SIZE = 4096
 """Bytes of the longest input whose shape is looked at."""
 
-
 _join = b"".join
 
 
@@ -254,10 +253,12 @@ class Shapes:
         form = shape.whole.format
         functions = next((functions for other, _, functions in known if other == form), None)
         if functions is None:
+            if len(known) == TURNS:
+                return
             functions = {}
-            known += [(form, shape.whole.unpack_from, functions)] if len(known) < TURNS else []
+            known.append((form, shape.whole.unpack_from, functions))
         found = functions.setdefault(shape.key, [])
-        if len(found) < TURNS and any(functions is one for _, _, one in known):
+        if len(found) < TURNS:
             self._written.add((shape.mask, shape.value))
             found.append(shape.function())
 

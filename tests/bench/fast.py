@@ -92,19 +92,14 @@ def build() -> None:
         sys.exit("no C compiler or no Python.h: install gcc and python3-dev, or what your system calls them")
     made = FAST.with_name("fast-compiled")
     name = digest()
+    shutil.rmtree(FAST, ignore_errors=True)
+    shutil.copytree(ROOT, FAST, ignore=_SKIPPED, symlinks=True)
     if not (made / name).exists():
         shutil.rmtree(made, ignore_errors=True)
-        _copy()
         compiler = [sys.executable, "-m", "tests.bench.fast", "--compile", str(made)]
         subprocess.run(compiler, cwd=FAST, check=True)
         (made / name).touch()
-    _copy()
     shutil.copytree(made, FAST, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.c", "*.h", "*.txt", "*.o", name))
-
-
-def _copy() -> None:
-    shutil.rmtree(FAST, ignore_errors=True)
-    shutil.copytree(ROOT, FAST, ignore=_SKIPPED, symlinks=True)
 
 
 def compile_modules(into: Path) -> None:

@@ -125,6 +125,13 @@ def test_gaps_and_overlaps_are_told():
     ]
     inside = Record.decode(with_places((272, 80), (280, 8)))
     assert inside.overlaps() == ["sections[1] overlaps sections[0] at 0x118"]
+    by_a_byte = Record.decode(with_places((272, 80), (351, 80)))
+    assert by_a_byte.overlaps() == ["sections[1] overlaps sections[0] at 0x15f"]
+    within_both = Record.decode(with_places((200, 300), (272, 80)))
+    assert within_both.overlaps() == [
+        "sections[0] overlaps the descriptors at 0xc8", "sections[1] overlaps sections[0] at 0x110",
+    ]  # fmt: skip
+    assert Record.decode(with_places((352, 80), (272, 80))).overlaps() == []
     for data in (with_places((272, 80), (300, 80)), with_places((300, 80), (272, 80))):
         plain = Record.plain_of(data)
         assert plain["overlaps"] == Record.decode(data).overlaps() != []

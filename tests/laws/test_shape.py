@@ -98,6 +98,20 @@ def test_a_bit_that_is_no_field_makes_another_shape(data, seed):
     assert (shapes.text(changed) is None) == (number & shape.mask != shape.value) or written(data)[2]
 
 
+def test_each_bit_beside_a_field_of_its_byte_makes_another_shape():
+    tried = 0
+    for data in dict.fromkeys([*shaped(), *blocks()]):
+        shape, text, _ = written(data)
+        mask = shape.mask.to_bytes(len(data), "little")
+        mixed = [at for at, byte in enumerate(mask) if byte != 0xFF]
+        for at, bit in [(at, bit) for at in mixed for bit in range(8) if mask[at] >> bit & 1]:
+            changed = bytearray(data)
+            changed[at] ^= 1 << bit
+            assert text(changed) is None, f"byte {at}, bit {bit}"
+            tried += 1
+    assert tried > 1000
+
+
 @given(records())
 def test_text_is_that_of_the_dictionary(data):
     want = orjson.dumps(Record.plain_of(data))
