@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.bench.fast import INTERPRETED, MODULES, ROOT
+from tests.bench.fast import INTERPRETED, MODULES, NEW, ROOT
 
 TREES = {name: ast.parse((ROOT / name).read_text()) for name in MODULES}
 SELF_MADE = {"NamedTuple", "Protocol", "IntEnum"}
@@ -56,3 +56,15 @@ def test_compiled_classes_keep_no_default_behind_init():
 def test_the_tree_holds_no_compiled_module():
     left = [p for package in ("cper", "acpi", "vmm_ras") for p in (ROOT / package).rglob("*.so")]
     assert left == [] or ROOT.name == "fast"
+
+
+def test_named_tuples_are_made_by_one_line_that_the_copy_replaces():
+    assert (ROOT / "vmm_ras" / "events.py").read_text().count(NEW) == 1 or ROOT.name == "fast"
+
+
+def test_what_becomes_a_named_tuple_is_a_tuple_made_for_it():
+    """The copy's ``new`` makes the tuple itself the instance: nobody else may hold it."""
+    for path in (ROOT / "vmm_ras").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "new":
+                assert isinstance(node.args[1], ast.Tuple), f"{path.relative_to(ROOT)}:{node.lineno}"
