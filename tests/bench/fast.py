@@ -113,7 +113,8 @@ def take_new() -> None:
     assert text.count(NEW) == 1
     events.write_text(text.replace(NEW, "from vmm_ras import _new\n\nnew: Final = _new.new\n"))
     events.with_name("_new.pyi").write_text(
-        "from typing import TypeVar\n\nT = TypeVar('T')\n\ndef new(cls: type[T], values: tuple[object, ...]) -> T: ...\n"
+        "from typing import TypeVar\n\nT = TypeVar('T')\n\n"
+        "def new(cls: type[T], values: tuple[object, ...]) -> T: ...\n"
     )
 
 
