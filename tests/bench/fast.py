@@ -73,6 +73,7 @@ INTERPRETED = {
 """Tests, by the beginning of their names, that only the interpreted modules can pass, and why."""
 NEW = "new: Final = tuple.__new__\n"
 """What makes named tuples: a line of ``vmm_ras.events``, in whose place the copy takes ``new.c``."""
+LACKING = "no C compiler or no Python.h: install gcc and python3-dev, or what your system calls them"
 _SKIPPED = shutil.ignore_patterns(".git", ".venv*", "build", "out", "__pycache__", ".*_cache", ".hypothesis")
 
 
@@ -89,10 +90,16 @@ def digest() -> str:
     return said.hexdigest()
 
 
+def able() -> bool:
+    """Whether there is what the copy is compiled with."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
+
+
 def build() -> None:
     """Make the copy, and compile what is not compiled yet."""
-    if shutil.which(os.environ.get("CC", "cc")) is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
-        sys.exit("no C compiler or no Python.h: install gcc and python3-dev, or what your system calls them")
+    if not able():
+        sys.exit(LACKING)
     made = FAST.with_name("fast-compiled")
     name = digest()
     shutil.rmtree(FAST, ignore_errors=True)
@@ -141,15 +148,18 @@ def check() -> int:
     return subprocess.run(words, cwd=FAST, check=False).returncode
 
 
-def main() -> int:
+def main() -> int | str:
     """Build; then test if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="run the test suite with the compiled modules")
+    parser.add_argument("--able", action="store_true", help="only say whether there is a compiler")
     parser.add_argument("--compile", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.compile is not None:
         compile_modules(options.compile)
         return 0
+    if options.able:
+        return 0 if able() else f"compiled modules are not measured: {LACKING}"
     build()
     print(f"compiled: PYTHONPATH={FAST.relative_to(ROOT)} .venv/bin/vmm-ras replay ...")
     return check() if options.check else 0

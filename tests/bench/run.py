@@ -14,7 +14,9 @@ import sys
 import tempfile
 import time
 import timeit
+from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -36,7 +38,11 @@ from tests.bench.cper import cper
 from tests.bench.serve import serve
 from tests.bench.snapshot import snapshot
 from vmm_ras.default_policy import TEXT
+from vmm_ras.events import Code, HostSignal
+from vmm_ras.guests.model import ModelGuest
 from vmm_ras.ledger import crc32c
+from vmm_ras.memory import MemoryMap, MemorySlot
+from vmm_ras.notifier import Notifier
 from vmm_ras.policy import Policy, load_policy
 from vmm_ras.replay import TABLES, Replay
 from vmm_ras.traces import open_trace
@@ -102,9 +108,14 @@ def structures(console: Console) -> bool:
     return good
 
 
+def signal_of(index: int, span: int) -> tuple[str, int, int, int]:
+    """Code, address, lsb and thread of an event of the bench, on one of ``span`` pages, a power of two."""
+    page = index * 0x9E3779B1 & span - 1  # odd: a permutation of the page numbers
+    return "AR" if index & 1 else "AO", HVA + (page << 12), 12, 100 + (index >> 1 & 3)
+
+
 def write_trace(path: Path, events: int) -> None:
     """A JSONL trace of ``events`` signals on distinct pages in scattered order, every other one an AR."""
-    step = 0x9E3779B1 | 1  # odd: a permutation of the page numbers
     span = 1 << (events - 1).bit_length()
     with path.open("wb") as out:
         out.write(b'{"event":"trace","version":1,"clock":"relative"}\n')
@@ -112,63 +123,108 @@ def write_trace(path: Path, events: int) -> None:
         for vcpu in range(4):
             out.write(b'{"event":"vcpu","vcpu":%d,"tid":%d}\n' % (vcpu, 100 + vcpu))
         for index in range(events):
-            page = index * step & span - 1
-            line = {
-                "event": "signal", "code": "AR" if index & 1 else "AO", "hva": HVA + (page << 12), "lsb": 12,
-                "tid": 100 + (index >> 1 & 3), "time": index * 1e-3,
-            }  # fmt: skip
+            code, hva, lsb, tid = signal_of(index, span)
+            line = {"event": "signal", "code": code, "hva": hva, "lsb": lsb, "tid": tid, "time": index * 1e-3}
             out.write(orjson.dumps(line) + b"\n")
 
 
+Turn = tuple[int, float, float]
+"""Events, and the processor seconds that they took the product and the floor."""
+
+
 def replay(
-    path: Path, events: int, console: Console, name: str = "replay", limit: float = 3.0, policy: Policy | None = None,
-    vcpus: int = 8,
-) -> tuple[float, float]:  # fmt: skip
+    path: Path, events: int, console: Console, name: str = "replay", *, policy: Policy | None = None, vcpus: int = 8
+) -> tuple[float, float]:
     """Events per second of `replay`, and how many times the floor's time it takes; both in turns, chunk by chunk."""
     run = Replay(PRESETS["default"].place(TABLES), policy=policy, vcpus=vcpus)
     span = 1 << (events - 1).bit_length()
-    lines = path.open("rb")
     sink = open(os.devnull, "wb")  # noqa: SIM115
-    rows, mine, theirs, blocks = 0, 0.0, 0.0, 0
-    pages = 0
+    rows = pages = blocks = 0
+    turns: list[Turn] = []
     clock = time.process_time
-    with open_trace(str(path)) as entries:
+    with open_trace(str(path)) as entries, path.open("rb") as lines:
         stream = run.run(entries)
-        left = True
-        while left:
-            start = clock()
-            for _ in range(CHUNK):
-                row = next(stream, None)
-                if row is None:
-                    left = False
-                    break
+        while rows < events:
+            start, before = clock(), rows
+            for row in islice(stream, CHUNK):
                 sink.write(orjson.dumps(row.plain()) + b"\n")
                 rows += 1
                 blocks ^= row.crc32c or 0
-            mine += clock() - start
-            part = []
-            for line in lines:
-                part.append(line)
-                if len(part) == CHUNK:
-                    break
+            assert rows > before, f"{rows} rows, not {events}"
+            took = clock() - start
+            part = list(islice(lines, CHUNK))
             start = clock()
-            _, acked = floor.run(part, HVA, GPA, span << 12, sink.write)
-            theirs += clock() - start
-            pages += acked
+            pages += floor.run(part, HVA, GPA, span << 12, sink.write)[1]
+            turns.append((rows - before, took, clock() - start))
             print(f"\r{rows:,} of {events:,} events", end="", file=sys.stderr, flush=True)
+        assert next(stream, None) is None
+        pages += floor.run(lines, HVA, GPA, span << 12, sink.write)[1]  # it began with the lines that are no events
     print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
-    assert rows == events, f"{rows} rows, not {events}"
     assert pages == events, f"the floor acked {pages} pages, not {events}"
     assert run.summary.pages == {"unreported": 0, "posted": 0, "acked": events}, run.summary.pages
     assert run.summary.outcomes == {"offlined": events}, run.summary.outcomes
     assert blocks != 0
     assert crc32c(b"123456789") == 0xE3069283
-    how = "interpreted" if (sys.modules[Replay.__module__].__file__ or "").endswith(".py") else "compiled"
+    return tell(console, name, turns, policy)
+
+
+def acked(
+    events: int, console: Console, name: str = "event to ack", *, policy: Policy | None = None, vcpus: int = 8
+) -> tuple[float, float]:
+    """As :func:`replay`, but from the signal to the acknowledgement that the core has seen: no trace, no rows."""
+    image, span = PRESETS["default"].place(TABLES), 1 << (events - 1).bit_length()
+    core = Notifier(image.sources, MemoryMap([MemorySlot(HVA, GPA, span << 12)]), policy=policy, vcpus=vcpus)
+    guest = ModelGuest(image, core.guest, vcpus=vcpus)
+    guest.memory.add_region(GPA, span << 12)
+    guest.start_sdei(core, 0.0)
+    core.threads.update({100 + vcpu: vcpu for vcpu in range(4)})
+    receive, drive, clock = core.receive, guest.drive, time.process_time
+    outcomes: Counter[str] = Counter()
+    turns: list[Turn] = []
+    pages = 0
+    for first in range(0, events, CHUNK):
+        told = [(index * 1e-3, *signal_of(index, span)) for index in range(first, min(first + CHUNK, events))]
+        signals = [(now, HostSignal(Code[code], hva, lsb, tid, None)) for now, code, hva, lsb, tid in told]
+        start = clock()
+        for now, signal in signals:
+            drive(core, receive(signal, now), now)
+        took = clock() - start
+        outcomes.update(action.outcome for action in guest.os.drain())
+        plain = [floor.Signal(code, hva, lsb, tid, now) for now, code, hva, lsb, tid in told]
+        start = clock()
+        pages += floor.run(plain, HVA, GPA, span << 12, None)[1]
+        turns.append((len(told), took, clock() - start))
+        print(f"\r{first + len(told):,} of {events:,} events", end="", file=sys.stderr, flush=True)
+    print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
+    assert core.poison.counts == [0, 0, 0, events], core.poison.counts
+    assert outcomes == {"offlined": events} == {"offlined": guest.os.offlined.count}, outcomes
+    assert pages == events, f"the floor acked {pages} pages, not {events}"
+    return tell(console, name, turns, policy)
+
+
+def compiled() -> bool:
+    """Whether these are the compiled modules."""
+    return not (sys.modules[Replay.__module__].__file__ or "").endswith(".py")
+
+
+def limit_of(policy: Policy | None) -> float:
+    """How many times the floor's time an event may take: with compiled modules less, and with a long policy more."""
+    return (2.5 if policy is None else 3.5) if compiled() else 4.5
+
+
+def tell(console: Console, name: str, turns: list[Turn], policy: Policy | None) -> tuple[float, float]:
+    """Say what was measured; events per second, and the times of the floor's.
+
+    A machine has other tenants, and goes at several speeds: so the quicker half of the turns is told beside them all.
+    """
+    events, mine, theirs = (sum(column) for column in zip(*turns, strict=True))
+    half = sorted(turns, key=lambda turn: turn[1] / turn[0])[: len(turns) + 1 >> 1]
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    quick = sum(turn[0] for turn in half) / sum(turn[1] for turn in half)
     console.print(
-        f"{name}, {how}: {events:,} events in {mine:.1f} s, {events / mine:,.0f} events/s, "
-        f"{mine / events * 1e6:.1f} us each; floor {theirs / events * 1e6:.1f} us; "
-        f"ratio {mine / theirs:.2f} (at most {limit}); peak memory {rss >> 10} MiB"
+        f"{name} ({'compiled' if compiled() else 'interpreted'}): {events:,} events, {events / mine:,.0f}/s "
+        f"({quick:,.0f} in the quicker half), {mine / events * 1e6:.1f} us; floor {theirs / events * 1e6:.1f} us; "
+        f"{mine / theirs:.2f} times (at most {limit_of(policy)}); {rss >> 10} MiB"
     )
     return events / mine, mine / theirs
 
@@ -237,18 +293,21 @@ def main() -> int:
         good = serve(console, qemu=options.qemu, firmware=options.firmware) and good
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.jsonl"
+        few, fifty = min(options.events, 100_000), fifty_rules()
+        ratios: list[tuple[float, Policy | None]] = []
         if options.only in {None, "replay"}:
             write_trace(path, options.events)
-            _, ratio = replay(path, options.events, console)
-            good = good and ratio <= 3.0
+            ratios.append((replay(path, options.events, console)[1], None))
+            ratios.append((acked(options.events, console)[1], None))
         if options.only in {None, "policy"}:
-            few = min(options.events, 100_000)
             write_trace(path, few)
-            rate, _ = replay(path, few, console, "replay, 8 vCPUs")
-            _, ratio = replay(path, few, console, "replay, 50 rules", 3.5, policy=fifty_rules())
-            many, _ = replay(path, few, console, "replay, 512 vCPUs", vcpus=512)
-            console.print(f"512 vCPUs take {rate / many:.2f} times the time of 8")
-            good = good and ratio <= 3.5 and rate / many < 1.5
+            ratios.append((replay(path, few, console, "replay, 50 rules", policy=fifty)[1], fifty))
+            ratios.append((acked(few, console, "event to ack, 50 rules", policy=fifty)[1], fifty))
+            eight, _ = acked(few, console, "event to ack, 8 vCPUs")
+            many, _ = acked(few, console, "event to ack, 512 vCPUs", vcpus=512)
+            console.print(f"512 vCPUs take {eight / many:.2f} times the time of 8")
+            good = good and eight / many < 1.5
+        good = good and all(ratio <= limit_of(policy) for ratio, policy in ratios)
         if options.only in {None, "cli"}:
             write_trace(path, 20_000)
             command_line(path, 20_000, console)
