@@ -1,4 +1,4 @@
-"""Bytes that travel as text: hexadecimal, dumps of it with offsets and characters, and Base64 (RFC 4648, 4)."""
+"""Bytes that travel as text: hexadecimal, dumps of it with offsets and characters, Base64 (RFC 4648, 4 and 5)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _OFFSET = re.compile(rb"[ \t]*(?:0x)?([0-9A-Fa-f]{4,16})(?::[ \t]+|[ \t][ \t]+)"
 """What begins a line of a dump (``xxd``, ``hexdump -C``, the dump of ``cper show``)."""
 _PAIRS = re.compile(rb"((?:[0-9A-Fa-f]{2})+)([ \t]*)")
 _HEX = re.compile(rb"[0-9A-Fa-fxX\s,:]*\Z")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*\Z")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*\Z|[A-Za-z0-9_=-]+(?:\s*\n[A-Za-z0-9_=-]+)*\s*\Z")
+"""Base64; or base64url, in which words side by side are prose."""
+_ALPHABETS = {"base64": b"+/", "base64url": b"-_"}
+"""The digits that only one of them has."""
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 _LEFT_OUT = 16 << 20
 """Bytes at most that all `*` of a dump stand for."""
 _LINE = 1 << 16
@@ -128,9 +132,13 @@ def _hex(lines: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
 
 
 def _base64(lines: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
-    left = b""
+    left, alphabet = b"", set[str]()
     for number, line in lines:
-        left += b"".join(line.split())
+        text = b"".join(line.split())
+        alphabet |= {name for name, digits in _ALPHABETS.items() if text.translate(None, digits) != text}
+        if len(alphabet) > 1:
+            raise ValueError(f"line {number}: no Base64: digits of {' and of '.join(sorted(alphabet))}")
+        left += text.translate(_STANDARD)
         closed = left.endswith(b"=")
         whole = len(left) if closed else len(left) & ~3
         try:
@@ -139,7 +147,9 @@ def _base64(lines: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
         except binascii.Error as error:
             raise ValueError(f"line {number}: no Base64: {error}") from None
         left = left[whole:]
-    if left:
+    if alphabet == {"base64url"} and len(left) > 1:
+        yield base64.b64decode(left + b"=" * (-len(left) % 4), validate=True)  # it often goes without padding
+    elif left:
         raise ValueError("Base64 text ends in the middle")
 
 

@@ -253,6 +253,39 @@ def test_text_forms_are_recognised_in_pieces_of_any_size(data, size, separator):
         assert b"".join(decoded(pieces(text, max(size, len(text.split(b"\n")[0]) + 1)))) == data
         assert of_text(text) == data
     assert of_text(base64.b64encode(data) + b"\n" + base64.b64encode(data)) == 2 * data
+    url = base64.urlsafe_b64encode(data)
+    for text in (url, url + b"\n", b"\n".join(url[at : at + 76] for at in range(0, len(url), 76))):
+        assert form_of(text) == "base64"
+        assert b"".join(decoded(pieces(text, max(size, len(text.split(b"\n")[0]) + 1)))) == data
+    if b"-" in url or b"_" in url:
+        assert of_text(url.rstrip(b"=")) == data
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [  # RFC 4648, 10, each behind four digits that tell which alphabet it is
+        (b"", b""), (b"Zg==", b"f"), (b"Zm8=", b"fo"), (b"Zm9v", b"foo"), (b"Zm9vYg==", b"foob"),
+        (b"Zm9vYmE=", b"fooba"), (b"Zm9vYmFy", b"foobar"),
+    ],
+)  # fmt: skip
+def test_base64url_is_read(text, data):
+    assert of_text(b"-_-_" + b"AAAA" + text) == bytes.fromhex("fbffbf000000") + data
+    assert of_text(b"-_-_" + b"AAAA" + text.rstrip(b"=")) == bytes.fromhex("fbffbf000000") + data
+    assert of_text(b"+/+/" + b"AAAA" + text) == bytes.fromhex("fbffbf000000") + data
+
+
+def test_the_alphabets_of_base64():
+    """RFC 4648, tables 1 and 2: the digits in order are the numbers 0 to 63."""
+    digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+    numbers = int("".join(f"{n:06b}" for n in range(64)), 2).to_bytes(48, "big")
+    assert of_text(digits + b"+/") == of_text(digits + b"-_") == numbers
+
+
+@pytest.mark.parametrize(
+    "text", [b"-----BEGIN CERTIFICATE-----\nAAAA\n", b"well-known words, and prose", b"some plain-words here"]
+)
+def test_prose_is_no_base64url(text):
+    assert form_of(text) == "raw"
 
 
 @given(st.binary(max_size=200))
@@ -269,7 +302,9 @@ def test_any_bytes_are_text_or_not(data):
 @pytest.mark.parametrize(
     ("text", "why"),
     [(b"4350455", "odd number"), (b"43504x52", "line 1: no hexa"), (b"Q1BFUgEB/", "in the middle"),
-     (b"AAAAAAAA\nAA=A", "line 2: no Base64")],
+     (b"AAAAAAAA\nAA=A", "line 2: no Base64"), (b"AAAAAAAA_\n", "in the middle"),
+     (b"AAAA-AAA\n" * 8000 + b"AAA+", "line 8001: no Base64: digits of base64 and of base64url"),
+     (b"AAAAAA+/\nAA", "in the middle")],
 )  # fmt: skip
 def test_broken_text_is_told(text, why):
     with pytest.raises(ValueError, match=why):
