@@ -72,7 +72,7 @@ def start(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_ended_while_the_guest_boots(start, tmp_path, number, code):
     def end(child):
-        assert until(lambda: len(processes(tmp_path)) > 1), "QEMU does not start"
+        assert until(lambda: processes(tmp_path, b"-fw_cfg")), "QEMU does not start"
         time.sleep(0.2)
         child.send_signal(number)
 
@@ -101,3 +101,25 @@ def test_a_qemu_that_does_not_start(start, tmp_path):
     assert start(lambda child: None, f"{programs}:") == (
         1, ["smoke: FAILED: QEMU does not start: no such machine"],
     )  # fmt: skip
+
+
+def test_a_compiler_that_is_killed_leaves_no_temporary_files(tmp_path):
+    """A compiler's driver removes its files at its end, unless it is killed, as by ``subprocess.run`` at SIGINT."""
+    compiler, temporary = tmp_path / "gcc", tmp_path / "temporary"
+    temporary.mkdir()
+    compiler.write_text(f"#!/bin/sh\necho > $TMPDIR/cc.s\ntouch {tmp_path}/compiles\nexec sleep 60\n")
+    compiler.chmod(0o755)
+    code = (
+        "import os, sys; from pathlib import Path; from vmm_ras.lab.packages import Packages\n"
+        "Packages(Path(sys.argv[1]))._victim(Path(sys.argv[2]), dict(os.environ))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "cache"), str(compiler)], stderr=subprocess.DEVNULL,
+        env=os.environ | {MARK: str(tmp_path), "TMPDIR": str(temporary)},
+    )  # fmt: skip
+    assert until((tmp_path / "compiles").exists), "the compiler does not start"
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) != 0
+    assert until(lambda: not processes(tmp_path), 10), "a process is left"
+    assert list(temporary.iterdir()) == []
+    assert list((tmp_path / "cache" / "guest").iterdir()) == []

@@ -146,7 +146,13 @@ class Packages:
             partial = target.with_suffix(".new")
             flags = "-O1 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fno-pic -no-pie -static -nostdlib"
             command = [str(compiler), *flags.split(), f"-Wl,-Ttext-segment={VICTIM_BASE:#x}", "-o", str(partial)]
-            run([*command, str(source)], environment, "the victim cannot be compiled")
+            scratch = target.with_name(".compiling")  # a compiler that is killed leaves its temporary files
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            try:
+                run([*command, str(source)], environment | {"TMPDIR": str(scratch)}, "the victim cannot be compiled")
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
             partial.rename(target)
         return target
 
