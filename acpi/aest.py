@@ -38,6 +38,7 @@ from acpi.aest_parts import (
 from acpi.frame import new_header
 from acpi.table import TableHeader, open_table, seal
 from cper.wire import DecodeError, EncodeError, Struct, TruncatedError, WireError
+from cper.words import counted
 
 NodeData = AestProcessor | AestMemory | AestSmmu | AestVendor | AestVendorV2 | AestGic | AestPcie | AestProxy | bytes
 Resource = AestProcessorCache | AestProcessorTlb | AestProcessorGeneric
@@ -112,7 +113,7 @@ class AestNode(NamedTuple):
         """
         header = AestNodeHeader.decode(data, offset)
         if header.length < header.SIZE:
-            raise _bad(f"{header.length} bytes is less than {header.SIZE}", "header.length", offset + 1)
+            raise _bad(f"{counted(header.length, 'byte')} is less than {header.SIZE}", "header.length", offset + 1)
         if offset + header.length > len(data):
             raise TruncatedError(
                 f"{header.length} bytes needed, {len(data) - offset} given", structure="AestNode",
@@ -225,7 +226,7 @@ def _parts(header: AestNodeHeader, raw: bytes, revision: int) -> tuple[Any, ...]
         return header, data, resource, interface, (), None if count == 0 else raw
     if at < header.SIZE or at + row.SIZE * count > len(raw):
         raise _bad(
-            f"{count} interrupts at {at:#x} do not fit the node's {len(raw)} bytes", "header.node_interrupt_offset",
+            f"{counted(count, 'interrupt')} at {at:#x}: the node has {len(raw)} bytes", "header.node_interrupt_offset",
             AestNodeHeader.at("node_interrupt_offset").offset,
         )  # fmt: skip
     interrupts = tuple(row.decode(raw, at + row.SIZE * i) for i in range(count))

@@ -11,6 +11,7 @@ from acpi.ghes import DataEntry300, Entry, StatusBlock
 from cper.common import SectionFlags, Severity
 from cper.record import Record
 from cper.record_header import SectionDescriptor
+from cper.words import counted
 
 _FLAGS = 0xFF
 """The section flags that a data entry has room for."""
@@ -29,7 +30,7 @@ def record_of(block: StatusBlock, **header: Any) -> Converted:
     if not block.header.uncorrectable and not block.header.correctable:
         lost.append("the block says neither that an error is correctable nor uncorrectable")
     if block.header.raw_data_length or block.gap or block.raw_data:
-        lost.append(f"{len(block.raw_data)} bytes of raw data")
+        lost.append(f"{counted(len(block.raw_data), 'byte')} of raw data")
     if block.header.residue is not None:
         lost.append("reserved bits of the block's header")
     times = [t for e in block.entries if (t := getattr(e.header, "timestamp", None)) is not None]

@@ -25,6 +25,7 @@ from cper.wire import (
     u8,
 )
 from cper.wire._construct import Wire
+from cper.words import counted
 
 LARGEST_TRIGGER_TABLE = 4096
 """Bytes; Linux refuses more (``einj_check_trigger_header``)."""
@@ -181,7 +182,8 @@ class TriggerTable(NamedTuple):
         if head.header_size != TriggerHeader.SIZE:
             raise _wrong(f"{head.header_size} bytes is not {TriggerHeader.SIZE}", "header_size")
         if (head.table_size - TriggerHeader.SIZE) // EinjEntry.SIZE != head.entry_count:
-            raise _wrong(f"{head.entry_count} entries do not make {head.table_size} bytes", "entry_count")
+            entries = counted(head.entry_count, "entry does", "entries do")
+            raise _wrong(f"{entries} not make {head.table_size} bytes", "entry_count")
         if head.table_size > len(data):
             raise TruncatedError(
                 f"{head.table_size} bytes needed, {len(data)} given", structure="TriggerTable", path="head.table_size",
@@ -195,7 +197,8 @@ class TriggerTable(NamedTuple):
         frame: bytes = _TRIGGER.build({"head": self.head, "entries": self.entries, "tail": self.tail})
         if (len(self.entries), len(frame)) != (self.head.entry_count, self.head.table_size):
             raise EncodeError(
-                f"{len(self.entries)} entries and {len(frame)} bytes, but the header says {self.head.entry_count} and "
+                f"{counted(len(self.entries), 'entry', 'entries')} and {len(frame)} bytes, but the header says "
+                f"{self.head.entry_count} and "
                 f"{self.head.table_size}", structure="TriggerTable", path="head.entry_count",
                 offset=TriggerHeader.at("entry_count").offset,
             )  # fmt: skip

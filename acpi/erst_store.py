@@ -17,6 +17,7 @@ import crcmod.predefined
 
 from acpi.erst import INVALID_ID, UNSPECIFIED_ID, ErstStatus
 from cper.wire import DecodeError
+from cper.words import counted
 
 crc32c: Callable[[bytes], int] = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
 
@@ -98,7 +99,7 @@ class SlotStore:
         It has a slot more than that: the one that a record's next version goes into.
         """
         if not 1 <= records < MOST_SLOTS or not 128 <= record_size <= LARGEST_SLOT // 2:
-            raise ValueError(f"no room for {records} records of {record_size} bytes")
+            raise ValueError(f"no room for {counted(records, 'record')} of {record_size} bytes")
         slot_size = -(-(record_size + SLOT_OVERHEAD) // 512) * 512
         for slot in range(records + 1):
             medium.write(SUPERBLOCK_SIZE + slot * slot_size, bytes(slot_size))

@@ -17,6 +17,7 @@ from acpi.table import TableHeader, open_table, seal
 from cper.plain import hex_in, members, object_in, objects_in
 from cper.wire import Struct, TruncatedError, WireError
 from cper.wire._construct import Wire
+from cper.words import counted
 
 
 class TableHead(Struct):
@@ -250,7 +251,7 @@ class Counted(c.Construct):  # type: ignore[misc]
         left = c.stream_size(stream) - at
         if count * size > left:
             raise TruncatedError(
-                f"{count} entries need {count * size} bytes, {left} given",
+                f"{counted(count, 'entry needs', 'entries need')} {count * size} bytes, {left} given",
                 structure=self.structure, path=f"head.{self.count}", offset=self.at,
             )  # fmt: skip
         found: list[Struct] = []

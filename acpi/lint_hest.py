@@ -15,6 +15,7 @@ from acpi.hest import Hest, HestHeader, OpaqueSource, Source
 from acpi.machine_check import CorrectedMachineCheck, MachineCheckBank, MachineCheckException, MachineCheckSource
 from acpi.notification import HardwareErrorNotification, NotificationType
 from acpi.register import access
+from cper.words import counted
 
 NEEDS_ERROR_DEVICE = {NotificationType.SCI, NotificationType.GPIO_SIGNAL, NotificationType.GSIV}
 """Notifications that Linux takes through the error device PNP0C33."""
@@ -32,7 +33,8 @@ def lint_hest(table: Hest, report: Report) -> None:
     """Everything about the table but what concerns every table."""
     at = HestHeader.at("error_source_count").offset
     if table.count is None and table.trailing:
-        report.warning("error_source_count", at, f"{len(table.trailing)} bytes lie behind the last source", "18.3.2")
+        text = f"{counted(len(table.trailing), 'byte lies', 'bytes lie')} behind the last source"
+        report.warning("error_source_count", at, text, "18.3.2")
     if not table.sources and table.count is None:
         report.note("error_source_count", at, "there is no source", "18.3.2")
     for index, (source, offset) in enumerate(zip(table.sources, table.offsets, strict=False)):
@@ -117,7 +119,7 @@ def _generic(source: GenericHardwareErrorSource, path: str, at: int, report: Rep
         report.warning(f"{path}.flags", place["flags"], f"{source.flags:#x} is reserved", "18.3.2.7")
     length, where = source.error_status_block_length, place["error_status_block_length"]
     if length < ErrorStatusHeader.SIZE:
-        text = f"{length} bytes cannot hold the block's header of {ErrorStatusHeader.SIZE}"
+        text = f"{counted(length, 'byte')} cannot hold the block's header of {ErrorStatusHeader.SIZE}"
         report.error(f"{path}.error_status_block_length", where, text, _PROBE if report.linux else "18.3.2.7")
     elif length > MAX_BLOCK_SIZE and report.linux:
         text = f"{length} bytes: Linux reads {MAX_BLOCK_SIZE} of them"
@@ -150,7 +152,7 @@ def _acknowledge(source: GenericHardwareErrorSourceV2, path: str, place: dict[st
 def _notification(value: HardwareErrorNotification, path: str, at: int, report: Report) -> None:
     """What holds for every notification."""
     if value.length != value.SIZE:
-        report.warning(f"{path}.length", at + 1, f"{value.length} bytes, not {value.SIZE}", "18.3.2.9")
+        report.warning(f"{path}.length", at + 1, f"{counted(value.length, 'byte')}, not {value.SIZE}", "18.3.2.9")
     if not value.type.known:
         report.error(f"{path}.type", at, f"type {int(value.type)} is reserved", "18.3.2.9")
     if value.configuration_write_enable >> 6:

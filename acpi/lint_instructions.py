@@ -10,6 +10,7 @@ from acpi.erst import ErstInstruction as I
 from acpi.finding import LINUX, Report
 from acpi.instruction import InstructionFlags
 from acpi.register import access
+from cper.words import counted
 
 _ERST_NEEDED = {
     ErstAction.SET_RECORD_OFFSET, ErstAction.EXECUTE_OPERATION, ErstAction.CHECK_BUSY_STATUS,
@@ -71,13 +72,15 @@ def _header(table: Erst | Einj, size: int, name: str, report: Report) -> None:
     report.reserved(table.head, "head", 0, clause)
     count: int = getattr(table.head, table.COUNT)
     if len(table.trailing) >= table.ENTRY.SIZE and count == len(table.entries):
-        text = f"{count} entries, but there is room for {count + len(table.trailing) // table.ENTRY.SIZE}"
+        room = count + len(table.trailing) // table.ENTRY.SIZE
+        text = f"{counted(count, 'entry', 'entries')}, but there is room for {room}"
         (report.error if report.linux else report.warning)(
             f"head.{table.COUNT}", 44, text, check if report.linux else clause
         )
     elif table.trailing:
         at = table.offset(len(table.entries))
-        report.warning("trailing", at, f"{len(table.trailing)} bytes lie behind the last entry", clause)
+        text = f"{counted(len(table.trailing), 'byte lies', 'bytes lie')} behind the last entry"
+        report.warning("trailing", at, text, clause)
 
 
 def _needed(found: Set[ErstAction | EinjAction], needed: Set[ErstAction | EinjAction], report: Report) -> None:
@@ -138,7 +141,8 @@ def _loops(table: Erst, report: Report) -> None:
             if entry.value <= position and not inside & {I.SKIP_NEXT_INSTRUCTION_IF_TRUE, I.GOTO}:
                 report.error(path, at, "nothing leaves this loop", "18.5.1.3")
             elif entry.value > len(steps):
-                report.note(path, at, f"beyond the action's {len(steps)} entries: the action ends", "18.5.1.3")
+                entries = counted(len(steps), "entry", "entries")
+                report.note(path, at, f"beyond the action's {entries}: the action ends", "18.5.1.3")
 
 
 __all__ = ["lint_einj", "lint_erst"]

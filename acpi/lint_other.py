@@ -9,6 +9,7 @@ from acpi.bert import SMALLEST_REGION, Bert
 from acpi.finding import LINUX, Report
 from acpi.frame import FixedTable
 from acpi.ras2 import Ras2
+from cper.words import counted
 
 _RECORDS = {AestInterface4k: 64, AestInterface16k: 256, AestInterface64k: 896}
 _ONLY_REVISION_2 = {AestNodeType.PCIE_ROOT_COMPLEX, AestNodeType.PROXY}
@@ -18,7 +19,7 @@ def lint_bert(table: Bert, report: Report) -> None:
     """Everything about the table but what concerns every table."""
     length = table.head.boot_error_region_length
     if length < SMALLEST_REGION:
-        text = f"{length} bytes cannot hold a block's header of {SMALLEST_REGION}"
+        text = f"{counted(length, 'byte')} cannot hold a block's header of {SMALLEST_REGION}"
         clause = f"{LINUX} bert_check_table" if report.linux else "18.3.1"
         report.error("head.boot_error_region_length", 36, text, clause)
     if table.head.boot_error_region == 0:
@@ -30,7 +31,8 @@ def lint_fixed(table: FixedTable, report: Report) -> None:  # type: ignore[type-
     """What holds for tables without a list."""
     report.reserved(table.head, "head", 0, "5.2.6")
     if table.trailing:
-        report.warning("trailing", table.HEAD.SIZE, f"{len(table.trailing)} bytes lie behind the last field", "5.2.6")
+        text = f"{counted(len(table.trailing), 'byte lies', 'bytes lie')} behind the last field"
+        report.warning("trailing", table.HEAD.SIZE, text, "5.2.6")
 
 
 def lint_ras2(table: Ras2, report: Report) -> None:
@@ -48,7 +50,8 @@ def lint_ras2(table: Ras2, report: Report) -> None:
         seen.add(key)
     if table.trailing:
         at = table.offset(len(table.entries))
-        report.warning("trailing", at, f"{len(table.trailing)} bytes lie behind the last descriptor", "5.2.21")
+        text = f"{counted(len(table.trailing), 'byte lies', 'bytes lie')} behind the last descriptor"
+        report.warning("trailing", at, text, "5.2.21")
 
 
 def lint_aest(table: Aest, report: Report) -> None:
@@ -74,7 +77,7 @@ def _node(node: AestNode, revision: int, path: str, at: int, report: Report) -> 
     else:
         _interface(node, revision, path, at, report)
     if header.node_interrupt_count and not header.node_interrupt_offset:
-        text = f"{header.node_interrupt_count} interrupts, but they lie nowhere"
+        text = f"{counted(header.node_interrupt_count, 'interrupt')}, but they lie nowhere"
         place = at + AestNodeHeader.at("node_interrupt_offset").offset
         report.error(f"{path}.header.node_interrupt_offset", place, text, clause)
     for index, interrupt in enumerate(node.interrupts):

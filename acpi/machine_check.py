@@ -21,6 +21,7 @@ from cper.wire import (
     u8,
     u16,
 )
+from cper.words import counted
 
 
 class StatusDataFormat(OpenEnum):
@@ -138,7 +139,8 @@ class MachineCheckSource(NamedTuple):
         first, count = offset + kind.SIZE, header.bank_count
         if first + MachineCheckBank.SIZE * count > len(data):
             raise TruncatedError(
-                f"{count} banks need {MachineCheckBank.SIZE * count} bytes, {len(data) - first} given",
+                f"{counted(count, 'bank needs', 'banks need')} {MachineCheckBank.SIZE * count} bytes, "
+                f"{len(data) - first} given",
                 structure=kind.__name__, path="bank_count", offset=offset + kind.at("bank_count").offset,
             )  # fmt: skip
         return cls(
@@ -149,7 +151,7 @@ class MachineCheckSource(NamedTuple):
         """The source's bytes.  Raises EncodeError where the header's count is not that of the banks."""
         if self.header.bank_count != len(self.banks):
             raise EncodeError(
-                f"{len(self.banks)} banks, but the header says {self.header.bank_count}",
+                f"{counted(len(self.banks), 'bank')}, but the header says {self.header.bank_count}",
                 structure=type(self.header).__name__, path="bank_count", offset=self.header.at("bank_count").offset,
             )  # fmt: skip
         return self.header.encode() + b"".join(bank.encode() for bank in self.banks)

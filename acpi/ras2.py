@@ -26,6 +26,7 @@ from cper.wire import (
     u16,
     u32,
 )
+from cper.words import counted
 
 
 class Ras2Header(TableHead, size=40):
@@ -153,7 +154,9 @@ class RasMemory(NamedTuple):
                 )
             kind, length = (int.from_bytes(data[at + i : at + i + 2], "little") for i in (0, 4))
             if length < _SMALLEST:
-                raise DecodeError(f"{length} bytes is less than {_SMALLEST}", structure=name, path=path, offset=at + 4)
+                raise DecodeError(
+                    f"{counted(length, 'byte')} is less than {_SMALLEST}", structure=name, path=path, offset=at + 4
+                )
             if at + length > len(data):
                 raise TruncatedError(
                     f"{length} bytes needed, {len(data) - at} given", structure=name, path=path, offset=at + 4
@@ -172,7 +175,7 @@ class RasMemory(NamedTuple):
         """The memory's bytes.  Raises EncodeError where the head's count is not that of the blocks."""
         if self.head.parameter_block_count != len(self.blocks):
             raise EncodeError(
-                f"{len(self.blocks)} blocks, but the head says {self.head.parameter_block_count}",
+                f"{counted(len(self.blocks), 'block')}, but the head says {self.head.parameter_block_count}",
                 structure="RasMemory", path="head.parameter_block_count",
                 offset=RasSharedMemory.at("parameter_block_count").offset,
             )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 from cper.parts import Part, Reader
 from cper.wire import DecodeError, Struct, WireError
+from cper.words import counted
 
 
 class Gap(Part):
@@ -24,7 +25,7 @@ class Gap(Part):
             reason = f"{to} lies in what precedes it, which ends at {at}"
             raise DecodeError(reason, structure=self.structure, path=path, offset=self.place)
         if to > len(body):
-            raise self.truncated(f"{to} bytes needed, {len(body)} given", path, self.place)
+            raise self.truncated(f"{counted(to, 'byte')} needed, {len(body)} given", path, self.place)
         return body[at:to], to
 
     def _lines(self, names: dict[str, Any]) -> list[str]:
@@ -78,7 +79,9 @@ class Beginning(Part):
     def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
         size = head[self.length] if self.length else (head[self.within] if self.within else len(body)) - at
         if size > len(body) - at:
-            raise self.truncated(f"{size} bytes needed, {len(body) - at} given", f"head.{self.length}", self.place)
+            raise self.truncated(
+                f"{counted(size, 'byte')} needed, {len(body) - at} given", f"head.{self.length}", self.place
+            )
         if not self.there(size, head):
             return (), at
         try:

@@ -19,6 +19,7 @@ import construct as c
 
 from cper.plain import hex_in, members
 from cper.wire import DecodeError, EncodeError
+from cper.words import counted
 
 _WRONG = (c.ConstructError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 """What a declaration, and the functions in it, may raise about bytes or values."""
@@ -51,7 +52,7 @@ class ConstructSection:
         except _WRONG as error:
             raise DecodeError(_reason(error), structure=cls.__name__, path=_path(error), offset=0) from None
         if len(built) > len(body):
-            reason = f"the declaration writes {len(built)} bytes of {len(body)}"
+            reason = f"the declaration writes {counted(len(built), 'byte')} of {len(body)}"
             raise DecodeError(reason, structure=cls.__name__, offset=len(body))
         odd = bytes(a ^ b for a, b in zip(body, built, strict=False))
         return cls(value, odd if any(odd) else b"", body[len(built) :])
@@ -63,7 +64,7 @@ class ConstructSection:
         except _WRONG as error:
             raise EncodeError(_reason(error), structure=type(self).__name__, path=_path(error)) from None
         if self.residue and len(self.residue) != len(built):
-            reason = f"residue has {len(self.residue)} bytes, not {len(built)}"
+            reason = f"residue has {counted(len(self.residue), 'byte')}, not {len(built)}"
             raise EncodeError(reason, structure=type(self).__name__, path="residue")
         mended = bytes(a ^ b for a, b in zip(built, self.residue, strict=True)) if self.residue else built
         return bytes(mended + self.tail)

@@ -11,6 +11,7 @@ import construct as c
 from cper.framed import Beginning, Frame, FramedSection, Frames, Head, Many, Part, Reader, Upto
 from cper.plain import object_in
 from cper.wire import U8, U16, U32, U64, Bits, OpenEnum, Reserved, Struct, Word, array, text, u8
+from cper.words import counted
 
 
 class NvidiaEventSource(OpenEnum):
@@ -146,7 +147,7 @@ class _Values(Many):
     def _cut(self, body: bytes, at: int, head: Mapping[str, Any]) -> tuple[Any, int]:
         kind, size, left = FORMATS.get(head["data_format_type"]), head["data_size"], head["context_size"] - at
         if size > left:
-            raise self.truncated(f"{size} bytes needed, {left} given", "head.data_size", self.place)
+            raise self.truncated(f"{counted(size, 'byte')} needed, {left} given", "head.data_size", self.place)
         if kind is None:
             return (), at
         places = range(at, at + size - size % kind.SIZE, kind.SIZE)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import construct as c
 
 from cper.wire import DecodeError, Struct, TruncatedError, WireError
+from cper.words import counted
 
 if TYPE_CHECKING:
     from cper.framed import Frame
@@ -132,10 +133,12 @@ class Head(Part):
         if self.length:
             length = getattr(value, self.length)
             if length < kind.SIZE:
-                reason = f"{length} bytes, but the head alone has {kind.SIZE}"
+                reason = f"{counted(length, 'byte')}, but the head alone has {kind.SIZE}"
                 raise DecodeError(reason, structure=self.structure, path=f"head.{self.length}", offset=self.place)
             if length > len(body):
-                raise self.truncated(f"{length} bytes needed, {len(body)} given", f"head.{self.length}", self.place)
+                raise self.truncated(
+                    f"{counted(length, 'byte')} needed, {len(body)} given", f"head.{self.length}", self.place
+                )
         return value, kind.SIZE
 
     def _lines(self, names: dict[str, Any]) -> list[str]:

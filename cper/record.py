@@ -16,6 +16,7 @@ from cper.plain import hex_in, number_in, object_in, objects_in
 from cper.record_header import NIL, NOTIFICATION_TYPES, RecordFlags, RecordHeader, SectionDescriptor
 from cper.section import body_of_plain, plain_at, plain_body, read_section
 from cper.wire import DecodeError, EncodeError, TruncatedError, WireError
+from cper.words import counted
 
 if TYPE_CHECKING:
     from cper.section import AnySection
@@ -173,7 +174,7 @@ class Record(NamedTuple):
         for index, (descriptor, body) in enumerate(self.sections):
             if descriptor.section_length != len(body):
                 raise EncodeError(
-                    f"the body has {len(body)} bytes, not {descriptor.section_length}", structure="Record",
+                    f"the body has {counted(len(body), 'byte')}, not {descriptor.section_length}", structure="Record",
                     path=f"sections[{index}].descriptor.section_length",
                     offset=RecordHeader.SIZE + _ONE * index + _LENGTH,
                 )  # fmt: skip
@@ -182,8 +183,9 @@ class Record(NamedTuple):
             end += len(body)
         if self.header.section_count != len(self.sections) or (following and self.header.record_length != end):
             raise EncodeError(
-                f"{len(self.sections)} sections and {end} bytes, but the header says {self.header.section_count} and "
-                f"{self.header.record_length}", structure="Record", path="header.record_length", offset=_RECORD_LENGTH,
+                f"{counted(len(self.sections), 'section')} and {end} bytes, but the header says "
+                f"{self.header.section_count} and {self.header.record_length}",
+                structure="Record", path="header.record_length", offset=_RECORD_LENGTH,
             )  # fmt: skip
         if following:
             return b"".join([*head, *(s.body for s in self.sections)])
@@ -329,7 +331,7 @@ def check_length(length: int, count: int, given: int) -> None:
     end = RecordHeader.SIZE + _ONE * count
     if length < end:
         raise DecodeError(
-            f"{length} bytes cannot hold {count} sections: {end} are needed",
+            f"{length} bytes cannot hold {counted(count, 'section')}: {end} are needed",
             structure="Record", path="header.record_length", offset=_RECORD_LENGTH,
         )  # fmt: skip
     if length > given:
@@ -351,7 +353,7 @@ def body_span(start: int, size: int, length: int, index: int, at: int) -> tuple[
         )  # fmt: skip
     if start + size > length:
         raise TruncatedError(
-            f"{size} bytes needed, {length - start} given", structure="Record",
+            f"{counted(size, 'byte')} needed, {length - start} given", structure="Record",
             path=f"sections[{index}].descriptor.section_length", offset=at + _LENGTH,
         )  # fmt: skip
     return start, start + size

@@ -11,6 +11,7 @@ from cper.framed import Framed, Part, Reader
 from cper.plain import object_in
 from cper.wire import Struct, WireError
 from cper.wire._plain_of import remembering
+from cper.words import counted
 
 H = TypeVar("H", bound=Struct)
 
@@ -84,7 +85,7 @@ class Contexts(Part):
         stop, left = begin + size, len(body) - begin
         if size > left:
             path = f"{self.field}[{index}].head.register_array_size"
-            raise self.truncated(f"{size} bytes needed, {left} given", path, at + self.size_at)
+            raise self.truncated(f"{counted(size, 'byte')} needed, {left} given", path, at + self.size_at)
         padding = body[stop : stop + (at - stop) % STEP]
         if padding.strip(b"\0"):
             padding = b""

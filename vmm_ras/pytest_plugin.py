@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from cper.words import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
@@ -174,7 +176,7 @@ class Replayed:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {what}" for what, n in self.summary.failures.items())
-        return f"<{self.file.name}: {len(self.rows)} events, {counts}>"
+        return f"<{self.file.name}: {counted(len(self.rows), 'event')}, {counts}>"
 
     def timeline(self) -> str:
         """A line for each event."""
@@ -262,7 +264,7 @@ def pytest_runtest_makereport(
         for text in item.stash.get(_TOLD, []):
             lines = text().splitlines() or ["nothing happened"]
             if len(lines) > _LONGEST:
-                lines = [f"... {len(lines) - _LONGEST} lines before", *lines[-_LONGEST:]]
+                lines = [f"... {counted(len(lines) - _LONGEST, 'line')} before", *lines[-_LONGEST:]]
             report.sections.append(("vmm-ras timeline", "\n".join(lines)))
     return report
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cper.words import counted
 from vmm_ras.consumed import Abort
 from vmm_ras.deciding import digest
 from vmm_ras.errors import SnapshotError, path_text
@@ -219,9 +220,9 @@ def _check(core: Notifier, s: CoreState) -> None:
     rules = len(core.rules)
     for n, source in enumerate(s.sources):
         if not 0 <= source.queue < rules or any(not 0 <= q < rules for q, _ in source.refused):
-            refuse(f"sources.{n}", f"there are {rules} rules")
+            refuse(f"sources.{n}", f"the policy has {counted(rules, 'rule')}")
         if source.vcpu is not None and not 0 <= source.vcpu < core.vcpus:
-            refuse(f"sources.{n}.vcpu", f"there are {core.vcpus} vCPUs")
+            refuse(f"sources.{n}.vcpu", f"the machine has {counted(core.vcpus, 'vCPU')}")
         if (bool(source.pages) + (source.record is not None)) != (source.id in s.busy):
             refuse(f"sources.{n}.pages", "a source is busy exactly while it has posted pages, or a record")
         for gpa, size in source.pages:
@@ -233,7 +234,7 @@ def _check(core: Notifier, s: CoreState) -> None:
         refuse("aborts", "a vCPU twice")
     for n, abort in enumerate(s.aborts):
         if not 0 <= abort.vcpu < core.vcpus or abort.queue >= rules:
-            refuse(f"aborts.{n}", f"there are {core.vcpus} vCPUs and {rules} rules")
+            refuse(f"aborts.{n}", f"the machine has {counted(core.vcpus, 'vCPU')}, the policy {counted(rules, 'rule')}")
         if abort.state is not None and (abort.queue < 0 or abort.until is None):
             refuse(f"aborts.{n}", "a held vCPU has a rule and an end")
         if abort.state is None and (abort.until is not None or abort.vcpu not in {vcpu for vcpu, _ in s.stopping}):
@@ -243,13 +244,13 @@ def _check(core: Notifier, s: CoreState) -> None:
             refuse(f"aborts.{n}.first", "no guest memory")
     for name in ("wanted", "stopping", "entering"):
         if any(not 0 <= item[0] < core.vcpus for item in getattr(s, name)):
-            refuse(name, f"there are {core.vcpus} vCPUs")
+            refuse(name, f"the machine has {counted(core.vcpus, 'vCPU')}")
     if any(not set(ids) <= set(core.sources) for _, ids in s.wanted):
         refuse("wanted", "unknown sources")
     if any(not 0 <= queue < rules for queue in [*s.stuck, *(q for q, _, _ in s.ready)]):
-        refuse("stuck", f"there are {rules} rules")
+        refuse("stuck", f"the policy has {counted(rules, 'rule')}")
     if any(not 0 <= vcpu < core.vcpus for _, vcpu in s.threads):
-        refuse("threads", f"there are {core.vcpus} vCPUs")
+        refuse("threads", f"the machine has {counted(core.vcpus, 'vCPU')}")
     s.inbox.check([source.record for source in s.sources if source.record], core.sources, core.vcpus)
     if (s.times is None) != (core.history is None) or len(s.seen) > MAX_PAGES:
         refuse("times", "there where the policy asks for history, and only there")
@@ -275,7 +276,9 @@ def _runs(core: Notifier, value: object) -> list[list[int]]:
         if page < end or not high:
             raise SnapshotError(f"poison.{n}: runs ascend, and lie in guest memory")
         if kind not in _STATES or queue not in queues:
-            raise SnapshotError(f"poison.{n}: there are {rules} rules, and {len(_STATES)} states of lost pages")
+            raise SnapshotError(
+                f"poison.{n}: the policy has {counted(rules, 'rule')}, and lost pages have {len(_STATES)} states"
+            )
         end = page + count
     return value
 

@@ -30,6 +30,7 @@ from cper.pcie import Pcie, PcieBridge, PcieCommandStatus, PcieDeviceId, PcieVer
 from cper.pcie_registers import PcieAer, PcieCapability
 from cper.plain import members, object_in
 from cper.wire import Struct
+from cper.words import counted
 
 _PORTS = {
     0: "PCI Express End Point",
@@ -113,7 +114,7 @@ def _structure(kind: type[Struct], text: Any) -> dict[str, Any]:
     """What JSON holds of a structure whose bytes come in Base64.  Raises ValueError."""
     data = of_base64(text)
     if len(data) != kind.SIZE:
-        raise ValueError(f"{len(data)} bytes given, it has {kind.SIZE}")
+        raise ValueError(f"{counted(len(data), 'byte')} given, it has {kind.SIZE}")
     return kind.decode(data).plain()
 
 
@@ -242,7 +243,7 @@ def write_cxl_component(body: bytes) -> dict[str, Any]:
     """CXL component event; the event record itself is bytes to libcper."""
     head = CxlComponentHead.decode(body)
     if not CxlComponentHead.SIZE <= head.length <= len(body):
-        raise ValueError(f"{head.length} bytes, but {len(body)} are given")
+        raise ValueError(f"{counted(head.length, 'byte')}, but {len(body)} are given")
     out = _COMPONENT.write(head)
     log = body[CxlComponentHead.SIZE : head.length]
     if head.event_log_valid and log:

@@ -23,6 +23,7 @@ from cper.libcper.rules import (
 )
 from cper.plain import members, object_in, objects_in
 from cper.record import NOTIFICATION_TYPES, Record, RecordHeader, SectionDescriptor
+from cper.words import counted
 
 
 class Type(NamedTuple):
@@ -179,7 +180,7 @@ def to_record(plain: Mapping[str, Any]) -> Record:
         header["timestamp"] = _time(str(given["timestamp"]), given.get("timestampIsPrecise", False))
     items, bodies = objects_in(plain, "sectionDescriptors"), objects_in(plain, "sections")
     if len(items) != len(bodies):
-        raise ValueError(f"{len(items)} descriptors, but {len(bodies)} sections")
+        raise ValueError(f"{counted(len(items), 'descriptor')}, but {counted(len(bodies), 'section')}")
     sections = []
     for index, (item, section) in enumerate(zip(items, bodies, strict=True)):
         try:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from cper.plain import members
 from cper.wire import Struct
+from cper.words import counted
 
 RESERVED = "Unknown (Reserved)"
 
@@ -93,7 +94,7 @@ def base64_words(key: str, field: str, count: int) -> Rule:
     def back(text: Any) -> list[int]:
         raw = of_base64(text)
         if len(raw) != form.size:
-            raise ValueError(f"{key!r}: {len(raw)} bytes given, it has {form.size}")
+            raise ValueError(f"{key!r}: {counted(len(raw), 'byte')} given, it has {form.size}")
         return list(form.unpack(raw))
 
     return Rule(key, field, lambda values: to_base64(form.pack(*values)), back)

@@ -118,7 +118,7 @@ class Bits:
 
         def fits(value: Any) -> Any:
             if value is not None and not 0 <= value < limit:
-                raise ValueError(f"{value!r} does not fit {self.hi - self.lo} bits")
+                raise ValueError(f"{value!r} does not fit {self.hi - self.lo} bit{'s' * (self.hi - self.lo > 1)}")
             return value
 
         return cs.no_info_after_validator_function(fits, handler(source))

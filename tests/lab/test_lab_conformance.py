@@ -163,7 +163,7 @@ def test_a_run_that_was_ended_is_taken_up(tmp_path, monkeypatch):
     path = folder / "sea-bare-reader.scenario.jsonl"
     path.write_text(path.read_text().replace('"vcpu":1', '"vcpu":0'))
     assert play(Boot(), resume=True)
-    assert "1 of 1 scenarios" in said[-1], "another scenario under the same name is played"
+    assert "1 of 1 scenario " in said[-1], "another scenario under the same name is played"
 
 
 def test_a_newer_qemu_in_the_place_of_the_hosts_own():

@@ -339,7 +339,7 @@ def test_truncation_anywhere_is_refused_and_so_is_anything_behind() -> None:
     for length in PLACES:
         with pytest.raises(SnapshotError, match="snapshot: "):
             read_snapshot(DATA[:length])
-    with pytest.raises(SnapshotError, match="1 bytes too many"):
+    with pytest.raises(SnapshotError, match="1 byte too many"):
         read_snapshot(DATA + b"\0")
 
 
@@ -407,7 +407,7 @@ def test_hostile_directories() -> None:
         (made((b"a", 2, 0)), "flags 0x2"),
         (made((b"A", 0, 0)), "no name"),
         (made((b"a\0b", 0, 0)), "no name"),
-        (made((b"a", 0, 2**32 - 1)), "4294967295 bytes are missing"),
+        (made((b"a", 0, 2**32 - 1)), "4294967295 bytes missing"),
         (made((b"a", 0, 0), count=255), "too few for 255 parts"),
         (made((b"a", 0, 0), count=65535), "65535 parts"),
         (made(version=2), "version 2"),

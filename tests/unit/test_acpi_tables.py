@@ -297,7 +297,7 @@ class TestRasMemory:
 
     def test_a_count_that_is_wrong_is_not_written(self):
         memory = self.memory()._replace(blocks=(b"123456",))
-        with pytest.raises(EncodeError, match="1 blocks, but the head says 0"):
+        with pytest.raises(EncodeError, match="1 block, but the head says 0"):
             memory.encode()
         with pytest.raises(TruncatedError, match=r"RasMemory.head.signature at 0x0"):
             RasMemory.decode(b"")

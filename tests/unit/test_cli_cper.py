@@ -197,7 +197,7 @@ def test_a_folder_is_decoded_in_order_and_errors_do_not_end_it(tmp_path):
     ]  # fmt: skip
     assert rows[2]["offset"] == len(RECORD) + len(BLOCK) + 100
     assert rows[-1]["faults"]
-    assert done.stderr == b"vmm-ras: 7 items of 4 files, 2 damaged, 1 files not read to the end\n"
+    assert done.stderr == b"vmm-ras: 7 items of 4 files, 2 damaged, 1 file not read to the end\n"
     text = cli("cper", "decode", folder, code=1).stdout.decode().splitlines()
     assert len(text) == 8
     assert "PlatformMemory (DIMM A1)" in text[1]

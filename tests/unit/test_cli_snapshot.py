@@ -147,7 +147,7 @@ def test_show_tells_what_a_deaf_guest_is_owed(tmp_path: Path) -> None:
     assert cli("snapshot", "show", file).stdout.decode().endswith(text.partition("\n")[2])
     assert "vCPU 1: consumed error gpa 0x40001000 pages 1 state held" in text
     assert "source 0 (sea): 1 entry not acknowledged, overdue at" in text
-    assert "rule found: 1 pages not told yet" in text
+    assert "rule found: 1 page not told yet" in text
 
 
 def test_verify(snap: Path, tmp_path: Path) -> None:

@@ -448,7 +448,7 @@ def test_memory_where_none_may_be_is_refused(make, item, what):
 
 def test_the_other_machine_has_as_many_vcpus(make):
     data = sent(make())
-    with pytest.raises(SnapshotError, match="1 vCPUs, 2 here"):
+    with pytest.raises(SnapshotError, match="1 vCPU, 2 here"):
         arrived(make, data, vcpus=2)
 
 

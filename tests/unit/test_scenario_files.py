@@ -115,7 +115,7 @@ def test_a_failed_expectation_names_its_line_and_shows_the_timeline(tmp_path):
     out = cli("scenario", "run", file, code=4).stdout.decode()
     assert "4: page a: told is sea, expected sdei" in out
     assert "BUS_MCEERR_AR: vCPU 1 consumes" in out
-    assert "0 of 1 scenarios passed" in out
+    assert "0 of 1 scenario passed" in out
     shown = json.loads(cli("scenario", "run", tmp_path, "--json", code=4).stdout)
     assert shown["failed"] == 1
     assert shown["scenarios"][0]["seen"]["pages"]["a"]["told"] == "sea"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import MAX_FILE, OPTIONS, Json, console, number, print_json, read_bytes, write_bytes
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def lint(
     else:
         for finding in findings:
             print(finding)
-        print(f"{len(tables)} tables, {len(findings)} findings")
+        print(f"{counted(len(tables), 'table')}, {counted(len(findings), 'finding')}")
     if any(f.level == Level.ERROR for f in findings):
         raise typer.Exit(1)
 

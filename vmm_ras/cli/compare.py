@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import Json, Progress, console, print_json, usage
 from vmm_ras.cli.machine import Map, Pages, PageSize, Preset, PresetName, Sdei, Style, Trace, Vcpus, machine
 
@@ -131,7 +132,7 @@ def _show(comparison: Comparison) -> None:
     for run in comparison.runs:
         if why := run.replay.summary.panicked:
             out.print(f"{_name(run, comparison)}: panicked: {why}", markup=False)
-    out.print(f"\n{comparison.differing:,} events fared differently", markup=False)
+    out.print(f"\n{counted(comparison.differing, 'event', form=',')} fared differently", markup=False)
     if comparison.examples:
         out.print(_examples(comparison))
 

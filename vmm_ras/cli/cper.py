@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import (
     MAX_FILE,
     OPTIONS,
@@ -83,7 +84,7 @@ def show(
             if item.offset and item.kind != "padding":
                 print(f"\nat {item.offset:#x}")
             if item.kind == "padding":
-                print(f"{len(item.data)} bytes of zeroes behind it are not shown")
+                print(f"{counted(len(item.data), 'byte')} of zeroes behind it are not shown")
             else:
                 render(console(), item.data, reading_fields(item), every=every)
     complain(found)
@@ -154,7 +155,7 @@ def encode(
     if json_:
         print_json({"file": str(output), "size": len(data)})
     else:
-        print(f"{output}: {len(data)} bytes")
+        print(f"{output}: {counted(len(data), 'byte')}")
 
 
 def _documents(file: Path) -> list[dict[str, Any]]:
@@ -215,7 +216,7 @@ def convert(
         return
     for note in lost:
         print(f"note: not carried over at {note['offset']:#x}: {note['lost']}", file=sys.stderr)
-    print(f"{output}: {len(data)} bytes")
+    print(f"{output}: {counted(len(data), 'byte')}")
 
 
 app.command("decode")(decode)

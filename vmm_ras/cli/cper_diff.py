@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import Json, console, print_json, section_class, usage
 from vmm_ras.cli.cper_input import Bare, Own, load_sections, read_data, read_items
 
@@ -84,7 +85,7 @@ def _table(a: Path, b: Path, rows: list[tuple[str, Any, Any]]) -> None:
     for path, x, y in rows:
         table.add_row(Text(path, style="cyan"), Text(_shown(x), style="red"), Text(_shown(y), style="green"))
     console().print(table)
-    print(f"{len(rows)} fields differ")
+    print(f"{counted(len(rows), 'field differs', 'fields differ')}")
 
 
 def _shown(value: Any) -> str:

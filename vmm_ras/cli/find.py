@@ -14,6 +14,7 @@ from acpi.ghes import MAX_BLOCK_SIZE, StatusBlock
 from acpi.image import PlacedSource, find_sources, find_tables
 from acpi.table import Rsdp, checksum
 from cper.wire import WireError
+from cper.words import counted
 from vmm_ras.errors import GuestError, InputError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class MemoryImage:
         """``size`` bytes at ``gpa``.  Raises GuestError."""
         at = gpa - self.base
         if at < 0 or at + size > len(self.data):
-            raise GuestError(f"{size} bytes at {gpa:#x}: outside the image")
+            raise GuestError(f"{counted(size, 'byte')} at {gpa:#x}: outside the image")
         return self.data[at : at + size]
 
     def find_rsdp(self) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import MAX_FILE, OPTIONS, Json, console, number, print_json, read_bytes, usage, write_bytes
 from vmm_ras.cli.machine import PresetName
 
@@ -58,7 +59,7 @@ def build(
         sources = [s._asdict() | {"notification": s.notification.plain} for s in placed.sources]
         print_json({"file": str(output), "size": len(data), "rsdp": placed.rsdp, "sources": sources})
     else:
-        print(f"{output}: HEST, {len(data)} bytes, {len(placed.sources)} sources, error region at {at:#x}")
+        print(f"{output}: HEST, {len(data)} bytes, {counted(len(placed.sources), 'source')}, error region at {at:#x}")
 
 
 @app.command("show")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import OPTIONS, Json, print_json, write_bytes
 
 app = typer.Typer(help="Hosts: what their KVM offers to a guest that moves.", **OPTIONS)
@@ -56,4 +57,4 @@ def describe(
     if json_:
         print_json({"file": str(output), "kernel": found["kernel"], "registers": len(found["registers"])})
     else:
-        print(f"{output}: Linux {found['kernel']}, {len(found['registers'])} registers")
+        print(f"{output}: Linux {found['kernel']}, {counted(len(found['registers']), 'register')}")

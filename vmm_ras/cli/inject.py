@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import Json, console, number, print_json, usage
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def inject(
         usage("--raw, --source: expected a record with them")
     for name, block in _blocks(records or [], hex_ or [], raw):
         given = {"cper": b64encode(block).decode(), "source": source, "vcpu": cpu}
-        asked.append(("inject-record", given, f"record {name}, {len(block)} bytes"))
+        asked.append(("inject-record", given, f"record {name}, {counted(len(block), 'byte')}"))
     if sea:
         parts = {"dfsc": _number(dfsc, "--dfsc"), "ea": 1 if ea else None, "set": set_, "esr": _number(esr, "--esr")}
         address = {"far": _number(far, "--far"), "force": force or None}
@@ -117,7 +118,9 @@ def _number(text: str | None, what: str) -> int | None:
 
 
 def _size(lsb: int) -> str:
-    return f"{1 << lsb % 10} {('bytes', 'KiB', 'MiB', 'GiB')[lsb // 10]}" if lsb < 40 else f"2^{lsb} bytes"
+    if lsb >= 40:
+        return f"2^{lsb} bytes"
+    return f"{1 << lsb % 10} {('bytes' if lsb else 'byte', 'KiB', 'MiB', 'GiB')[lsb // 10]}"
 
 
 def _blocks(files: list[Path], texts: list[str], raw: bool) -> list[tuple[str, bytes]]:
@@ -175,13 +178,13 @@ def _show(out: Console, status: dict[str, Any]) -> None:
 
     pages, pending, records = status["pages"], status["pending"], status["records"]
     out.print(
-        f"{status['vm']}: {status['guest']}, {status['vcpus']} vCPUs; pages unreported {pages['unreported']}, posted "
-        f"{pages['posted']}, acknowledged {pages['acked']}; records told {records['told']}, waiting "
-        f"{pending['records']}, dropped {records['dropped']}",
+        f"{status['vm']}: {status['guest']}, {counted(status['vcpus'], 'vCPU')}; pages unreported "
+        f"{pages['unreported']}, posted {pages['posted']}, acknowledged {pages['acked']}; records told "
+        f"{records['told']}, waiting {pending['records']}, dropped {records['dropped']}",
         markup=False,
     )
     for name, count in status["waiting"].items():
-        out.print(f"  {count} pages wait under rule {name}", markup=False)
+        out.print(f"  {counted(count, 'page waits', 'pages wait')} under rule {name}", markup=False)
     for what, text in (("held", "vCPUs held"), ("sdei", "SDEI events pending"), ("injections", "injections waiting")):
         if pending[what]:
             out.print(f"  {text}: {pending[what]}", markup=False)
@@ -191,7 +194,7 @@ def _show(out: Console, status: dict[str, Any]) -> None:
         out.print(f"  the model guest: {done}" + (f"; panicked: {model['panicked']}" if model["panicked"] else ""))
     table = Table("source", "delivery", "vector", "state", "owes")
     for source in status["sources"]:
-        owes = "a record" if source["record"] else f"{source['pages']} pages" if source["pages"] else ""
+        owes = "a record" if source["record"] else counted(source["pages"], "page") if source["pages"] else ""
         vector = f"{source['vector']:#x}" if source["vector"] else ""
         table.add_row(str(source["id"]), source["delivery"], vector, source["reason"] or source["state"], owes)
     out.print(table)

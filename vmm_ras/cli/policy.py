@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import OPTIONS, Json, console, print_json, read_text
 from vmm_ras.cli.machine import (
     Guest,
@@ -72,7 +73,8 @@ def check(file: Annotated[Path, typer.Argument(help="A policy.")], json_: Json =
             print(f"{file}: {finding}")
         for overlap in overlaps:
             print(f"{file}: note: {overlap}")
-        print(f"{file}: {len(rules.rule)} rules, {len(findings)} findings, digest {digest(rules)[:16]}")
+        counts = f"{counted(len(rules.rule), 'rule')}, {counted(len(findings), 'finding')}"
+        print(f"{file}: {counts}, digest {digest(rules)[:16]}")
     if findings:
         raise typer.Exit(1)
 

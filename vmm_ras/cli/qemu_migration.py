@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import OPTIONS, Json, console, print_json
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ def _render(file: MigrationFile, state: RasState) -> None:
     out = console()
     ram = sum(b.size for b in file.ram.blocks.values())
     out.print(
-        f"{file.machine or 'machine not named'}: {len(state.cpus)} vCPUs, {len(file.devices)} devices, "
-        f"{ram >> 20} MiB in {len(file.ram.blocks)} RAM blocks, {file.pages} pages of {file.page_size} bytes",
+        f"{file.machine or 'machine not named'}: {counted(len(state.cpus), 'vCPU')}, "
+        f"{counted(len(file.devices), 'device')}, {ram >> 20} MiB in {counted(len(file.ram.blocks), 'RAM block')}, "
+        f"{counted(file.pages, 'page')} of {file.page_size} bytes",
         markup=False,
     )
     for cpu in state.cpus:

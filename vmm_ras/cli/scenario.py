@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import OPTIONS, Json, console, print_json, read_bytes, usage
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def run(
     if json_:
         print_json({"on": on.value, "scenarios": shown, "failed": failed})
     else:
-        print(f"{len(shown) - failed} of {len(shown)} scenarios passed")
+        print(f"{len(shown) - failed} of {counted(len(shown), 'scenario')} passed")
     if failed:
         raise typer.Exit(4)
 

@@ -12,6 +12,7 @@ from cper.construct_section import ConstructSection
 from cper.guids import name_of
 from cper.section import Section, section_class
 from cper.wire import OpenEnum, OpenFlags, Struct, WireError
+from cper.words import counted
 
 if TYPE_CHECKING:
     from acpi.hest import Hest
@@ -132,7 +133,7 @@ def block_fields(block: StatusBlock | DamagedBlock, base: int = 0) -> Iterator[F
     """The fields of a status block."""
     size = len(block.encode())
     yield Field(
-        base, 0, "Generic Error Status Block", f"{size} bytes, {_several(len(block.entries), 'entr', 'y', 'ies')}"
+        base, 0, "Generic Error Status Block", f"{size} bytes, {counted(len(block.entries), 'entry', 'entries')}"
     )
     if block.header is None:
         yield from partial_fields(ErrorStatusHeader, block.encode(), base, "header.")
@@ -170,7 +171,7 @@ def record_fields(record: Record | DamagedRecord) -> Iterator[Field]:
         yield Field(0, 0, "CPER record", "cut off inside its header")
         yield from partial_fields(RecordHeader, record.encode(), 0, "header.")
         return
-    count = _several(len(record.sections), "section", "", "s")
+    count = counted(len(record.sections), "section")
     yield Field(0, 0, "CPER record", f"{record.header.record_length} bytes, {count}")
     yield from struct_fields(record.header, 0, "header.")
     for index, (descriptor, body) in enumerate(record.sections):
@@ -187,15 +188,11 @@ def record_fields(record: Record | DamagedRecord) -> Iterator[Field]:
         yield Field(0, 0, f"overlaps[{index}]", text)
 
 
-def _several(count: int, stem: str, one: str, many: str) -> str:
-    return f"{count} {stem}{one if count == 1 else many}"
-
-
 def hest_fields(hest: Hest) -> Iterator[Field]:
     """The fields of a HEST."""
     from acpi.table import TableHeader
 
-    yield Field(0, 0, "HEST", f"{hest.header.length} bytes, {len(hest.sources)} sources")
+    yield Field(0, 0, "HEST", f"{hest.header.length} bytes, {counted(len(hest.sources), 'source')}")
     yield from struct_fields(hest.header, 0, "header.")
     yield Field(TableHeader.SIZE, 4, "count", shown(len(hest.sources)))
     for index, source in enumerate(hest.sources):
@@ -207,5 +204,5 @@ def hest_fields(hest: Hest) -> Iterator[Field]:
 
 def section_fields(cls: type[AnySection], body: bytes) -> Iterator[Field]:
     """The fields of a bare section."""
-    yield Field(0, 0, cls.__name__, f"{len(body)} bytes")
+    yield Field(0, 0, cls.__name__, f"{counted(len(body), 'byte')}")
     yield from _body_fields(cls.GUID, body, 0, "section.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import OPTIONS, Json, console, print_json, read_bytes, usage, write_bytes
 from vmm_ras.cli.machine import (
     Guest,
@@ -87,12 +88,12 @@ def save(
     write_bytes(out, saved.data)
     owed = pending(run.notifier, run.guest.vcpus)
     if saved.events < after:
-        print(f"note: the trace has {saved.events} events", file=sys.stderr)
+        print(f"note: the trace has {counted(saved.events, 'event')}", file=sys.stderr)
     if json_:
         done = {"file": str(out), "bytes": len(saved.data), "events": saved.events, "rows": len(saved.rows)}
         print_json({**done, "time": run.now, "pending": owed})
     else:
-        print(f"{out}: {len(saved.data):,} bytes, after {saved.events} events, at {run.now:.6f} s")
+        print(f"{out}: {len(saved.data):,} bytes, after {counted(saved.events, 'event')}, at {run.now:.6f} s")
         _print_owed(owed)
 
 
@@ -150,10 +151,11 @@ def show(file: File, json_: Json = False) -> None:
     out.print(table)
     print()
     slots = ", ".join(f"{gpa:#x}-{gpa + size - 1:#x}" for gpa, size in plain["memory"])
-    print(f"{core.vcpus} vCPUs, {len(core.sources)} sources, guest {core.guest.name}, memory {slots or 'none'}")
-    print(f"policy {plain['policy'][:16]}..., {len(core.rules)} rules; clock {snapshot.now:.6f} s")
+    counts = f"{counted(core.vcpus, 'vCPU')}, {counted(len(core.sources), 'source')}"
+    print(f"{counts}, guest {core.guest.name}, memory {slots or 'none'}")
+    print(f"policy {plain['policy'][:16]}..., {counted(len(core.rules), 'rule')}; clock {snapshot.now:.6f} s")
     lost = sum(size for _, size in arrival.holes)
-    print(f"{len(arrival.holes)} holes, {lost:,} bytes, to be made again at the destination")
+    print(f"{counted(len(arrival.holes), 'hole')}, {lost:,} bytes, to be made again at the destination")
     _print_owed(owed)
 
 
@@ -168,7 +170,7 @@ def verify(file: File, json_: Json = False) -> None:
     if json_:
         print_json({"file": str(file), "bytes": len(data), "parts": len(snapshot.raw), "fine": True})
     else:
-        print(f"{file}: fine: {len(snapshot.raw)} parts, {len(data):,} bytes")
+        print(f"{file}: fine: {counted(len(snapshot.raw), 'part')}, {len(data):,} bytes")
 
 
 @app.command("diff")
@@ -297,14 +299,17 @@ def _print_owed(owed: dict[str, Any]) -> None:
     for source in owed["sources"]:
         at = "" if source["overdue_at"] is None else f", overdue at {source['overdue_at']:.6f} s"
         entries = len(source["pages"])
-        what = f"{entries} {'entry' if entries == 1 else 'entries'}" if entries else "a record"
+        what = counted(entries, "entry", "entries") if entries else "a record"
         lines.append(f"source {source['source_id']} ({source['way']}): {what} not acknowledged{at}")
     lines += [f"SDEI: event {number:#x} waits for a PE" for number in owed["sdei"]]
-    lines += [f"rule {rule}: {count:,} pages not told yet" for rule, count in owed["pages"]["by_rule"].items()]
+    lines += [
+        f"rule {rule}: {counted(count, 'page', form=',')} not told yet"
+        for rule, count in owed["pages"]["by_rule"].items()
+    ]
     if owed["pages"]["on_touch"]:
-        lines.append(f"{owed['pages']['on_touch']:,} pages are told when they are touched")
+        lines.append(f"{counted(owed['pages']['on_touch'], 'page', form=',')} to be told when touched")
     if owed["records"]:
-        lines.append(f"{owed['records']} records wait for a source")
+        lines.append(f"{counted(owed['records'], 'record waits', 'records wait')} for a source")
     lines += [f"effect {name}: not carried out yet" for name in owed["effects"]]
     for line in lines[:MOST_SHOWN]:
         print(line)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from cper.words import counted
 from vmm_ras.rows import OUTCOMES, size_of
 
 if TYPE_CHECKING:
@@ -63,19 +64,22 @@ def summary(s: Summary) -> Table:
     counts("outcomes", dict(s.outcomes))
     counts("pages told", s.pages)
     table.add_row("blocks", f"{s.blocks:,} published")
-    table.add_row("guest", f"{s.offlined:,} pages offlined, {s.signalled:,} processes signalled")
+    signalled = counted(s.signalled, "process", "processes", ",")
+    table.add_row("guest", f"{counted(s.offlined, 'page', form=',')} offlined, {signalled} signalled")
     if s.panicked:
         table.add_row("panic", Text(s.panicked, style="bold red"))
     for reason, n in s.undelivered.items():
-        table.add_row("no way open", Text(f"{reason} ({n:,} times)", style="yellow"))
+        table.add_row("no way open", Text(f"{reason} ({counted(n, 'time', form=',')})", style="yellow"))
     for escalation in s.escalations:
         table.add_row("escalated", Text(escalation, style="red"))
     if s.escalated > len(s.escalations):
-        table.add_row("escalated", Text(f"and {s.escalated - len(s.escalations):,} times more", style="red"))
+        more = counted(s.escalated - len(s.escalations), "time", form=",")
+        table.add_row("escalated", Text(f"and {more} more", style="red"))
     if s.taken_back:
-        table.add_row("taken back", f"{s.taken_back:,} blocks")
+        table.add_row("taken back", counted(s.taken_back, "block", form=","))
     if s.unlocated:
-        table.add_row("no place", Text(f"{s.unlocated:,} errors of which the trace does not say where", style="yellow"))
+        errors = counted(s.unlocated, "error", form=",")
+        table.add_row("no place", Text(f"{errors} of which the trace does not say where", style="yellow"))
     if s.bad_lines:
         table.add_row("bad lines", Text(f"{s.bad_lines:,}", style="red"))
     failures = s.failures

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from cper.words import counted
 from vmm_ras.cli.common import OPTIONS, Json, console, number, print_json, slot, usage
 from vmm_ras.cli.machine import SHIFTS, Map, PageSize
 
@@ -291,7 +292,7 @@ class _Told:
         if not self._bad:
             return []
         more = f", {self._bad - SHOWN} of them not shown" if self._bad > SHOWN else ""
-        return [f"{self._bad} bad line{'s' * (self._bad > 1)}{more}"]
+        return [f"{counted(self._bad, 'bad line')}{more}"]
 
     def _start(self) -> None:
         if not sys.stderr.isatty():

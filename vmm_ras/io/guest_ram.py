@@ -12,6 +12,7 @@ import bisect
 import errno
 import os
 
+from cper.words import counted
 from vmm_ras.errors import GuestError, HostError, Poisoned
 from vmm_ras.io import libc
 from vmm_ras.io.closing import Closing
@@ -118,7 +119,7 @@ class GuestRam(Closing):
     def _offset(self, gpa: int, size: int) -> int:
         offset = gpa - self.gpa
         if not 0 <= offset <= offset + size <= self.size:
-            raise GuestError(f"{size} bytes at {gpa:#x} are outside the guest's RAM")
+            raise GuestError(f"{counted(size, 'byte')} at {gpa:#x}: outside the guest's RAM")
         return offset
 
     def _room(self, offset: int, size: int) -> int:

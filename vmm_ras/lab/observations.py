@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cper.words import counted
 from vmm_ras.scenario.play import Result, Seen
 from vmm_ras.traces import script
 from vmm_ras.traces.script import Script
@@ -121,7 +122,7 @@ def play(
     bad = sum(bool(row.result.failed) for row in rows)
     boots = sweep.about()["boots"]
     say(
-        f"conformance: Linux {sweep.kernel}{sweep.machine}: {len(rows) - bad} of {len(rows)} scenarios end as on the "
-        f"model, {boots} boots, {time.monotonic() - start:.0f} s"
+        f"conformance: Linux {sweep.kernel}{sweep.machine}: {len(rows) - bad} of {counted(len(rows), 'scenario')} end "
+        f"as on the model, {counted(boots, 'boot')}, {time.monotonic() - start:.0f} s"
     )
     return not bad

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from cper.words import counted
 from vmm_ras.lab import observations
 from vmm_ras.lab.errors import Failure, LabError, Unavailable
 from vmm_ras.lab.host import Host
@@ -82,7 +83,7 @@ class Nested:
                     else:
                         heard.append(line)
             if left:
-                raise Failure(f"{len(played) - len(left)} of {len(played)} scenarios were played")
+                raise Failure(f"{len(played) - len(left)} of {counted(len(played), 'scenario')} played")
         except LabError as error:
             detail = error.detail or "\n".join(heard[-60:])
             folder = _keep(self.evidence / "boot", "Boot", f"{error}\n\n{detail}", heard, serial)

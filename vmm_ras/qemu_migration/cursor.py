@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, overload
 
+from cper.words import counted
 from vmm_ras.errors import InputError
 
 
@@ -30,7 +31,7 @@ class Cursor:
         """Pass over ``count`` bytes; where they began."""
         at = self.at
         if count > self.size - at:
-            raise self.wrong(f"{what}: {count} bytes expected, the file has {self.size - at} more")
+            raise self.wrong(f"{what}: {counted(count, 'byte')} expected, the file has {self.size - at} more")
         self.at = at + count
         return at
 

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Collection
 from typing import NamedTuple
 
+from cper.words import counted
 from vmm_ras.errors import GuestError, InputError
 from vmm_ras.qemu_migration.cursor import Buffer, Cursor
 
@@ -207,7 +208,7 @@ class GuestRam:
         except zlib.error as error:
             raise GuestError(f"page {key[1]:#x} of {key[0]}: {error}") from None
         if len(content) != self.page_size:
-            raise GuestError(f"page {key[1]:#x} of {key[0]}: {len(content)} bytes were compressed")
+            raise GuestError(f"page {key[1]:#x} of {key[0]}: {counted(len(content), 'byte')} compressed")
         return content
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cper.words import counted
 from vmm_ras.errors import InputError
 from vmm_ras.guests.os import Action
 from vmm_ras.rows import OUTCOMES
@@ -21,7 +22,7 @@ class Guest:
         self.machine = machine
 
     def __repr__(self) -> str:
-        return f"<guest: {self._fate()}, {self.signalled} processes signalled>"
+        return f"<guest: {self._fate()}, {counted(self.signalled, 'process', 'processes')} signalled>"
 
     def _fate(self) -> str:
         why = self.machine.runner.panicked

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+from cper.words import counted
 from vmm_ras.effects import Escalate, Report, Undelivered
 from vmm_ras.errors import InputError
 from vmm_ras.events import Code, GuestAbort, HostSignal, MemoryFault, Proceed
@@ -199,7 +200,7 @@ class Machine:
         assert at is not None
         if not slot.gpa <= at < slot.gpa + slot.size:
             given = f"page {page}" if gpa is None else f"gpa {at:#x}"
-            ram = f"{slot.size >> shift} pages, gpa {slot.gpa:#x} to {slot.gpa + slot.size - 1:#x}"
+            ram = f"{counted(slot.size >> shift, 'page')}, gpa {slot.gpa:#x} to {slot.gpa + slot.size - 1:#x}"
             raise InputError(f"{given}: RAM has {ram}")
         return at
 

@@ -9,6 +9,7 @@ from typing import Any
 from acpi.ghes import Entry, StatusBlock
 from cper.memory import PlatformMemory
 from cper.wire import Struct, WireError
+from cper.words import counted
 from vmm_ras.effects import Posted
 from vmm_ras.errors import InputError
 from vmm_ras.rows import OUTCOMES
@@ -45,7 +46,7 @@ class Block(bytes):
             count = len(self.decode_block().entries)
         except WireError:
             return f"Block({self.hex()})"
-        return f"<status block, {len(self)} bytes, {count} {'entry' if count == 1 else 'entries'}>"
+        return f"<status block, {len(self)} bytes, {counted(count, 'entry', 'entries')}>"
 
 
 def _shown(value: Any) -> str:
@@ -89,7 +90,7 @@ def differences(left: Any, right: Any) -> list[str]:
             if one != two:
                 out.append(f"{path}: {_shown(one)} != {_shown(two)}")
         if len(out) > MOST:
-            out[MOST:] = [f"... and {len(out) - MOST} fields more"]
+            out[MOST:] = [f"... and {counted(len(out) - MOST, 'field')} more"]
     if isinstance(left, bytes) and isinstance(right, bytes) and left != right:
         at = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
         sizes = f", {len(left)} and {len(right)} bytes" if len(left) != len(right) else ""

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from acpi.image import PlacedSource
+from cper.words import counted
 from vmm_ras import state
 from vmm_ras.deciding import Hook
 from vmm_ras.effects import Effect
@@ -146,7 +147,9 @@ def _put(
     if vcpus and len(vcpus) != core.vcpus:
         raise SnapshotError(f"snapshot: part 'vcpus': {len(vcpus)} of {core.vcpus}")
     if len(registers) not in {0, 1, core.vcpus}:
-        raise SnapshotError(f"snapshot: part 'id-registers': {len(registers)} lists for {core.vcpus} vCPUs")
+        raise SnapshotError(
+            f"snapshot: part 'id-registers': {counted(len(registers), 'list')} for {counted(core.vcpus, 'vCPU')}"
+        )
     if lines is not None:
         _parts.check_lines(lines, core)
     effects = effects_of(parts.get("effects", []), core, value.get("last_id"))

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import construct as c
 import crcmod.predefined
 
+from cper.words import counted
 from vmm_ras.errors import SnapshotError
 
 crc32c: Callable[[bytes], int] = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
@@ -81,7 +82,9 @@ def decode(data: bytes, known: Container[str] | None = None) -> list[Part]:
     at, parts, seen = START.sizeof() + len(entries) * ENTRY.sizeof() + 4, [], set()
     left = len(data) - at - sum(entry.length for entry in entries)
     if left:
-        raise SnapshotError(f"snapshot: {abs(left)} bytes {'too many' if left > 0 else 'are missing'} at its end")
+        raise SnapshotError(
+            f"snapshot: {counted(abs(left), 'byte')} {'too many' if left > 0 else 'missing'} at its end"
+        )
     for number, entry in enumerate(entries):
         found = _NAME.fullmatch(entry.name)
         if found is None:
@@ -108,15 +111,17 @@ def _directory(data: bytes) -> list[c.Container]:
     if data[: len(MAGIC)] != MAGIC:
         raise SnapshotError(f"snapshot: begins with {data[:8].hex() or 'nothing'}, expected {MAGIC.hex()}")
     if len(data) < start:
-        raise SnapshotError(f"snapshot: {len(data)} bytes, too few for its start")
+        raise SnapshotError(f"snapshot: {counted(len(data), 'byte')}, too few for its start")
     head = START.parse(data)
     if head.version != VERSION:
         raise SnapshotError(f"snapshot: version {head.version}, expected {VERSION}")
     if head.parts > MAX_PARTS:
-        raise SnapshotError(f"snapshot: {head.parts} parts, expected at most {MAX_PARTS}")
+        raise SnapshotError(f"snapshot: {counted(head.parts, 'part')}, expected at most {MAX_PARTS}")
     try:
         return list(DIRECTORY.parse(data).body.value.entries)
     except c.ChecksumError:
         raise SnapshotError("snapshot: the CRC-32C of its directory is wrong") from None
     except c.ConstructError:
-        raise SnapshotError(f"snapshot: {len(data)} bytes, too few for {head.parts} parts") from None
+        raise SnapshotError(
+            f"snapshot: {counted(len(data), 'byte')}, too few for {counted(head.parts, 'part')}"
+        ) from None

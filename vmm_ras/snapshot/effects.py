@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from cper.words import counted
 from vmm_ras.arm64 import EL_MODES, ESR_ISS, PSTATE_M, U64
 from vmm_ras.effects import (
     ArmAck,
@@ -82,7 +83,7 @@ def _wrong(e: Any, core: Notifier) -> str:
     """Why the core cannot have asked for it, or ``""``."""
     vcpu, source_id = getattr(e, "vcpu", None), getattr(e, "source_id", None)
     if vcpu is not None and not 0 <= vcpu < core.vcpus:
-        return f"there are {core.vcpus} vCPUs"
+        return f"the machine has {counted(core.vcpus, 'vCPU')}"
     source = None if source_id is None else core.sources.get(source_id)
     if source_id is not None and source is None:
         return f"no source {source_id}"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from acpi.hest import NotificationType
 from acpi.image import PlacedSource
+from cper.words import counted
 from vmm_ras.arm64 import AET
 from vmm_ras.deciding import Hook, digest
 from vmm_ras.errors import InputError, SnapshotError, path_text
@@ -161,7 +162,7 @@ def build(parts: Mapping[str, Any], hook: Hook | None = None) -> Notifier:
     pes = parts["sdei"].get("sdei")
     mpidrs = pes.get("mpidrs") if isinstance(pes, dict) else None
     if not isinstance(mpidrs, list) or len(mpidrs) != machine.vcpus:
-        raise SnapshotError(f"snapshot: part 'sdei': mpidrs: there are {machine.vcpus} vCPUs")
+        raise SnapshotError(f"snapshot: part 'sdei': mpidrs: the machine has {counted(machine.vcpus, 'vCPU')}")
     if any(type(mpidr) is not int or mpidr & ~MPIDR_AFFINITY for mpidr in mpidrs):
         raise SnapshotError("snapshot: part 'sdei': mpidrs: expected affinities")
     try:

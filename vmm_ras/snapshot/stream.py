@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import construct as c
 
+from cper.words import counted
 from vmm_ras.errors import SnapshotError
 from vmm_ras.snapshot.container import crc32c
 
@@ -126,7 +127,9 @@ def _frame(read: Read, crcs: bytearray, number: int) -> tuple[int, int, bytes]:
         raise SnapshotError(f"stream: frame {number}: the CRC-32C of its header is wrong") from None
     limit = {SNAPSHOT: MAX_SNAPSHOT, RAM: MAX_RAM, END: 4, LOST: 8}.get(found.kind, 0)
     if found.length > limit:
-        raise SnapshotError(f"stream: frame {number}: {found.length} bytes of kind {found.kind}: at most {limit}")
+        raise SnapshotError(
+            f"stream: frame {number}: {counted(found.length, 'byte')} of kind {found.kind}: at most {limit}"
+        )
     body = _exactly(read, found.length, f"frame {number}")
     if crc32c(body) != found.crc32c:
         raise SnapshotError(f"stream: frame {number}: its CRC-32C is {crc32c(body):08x}, not {found.crc32c:08x}")
@@ -139,7 +142,7 @@ def _exactly(read: Read, size: int, what: str) -> bytes:
     while left:
         part = read(min(left, _PIECE))
         if not part:
-            raise SnapshotError(f"stream: ends in {what}: {left} bytes are missing")
+            raise SnapshotError(f"stream: ends in {what}: {counted(left, 'byte')} missing")
         parts.append(part)
         left -= len(part)
     return b"".join(parts)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
 
+from cper.words import counted
 from vmm_ras.errors import SnapshotError
 from vmm_ras.io.kvm.gic import GicV3
 from vmm_ras.io.kvm.ioctl import KvmError
@@ -131,7 +132,7 @@ def put(gic: GicV3, value: _Gic, mpidrs: Sequence[int]) -> None:
     """Make a new one hold this, before a vCPU runs.  Raises SnapshotError, and KvmError where the host refuses it."""
     if value.interrupts != gic.interrupts or len(value.cpus) != len(mpidrs):
         raise SnapshotError(
-            f"snapshot: part {PART!r}: {value.interrupts} interrupts, {len(value.cpus)} vCPUs: "
+            f"snapshot: part {PART!r}: {counted(value.interrupts, 'interrupt')}, {counted(len(value.cpus), 'vCPU')}: "
             f"{gic.interrupts} and {len(mpidrs)} here"
         )
     for at in (GICD_IIDR, GICD_CTLR):

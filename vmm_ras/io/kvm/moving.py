@@ -23,6 +23,7 @@ from typing import Annotated, Final, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from cper.words import counted
 from vmm_ras.arm64 import ESR_ISS
 from vmm_ras.compat import registers as names
 from vmm_ras.compat.check import Verdict, check
@@ -188,7 +189,7 @@ class Arriving:
             raise SnapshotError(f"snapshot: part {PART!r}: {first_error(error)}") from None
         states = snapshot.parts["vcpus"].vcpus if "vcpus" in snapshot.parts else []
         if not len(self._machine.vcpus) == len(states) == snapshot.parts["machine"].vcpus:
-            raise SnapshotError(f"snapshot: part {PART!r}: {len(self._machine.vcpus)} vCPUs")
+            raise SnapshotError(f"snapshot: part {PART!r}: {counted(len(self._machine.vcpus), 'vCPU')}")
         self.arrival: Arrival | None = None
         self.refused: list[dict[int, int]] = []
         """Of each vCPU: registers that this host does not take, and that the guest does not miss."""
@@ -210,7 +211,9 @@ class Arriving:
         """
         core, ram = guest.core, guest.ram
         if len(self._machine.vcpus) != len(guest.vcpus):
-            raise SnapshotError(f"snapshot: part {PART!r}: {len(self._machine.vcpus)} vCPUs, {len(guest.vcpus)} here")
+            raise SnapshotError(
+                f"snapshot: part {PART!r}: {counted(len(self._machine.vcpus), 'vCPU')}, {len(guest.vcpus)} here"
+            )
         arrival = restore(core, self.snapshot, threads={})  # refused before memory comes, if it is
         self._fill(ram, memory, arrival.holes)
         self.ways = made.make([*arrival.holes, *self.untold], ways)
@@ -239,14 +242,14 @@ class Arriving:
         for item in memory:
             size = item.size if isinstance(item, Lost) else len(item.data)
             if not ram.gpa <= item.gpa <= item.gpa + size <= ram.gpa + ram.size:
-                raise SnapshotError(f"stream: {size} bytes at {item.gpa:#x}: outside the guest's memory")
+                raise SnapshotError(f"stream: {counted(size, 'byte')} at {item.gpa:#x}: outside the guest's memory")
             at = bisect.bisect_left(lost, (item.gpa + size,))
             if at and item.gpa < sum(lost[at - 1]):
-                raise SnapshotError(f"stream: {size} bytes at {item.gpa:#x}: of memory that is lost")
+                raise SnapshotError(f"stream: {counted(size, 'byte')} at {item.gpa:#x}: of memory that is lost")
             if not isinstance(item, Lost):
                 ram.write(item.gpa, item.data)
             elif not size or size % PAGE or item.gpa % PAGE:
-                raise SnapshotError(f"stream: {size} bytes at {item.gpa:#x} are lost: expected whole pages")
+                raise SnapshotError(f"stream: {counted(size, 'byte')} at {item.gpa:#x} lost: expected whole pages")
             else:
                 lost.insert(at, item)
                 self.untold.append((item.gpa, size))

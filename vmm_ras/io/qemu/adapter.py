@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
+from cper.words import counted
 from vmm_ras.arm64 import PSTATE_M
 from vmm_ras.effects import (
     Acked,
@@ -186,7 +187,7 @@ class QemuGuest:
 
         A guest acknowledges in its SDEI handler, before it completes.  Raises Failure.
         """
-        deadline = Deadline(seconds, f"{posts} blocks posted and acknowledged")
+        deadline = Deadline(seconds, f"{counted(posts, 'block')} posted and acknowledged")
         while True:
             posted = [e for e in self.seen if isinstance(e, Posted)]
             acked = sum(isinstance(e, Acked) for e in self.seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from cper.words import counted
 from vmm_ras.errors import GuestError
 from vmm_ras.io.qemu.errors import Failure
 from vmm_ras.io.qemu.gdb import Debugger
@@ -31,7 +32,7 @@ class SharedRam:
     def _offset(self, gpa: int, size: int) -> int:
         offset = gpa - self.gpa
         if not 0 <= offset <= offset + size <= self.size:
-            raise GuestError(f"{size} bytes at {gpa:#x} are outside the guest's RAM")
+            raise GuestError(f"{counted(size, 'byte')} at {gpa:#x}: outside the guest's RAM")
         return offset
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple
 
+from cper.words import counted
 from vmm_ras.effects import (
     Acked,
     Decided,
@@ -64,12 +65,13 @@ def line(item: Event | Effect, names: tuple[str, ...], threads: dict[int, str]) 
     """For people; ``names`` are those of the vCPUs, ``threads`` names by thread id."""
     match item:
         case HostSignal(code, hva, lsb, tid):
-            return f"SIGBUS {code.name} at host address {hva:#x}, {1 << lsb} bytes, in {threads.get(tid, 'a thread')}"
+            who = threads.get(tid, "a thread")
+            return f"SIGBUS {code.name} at host address {hva:#x}, {counted(1 << lsb, 'byte')}, in {who}"
         case GuestAbort(vcpu, esr, _, gpa):
             place = "" if gpa is None else f" at guest address {gpa:#x}"
             return f"{names[vcpu]}: the host relays an abort{place}, ESR {esr:#x}"
         case MemoryFault(gpa, size):
-            return f"memory is lost at guest address {gpa:#x}, {size} bytes"
+            return f"memory is lost at guest address {gpa:#x}, {counted(size, 'byte')}"
         case Replaced(gpa, size):
-            return f"guest address {gpa:#x}, {size} bytes: good memory again"
+            return f"guest address {gpa:#x}, {counted(size, 'byte')}: good memory again"
     return asked(item, _Names(names)) if type(item) in _KINDS else None
