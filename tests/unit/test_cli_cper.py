@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -12,10 +14,11 @@ from uuid import UUID
 import pytest
 
 from acpi.ghes import Entry, StatusBlock
+from cper.common import Timestamp
 from cper.guids import BODIES, CREATORS
 from cper.memory import PlatformMemory
 from cper.record import NOTIFICATION_TYPES, Record, SectionDescriptor
-from cper.section import MODULES, _classes, _met, section_class
+from cper.section import MODULES, _classes, _met, section_class, section_named
 from cper.wire import EncodeError
 from tests.command_line import cli, tree_paths
 
@@ -209,7 +212,10 @@ def test_rows_of_decode_are_encoded_again(tmp_path):
     assert (tmp_path / "again").read_bytes() == BLOCK + RECORD + RECORD
 
 
-def test_a_stream_needs_little_memory(tmp_path):
+@pytest.mark.parametrize(
+    ("options", "rows"), [(["--jsonl"], 1), (["--of", "PlatformMemory", "--columns", "offset,node"], 2)]
+)
+def test_a_stream_needs_little_memory(tmp_path, options, rows):
     many = tmp_path / "many"
     code = (
         "import re, sys; from vmm_ras.cli import main\n"
@@ -217,14 +223,132 @@ def test_a_stream_needs_little_memory(tmp_path):
         "except SystemExit: pass\n"
         "print(int(re.search('VmHWM:\\\\s*(\\d+)', open('/proc/self/status').read())[1]) >> 10, file=sys.stderr)"
     )
-    words = [sys.executable, "-c", code, "cper", "decode", str(many), "--jsonl"]
+    words = [sys.executable, "-c", code, "cper", "decode", str(many), *options]
     mebibytes = []
     for count in (4_000, 24_000):
         many.write_bytes(RECORD * count)
         done = subprocess.run(words, capture_output=True, check=True, timeout=120, stdin=subprocess.DEVNULL)
-        assert done.stdout.count(b"\n") == count
+        assert done.stdout.count(b"\n") == count * rows + (rows > 1)
         mebibytes.append(int(done.stderr.split()[-1]))
     assert mebibytes[1] - mebibytes[0] < 6, "for 9 MB more of records, which are 15 MB of JSON"
+
+
+# -- columns ----------------------------------------------------------------------------------
+
+
+def table(*words, stdin=b"", code=0):
+    """The rows of a CSV, and what was said."""
+    done = cli("cper", "decode", *words, stdin=stdin, code=code)
+    return list(csv.DictReader(io.StringIO(done.stdout.decode()))), done.stderr.decode().splitlines()
+
+
+def test_columns_are_fields_of_each_section(tmp_path):
+    (tmp_path / "in").write_bytes(RECORD + BLOCK + bytes(100) + RECORD)
+    names = "offset,index,header.severity,descriptor.fru_text,physical_address,node,error_type,card"
+    rows, said = table(tmp_path / "in", "--of", "PlatformMemory", "--columns", names)
+    assert [list(row) for row in rows] == [names.split(",")] * 5
+    both = ["305418240", "3", "multi_bit_ecc", ""], ["", "", "", "1"]
+    assert [list(row.values()) for row in rows] == [
+        ["0", "0", "recoverable", "", *both[0]], ["0", "1", "recoverable", "", *both[1]],
+        ["432", "0", "recoverable", "DIMM A1", *both[0]],
+        ["704", "0", "recoverable", "", *both[0]], ["704", "1", "recoverable", "", *both[1]],
+    ]  # fmt: skip
+    assert said == ["5 rows from 3 items of 1 file, 0 damaged, 0 files not read to the end"]
+    split = names.partition(",node")
+    lines = cli(
+        "cper",
+        "decode",
+        tmp_path / "in",
+        "--jsonl",
+        "--of",
+        "memory",
+        "--columns",
+        split[0],
+        "--columns",
+        names[len(split[0]) + 1 :],
+    ).stdout.splitlines()
+    assert [list(json.loads(line)) for line in lines] == [names.split(",")] * 5
+    assert json.loads(lines[1]) == dict.fromkeys(names.split(",")) | {
+        "offset": 0, "index": 1, "header.severity": "recoverable", "card": 1
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["blocks", "records"])
+def test_columns_say_what_the_documents_say(folder):
+    """Of what foreign generators made, each section and no other has its row."""
+    files = ROOT / "fixtures" / "linux" / folder
+    documents = [json.loads(line) for line in cli("cper", "decode", files, "--jsonl", code=1).stdout.splitlines()]
+    of = {"PlatformMemory": "physical_address,error_status.type", "ArmProcessor": "head.mpidr,error_information.0.type"}
+    for name, columns in of.items():
+        guid = str(section_named(name).GUID)
+        rows, _ = table(files, "--of", name, "--columns", f"file,offset,index,{columns}", code=1)
+        found = {
+            (d["file"], str(d["offset"]), str(n)): p["section"]
+            for d in documents for n, p in enumerate(d.get("sections", d.get("entries", ())))
+            if p.get("descriptor", p.get("header"))["section_type"] == guid and "section" in p
+        }  # fmt: skip
+        assert len(rows) == len(found) > 0
+        for row in rows:
+            section = found[row["file"], row["offset"], row["index"]]
+            for column in columns.split(","):
+                value = section
+                for step in column.split("."):
+                    value = dict(enumerate(value)).get(int(step)) if step.isdecimal() else (value or {}).get(step)
+                given = json.loads(row[column]) if row[column][:1] in {"[", "{"} else row[column]
+                assert given == ("" if value is None else value if isinstance(value, list) else str(value))
+
+
+def test_times_lists_and_quotes_in_columns():
+    data = Record.of([MEMORY], timestamp=Timestamp.of(1_763_700_000)).encode()
+    rows, _ = table("-", "--columns", "header.timestamp,header.flags,header.severity", stdin=data)
+    assert rows == [{"header.timestamp": "2025-11-21 04:40:00", "header.flags": "[]", "header.severity": "recoverable"}]
+    odd = StatusBlock.of([Entry.of(MEMORY, fru_text='a,"b"')]).encode()
+    rows, _ = table("-", "--columns", "descriptor.fru_text,header.correctable", stdin=odd)
+    assert rows == [{"descriptor.fru_text": 'a,"b"', "header.correctable": "false"}]
+
+
+def test_what_columns_cannot_read_is_one_line_each_and_at_most_ten(tmp_path):
+    bad = Record.of_bodies([(bytes(20), Record.of([MEMORY]).sections[0].descriptor)]).encode()
+    (tmp_path / "in").write_bytes(RECORD + bad + RECORD + bad * 11)
+    rows, said = table(tmp_path / "in", tmp_path / "none", "--of", "PlatformMemory", "--columns", "node", code=1)
+    assert [row["node"] for row in rows] == ["3", "", "3", ""]
+    why = "PlatformMemory at 0x14: 73 bytes needed, 20 given"
+    assert said[0] == f"vmm-ras: {tmp_path}/in: item 1 at 0x1b0: {why}"
+    assert said[1] == f"vmm-ras: {tmp_path}/in: item 3 at {2 * len(RECORD) + len(bad):#x}: {why}"
+    assert len(said) == 11
+    assert said[-1] == (
+        "vmm-ras: 4 rows from 14 items of 2 files, 12 damaged, 1 file not read to the end; 3 more not shown"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--of", "PlatformMemory", "--columns", "nod"], "PlatformMemory has no such field; did you mean 'node'?"),
+        (["--of", "Fans", "--columns", "rpm"], "--of 'Fans': expected one of ProcessorGeneric"),
+        (["--columns", "node"], "a field of which sections? say --of SECTION"),
+        (["--columns", "header.severty"], "a header has no such field; did you mean 'severity'?"),
+        (["--columns", "descriptor.zzz"], "a descriptor has only "),
+        (["--of", "ArmProcessor", "--columns", "error_information.x"], "ArmProcessor has no such field"),
+        (["--of", "memory"], "--of: expected --columns with it"),
+        (["--columns", "file,,offset"], "expected names, each once"),
+        (["--columns", "file", "--columns", "file"], "expected names, each once"),
+        (["--columns", "file", "--format", "libcper"], "it goes without --format libcper"),
+    ],
+)
+def test_columns_that_cannot_be_are_usage(words, why):
+    done = cli("cper", "decode", "-", *words, stdin=RECORD, code=2)
+    assert why in done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1
+    assert done.stdout == b""
+
+
+def test_columns_of_own_sections():
+    fans = Record.of_bodies([(bytes.fromhex("0100020110270004"), SectionDescriptor.blank(FANS))]).encode()
+    words = ["--section", OWN, "--of", "Fans", "--columns", "chassis,cause,rpm.1,rpm"]
+    assert table("-", *words, stdin=fans)[0] == [
+        {"chassis": "1", "cause": "stalled", "rpm.1": "1024", "rpm": "[10000,1024]"}
+    ]
 
 
 # -- diff, convert ----------------------------------------------------------------------------

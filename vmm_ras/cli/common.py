@@ -129,14 +129,14 @@ def slot(text: str) -> Any:
     return found
 
 
-def section_class(name: str) -> Any:
-    """The section class of that name."""
+def section_class(name: str, option: str = "--type") -> Any:
+    """The section class of that name, which was given with that option."""
     from cper.section import section_named, section_names
 
     try:
         return section_named(name)
     except KeyError:
-        usage(f"--type {name!r}: expected one of {', '.join(section_names())}")
+        usage(f"{option} {name!r}: expected one of {', '.join(section_names())}")
 
 
 def usage(text: str) -> NoReturn:

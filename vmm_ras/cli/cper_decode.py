@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmm_ras.cli.common import Json, Progress
+from cper.words import counted
+from vmm_ras.cli.common import Json, Progress, usage
 from vmm_ras.cli.cper_input import Format, JsonFormat, Own, chunks, libcper_document, load_sections
 
 if TYPE_CHECKING:
@@ -22,27 +23,53 @@ def decode(
         list[Path], typer.Argument(metavar="FILE|DIR...", help="Files, directories of them, or - for standard input.")
     ],
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON document a line.")] = False,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A,B", help="Only these fields, as CSV: a row for each section; may be repeated."),
+    ] = None,
+    of: Annotated[
+        str | None, typer.Option(metavar="SECTION", help="With --columns: only sections of this type.")
+    ] = None,
     format_: JsonFormat = Format.own,
     own: Own = None,
     json_: Json = False,
 ) -> None:
     """Decode many CPER records and status blocks, one behind the other or in many files, in little memory.
 
-    An item that cannot be read as a whole is told in its line, and reading goes on; then exit 1.
+    An item that cannot be read as a whole is told in its line, and reading goes on; then exit 1.  Columns are fields
+    of the section by their path in its JSON, fields of what it lies in (header.severity, descriptor.fru_text), and
+    file, offset, index; with --jsonl an object a line.
 
     Example: vmm-ras cper decode /var/lib/pstore errors.cper --jsonl
+
+    Example: vmm-ras cper decode errors.cper --of PlatformMemory --columns header.timestamp,physical_address,node
     """
     load_sections(own)
-    run = Run(jsonl or json_ or format_ is Format.libcper, format_)
+    run = _run(columns, of, jsonl or json_, format_)
     for path in paths:
         run.read(path)
     run.end()
 
 
+def _run(columns: list[str] | None, of: str | None, json_: bool, format_: Format) -> Run:
+    if columns is None:
+        if of is not None:
+            usage("--of: expected --columns with it")
+        return Run(json_ or format_ is Format.libcper, format_)
+    names = [name.strip() for given in columns for name in given.split(",")]
+    if format_ is Format.libcper:
+        usage("--columns are fields of our own JSON: it goes without --format libcper")
+    if "" in names or len(set(names)) < len(names):
+        usage(f"--columns {','.join(names)!r}: expected names, each once")
+    from vmm_ras.cli.cper_columns import Columns
+
+    return Columns(names, of, json_)
+
+
 class Run:
     """What was read so far, and how much of it was damaged."""
 
-    def __init__(self, json_: bool, format_: Format) -> None:
+    def __init__(self, json_: bool, format_: Format = Format.own) -> None:
         import orjson
 
         from acpi import document
@@ -82,10 +109,8 @@ class Run:
                 self._progress.step()
                 return
         found = self._document_of(item)
-        wrong = item.fault is not None or any(
-            "error" in part for part in found.get("sections", found.get("entries", ()))
-        )
-        self.damaged += wrong
+        wrong = reason(item, found)
+        self.damaged += wrong is not None
         if self._format is Format.libcper and item.fault is None:
             self._write({"file": name, "offset": item.offset} | libcper_document(item))
         elif self._json:
@@ -97,13 +122,16 @@ class Run:
     def _write(self, row: dict[str, Any]) -> None:
         self._out.write(self._dumps(row) + b"\n")
 
-    def _line(self, name: str, item: Item, found: dict[str, Any], wrong: bool) -> None:
+    def _line(self, name: str, item: Item, found: dict[str, Any], wrong: str | None) -> None:
         header = found.get("header", {})
         parts = [
-            f"{name}:{item.offset:#x}", str(item.kind), f"{len(item.data)} bytes",
+            f"{name}:{item.offset:#x}", str(item.kind), counted(len(item.data), "byte"),
             *([str(header["severity"])] if "severity" in header else []), *_sections(found), *found.get("overlaps", ()),
-            *(f"{len(gap['data']) // 2} bytes of no part at {gap['offset']:#x}" for gap in found.get("gaps", ())),
-            *([f"DAMAGED: {_reason(item, found)}"] if wrong else []),
+            *(
+                f"{counted(len(gap['data']) // 2, 'byte')} of no part at {gap['offset']:#x}"
+                for gap in found.get("gaps", ())
+            ),
+            *([f"DAMAGED: {wrong}"] if wrong is not None else []),
         ]  # fmt: skip
         self._out.write("  ".join(parts).encode() + b"\n")
 
@@ -118,13 +146,17 @@ class Run:
         """Say how much it was; exit with 1 if anything could not be read."""
         self._progress.end()
         self._out.flush()
-        text = (
-            f"{self.items} items of {self.files} files, {self.damaged} damaged, {self.unread} files not read to the end"
-        )
+        text = self._sum()
         wrong = self.damaged or self.unread
         print(f"vmm-ras: {text}" if wrong else text, file=sys.stderr)
         if wrong:
             raise typer.Exit(1)
+
+    def _sum(self) -> str:
+        return (
+            f"{counted(self.items, 'item')} of {counted(self.files, 'file')}, {self.damaged} damaged, "
+            f"{counted(self.unread, 'file')} not read to the end"
+        )
 
 
 def _items(pieces: Iterator[bytes]) -> Iterator[Item]:
@@ -145,6 +177,7 @@ def _sections(found: dict[str, Any]) -> Iterator[str]:
         yield ((name_of(UUID(guid)) if guid else None) or guid) + (f" ({fru})" if fru else "")
 
 
-def _reason(item: Item, found: dict[str, Any]) -> str:
+def reason(item: Item, found: dict[str, Any]) -> str | None:
+    """Why it cannot be read as a whole; None where it can."""
     parts = found.get("sections", found.get("entries", ()))
-    return str(item.fault) if item.fault else next(str(part["error"]) for part in parts if "error" in part)
+    return str(item.fault) if item.fault else next((str(part["error"]) for part in parts if "error" in part), None)
