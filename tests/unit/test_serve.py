@@ -561,6 +561,24 @@ def test_inject_as_json_and_with_nothing_to_tell(one: Service) -> None:
     assert b"acknowledged 16" in cli("inject", "-s", one.path).stdout
 
 
+def test_inject_as_json_says_what_was_done_before_a_refusal(one: Service) -> None:
+    words = ["--gpa", "1G", "--hex", BLOCK.hex(), "--hex", "00", "--sea", "--sdei", "7"]
+    done = cli("inject", "-s", one.path, *words, "--json", code=1)
+    said = orjson.loads(done.stdout)
+    assert [step["what"] for step in said["did"]] == ["AO 1G, 4 KiB", f"record of --hex, {len(BLOCK)} bytes"]
+    assert said["did"][1]["outcome"] == "posted"
+    assert said["refused"] == "record of --hex, 1 byte"
+    assert said["error"].startswith("inject-record: a record of 1 byte")
+    assert said["left"] == ["SEA, vCPU 0", "SDEI event 7"]
+    assert said["status"]["records"]["told"] == 1
+    assert done.stderr.decode() == f"vmm-ras: {said['error']}\n"
+    said = orjson.loads(cli("inject", "-s", one.path, "--vm", "other", "--sea", "--json", code=1).stdout)
+    assert (said["did"], said["refused"], said["left"], said["status"]) == ([], "SEA, vCPU 0", [], None)
+    said = orjson.loads(cli("inject", "-s", one.path, "--vm", "other", "--json", code=1).stdout)
+    assert (said["did"], said["refused"], said["left"]) == ([], None, [])
+    assert "VM 'other' not found" in said["error"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [

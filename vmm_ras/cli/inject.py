@@ -16,6 +16,7 @@ from vmm_ras.cli.common import Json, console, number, print_json, usage
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vmm_ras.errors import RasError
     from vmm_ras.io.qmp_client import QmpClient
 
 Asked = tuple[str, dict[str, Any], str]
@@ -61,10 +62,12 @@ def inject(
 ) -> None:
     """Tell a VM of errors: lost memory, records, aborts, SErrors, SDEI events, in this order.
 
-    With nothing to tell, shows what is known of the VM.  Exit code 1: the service refused.
+    With nothing to tell, shows what is known of the VM.  Exit code 1: the service refused one; those before it are
+    done, those behind it are not tried, and --json says which.
 
     Example: vmm-ras inject -s /run/vmm-ras.sock --gpa 0x40001000 --code AR --cpu 1
     """
+    from vmm_ras.errors import RasError
     from vmm_ras.io.qmp_client import QmpClient
 
     asked: list[Asked] = []
@@ -101,16 +104,32 @@ def inject(
     with QmpClient(socket) as client:
         did: list[dict[str, Any]] = []
         out = None if json_ else console()
-        for command, given, what in asked:
-            answer = client.ask(command, vm=vm, **given)
-            did.append({"what": what, "command": command} | answer)
-            if out is not None:
-                out.print(f"{what}: {_words(answer)}", markup=False)
-        status = _settled(client, vm, wait)
+        try:
+            for command, given, what in asked:
+                answer = client.ask(command, vm=vm, **given)
+                did.append({"what": what, "command": command} | answer)
+                if out is not None:
+                    out.print(f"{what}: {_words(answer)}", markup=False)
+            status = _settled(client, vm, wait)
+        except RasError as error:
+            if out is None:
+                print_json({"did": did} | _refused(client, vm, [what for _, _, what in asked[len(did) :]], error))
+            raise
     if out is None:
         print_json({"did": did, "status": status})
     else:
         _show(out, status)
+
+
+def _refused(client: QmpClient, vm: str | None, left: list[str], error: RasError) -> dict[str, Any]:
+    """What was refused and why, what was not tried, and what is known of the VM, if it still answers."""
+    from vmm_ras.errors import RasError
+
+    try:
+        status = client.ask("query-ras", vm=vm) if left else None
+    except RasError:
+        status = None
+    return {"refused": left[0] if left else None, "error": str(error), "left": left[1:], "status": status}
 
 
 def _number(text: str | None, what: str) -> int | None:
