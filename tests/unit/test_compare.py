@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from acpi.presets import PRESETS
 from tests.command_line import cli
 from vmm_ras.cli import main
+from vmm_ras.cli.compare import MOST_TOLD, _Told
 from vmm_ras.compare import FIGURES, Comparison, Fate, Run, Times
 from vmm_ras.events import Code, HostSignal
 from vmm_ras.memory import MemorySlot
 from vmm_ras.policy import load_policy
 from vmm_ras.profiles import PROFILES
 from vmm_ras.replay import TABLES, Replay
-from vmm_ras.traces.items import AckDelay, VcpuThread
+from vmm_ras.traces.items import AckDelay, BadLine, VcpuThread
 
 TRACE = Path(__file__).parents[2] / "fixtures" / "traces" / "qemu-like.strace"
 HVA = 0x7F00_0000_0000
@@ -169,6 +171,36 @@ def test_standard_input_is_read_once_for_all() -> None:
 
     assert [r["figures"]["events"] for r in found["runs"]] == [18, 18]
     assert b"<stdin>" in cli(*words, stdin=b"hello\nworld\n", code=1).stderr
+
+
+def test_of_many_bad_lines_the_first_are_told_as_they_come(tmp_path: Path) -> None:
+    lines = [TRACE.read_bytes().splitlines()[0], *(b"--- SIGBUS %d" % n for n in range(60))]
+    (tmp_path / "trace").write_bytes(b"\n".join(lines) + b"\n")
+    said = cli("compare", tmp_path / "trace", "--guest", "linux", "--guest", "generic").stderr.decode().splitlines()
+    assert said[0].startswith("no map given: ")
+    assert [line.split(":")[0] for line in said[1:20]] == [f"line {n}" for n in range(2, 21)]
+    assert said[20] == "41 more notices (vmm-ras replay tells all)"
+    assert all(line.startswith("note: ") for line in said[21:])
+
+
+def test_notices_of_no_run_pile_up(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [run("a", POLLED), run("b", NOTHING), run("c", FATAL)]
+    told, most = _Told(runs[0]), 0
+
+    def bad(of: Run) -> Iterator[tuple[int, float | None, object]]:
+        nonlocal most
+        for n in range(500):
+            most = max(most, *(len(r.replay.notices) for r in runs))
+            yield n, None, BadLine("no event")
+        most = max(most, len(of.replay.notices))
+
+    assert list(Comparison(runs).play([told.reading(r, bad(r)) for r in runs])) == []
+    told.end()
+    assert most <= 1
+    assert [r.replay.summary.bad_lines for r in runs] == [500, 500, 500]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == MOST_TOLD + 1
+    assert said[-1] == "480 more notices (vmm-ras replay tells all)"
 
 
 def test_the_same_figures_as_replay(polled: Path) -> None:

@@ -13,7 +13,7 @@ from vmm_ras.cli.common import Json, Progress, console, print_json, usage
 from vmm_ras.cli.machine import Map, Pages, PageSize, Preset, PresetName, Sdei, Style, Trace, Vcpus, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rich.table import Table
     from rich.text import Text
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _CONDITIONS = ("lost", "unseen", "panic", "differ")
 MAX_RUNS = 16
 """Pairs of policy and guest: each is a machine in memory."""
+MOST_TOLD = 20
+"""Notices at most about a trace; the rest is counted."""
 
 
 def compare(
@@ -77,13 +79,13 @@ def compare(
         for guest in profiles
     ]
     comparison = Comparison(runs, events)
-    progress = Progress()
+    told = _Told(runs[0])
     with _traces(trace, len(runs), strict) as traces:
-        for _ in comparison.play(traces):
-            progress.step()
-        progress.end()
-        for note in [*runs[0].replay.notices, *(f"note: {note}" for note in traces[0].notes)]:
-            print(note, file=sys.stderr)
+        for _ in comparison.play([told.reading(run, found) for run, found in zip(runs, traces, strict=True)]):
+            pass
+        told.end()
+        for note in traces[0].notes:
+            print(f"note: {note}", file=sys.stderr)
     if json_:
         print_json({"trace": trace} | comparison.plain())
     else:
@@ -91,6 +93,39 @@ def compare(
     failures = [run.replay.summary.failures for run in runs]
     if ("differ" in wanted and comparison.differs()) or any(f.get(word) for f in failures for word in wanted):
         raise typer.Exit(4)
+
+
+class _Told:
+    """What the runs notice of the trace: what the first does is told as it goes, the first ``MOST_TOLD`` of it."""
+
+    def __init__(self, first: Run) -> None:
+        self._first, self._count = first, 0
+        self._progress = Progress(what="trace entries")
+
+    def reading(self, run: Run, entries: Iterable[Any]) -> Iterator[Any]:
+        """The entries; what was noticed of one is gone when the next is read: all lines of a trace may be bad."""
+        for entry in entries:
+            yield entry
+            if run is self._first:
+                self._progress.step()
+                self._tell()
+            run.replay.notices.clear()
+
+    def end(self) -> None:
+        """Say how much was left out."""
+        self._tell()
+        self._progress.end()
+        left = self._count - MOST_TOLD
+        if left > 0:
+            print(f"{counted(left, 'more notice', form=',')} (vmm-ras replay tells all)", file=sys.stderr)
+
+    def _tell(self) -> None:
+        for notice in self._first.replay.notices:
+            self._count += 1
+            if self._count <= MOST_TOLD:
+                self._progress.end()
+                print(notice, file=sys.stderr)
+        self._first.replay.notices.clear()
 
 
 @contextmanager
