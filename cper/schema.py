@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from cper.construct_section import ConstructSection
 from cper.framed import Framed, Kinds
+from cper.section import Section
 from cper.wire import Struct
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ def section_schema(cls: type[AnySection] | type[ConstructSection]) -> dict[str, 
     """What JSON holds under ``section`` for this type."""
     if issubclass(cls, ConstructSection):
         return {"$schema": DIALECT, "title": cls.__name__, "type": "object"}
+    if issubclass(cls, Section) and cls.FORMS:
+        forms = {"title": cls.__name__, "anyOf": [reference(form) for form in cls.FORMS]}
+        return {"$schema": DIALECT} | forms | definitions(cls.FORMS)
     if issubclass(cls, Struct):
         return {"$schema": DIALECT} | cls.model_json_schema()
     used: dict[str, type[Struct]] = {}

@@ -5,7 +5,7 @@ A section whose GUID is not in ``MODULES``, and a body that its class cannot rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 from uuid import UUID
@@ -78,6 +78,19 @@ class Section(Struct):
         if guid is not None:
             cls.GUID = UUID(guid)
             cls.SIZES = (*sizes, cls.SIZE)
+
+    FORMS: ClassVar[tuple[type[Section], ...]] = ()
+    """All its forms, where a body says by which it is to be read."""
+
+    @classmethod
+    def form_of(cls, body: bytes | bytearray | memoryview, at: int = 0) -> type[Section]:
+        """The class that reads the body at ``at``: itself, or one of ``FORMS``."""
+        return cls
+
+    @classmethod
+    def form_of_plain(cls, value: Mapping[str, Any]) -> type[Section]:
+        """The class of which JSON holds this."""
+        return cls
 
     @classmethod
     def of_body(cls, body: bytes) -> Self:
@@ -172,7 +185,12 @@ def section_names() -> list[str]:
 def read_section(guid: UUID, body: bytes) -> AnySection | bytes:
     """A section body as its class, or as it is where no class is known.  Raises TruncatedError, DecodeError."""
     cls = section_class(guid)
-    return body if cls is None else cls.of_body(body)
+    return body if cls is None else section_form(cls, body).of_body(body)
+
+
+def section_form(cls: type[AnySection], body: bytes) -> type[AnySection]:
+    """The class that reads this body: of a type that has forms, the one that its own words ask for."""
+    return cls.form_of(body) if issubclass(cls, Section) else cls
 
 
 def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
@@ -185,7 +203,7 @@ def plain_body(guid: UUID, body: bytes) -> dict[str, Any]:
     if cls is None:
         return {"body": body.hex()}
     try:
-        out: dict[str, Any] = {"section": cls.plain_of_body(body)}
+        out: dict[str, Any] = {"section": section_form(cls, body).plain_of_body(body)}
     except ValueError as error:
         return {"body": body.hex(), "error": str(error)}
     if not issubclass(cls, Section):  # a frame holds its whole body
@@ -204,7 +222,13 @@ def plain_at(guid: str, data: bytes | bytearray | memoryview, start: int, stop: 
         cls = section_class(UUID(guid))
         if cls is None:
             return plain_body(UUID(guid), bytes(data[start:stop]))
-        found = _met[guid] = (cls.SIZE, cls.plain_of) if issubclass(cls, Section) else (0, cls.plain_of_body)
+        if not issubclass(cls, Section):
+            found = 0, cls.plain_of_body
+        elif cls.FORMS:
+            found = cls.SIZE, lambda data, start: cls.form_of(data, start).plain_of(data, start)
+        else:
+            found = cls.SIZE, cls.plain_of
+        _met[guid] = found
     size, read = found
     try:
         if not size:
@@ -232,7 +256,8 @@ def body_of_plain(guid: UUID, plain: dict[str, Any]) -> bytes:
         raise ValueError(f"no section type {guid} is known: give its bytes as 'body', in hexadecimal")
     if not isinstance(plain.get("section"), dict):
         raise ValueError("'section' or 'body' expected")
-    body = cls.raw_of_plain(plain["section"])
+    kind = cls.form_of_plain(plain["section"]) if issubclass(cls, Section) else cls
+    body = kind.raw_of_plain(plain["section"])
     if "tail" in plain:
         body += hex_in(plain, "tail")
     if "length" not in plain:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+
+import orjson
 import pytest
 
-from cper.pcie import Pcie
+from cper.pcie import Pcie, PcieByRcrb
 from cper.pcie_registers import PciePortType
+from cper.record import Record
+from cper.record_text import json_of
+from cper.section import body_of_plain, plain_body, read_section
 from cper.wire import TruncatedError
 from tests.golden.linux import KERNELS
 from tests.golden.linux_sections import entries, printed, vectors
@@ -63,6 +69,51 @@ def render(head, p, kernel):
 
 def hex8(aer, kind):
     return f"{getattr(aer, f'{kind}_error_mask'):#010x}"
+
+
+def by_rcrb(valid):
+    """A section as the text of UEFI 2.11 has it: 24 to 39 are Device ID, of which 7 to 10 are the lower address."""
+    device = struct.pack("<HH3sIBBHB", 0x8086, 0x1234, b"\x01\x04\x06", 0xFEDC_B000, 0x42, 0x43, 0x29 << 3, 0)
+    head = struct.pack("<QIIHHI", valid, 4, 0x0602, 0x0406, 0x0010, 0x0000_00A5)
+    return head + device + bytes(range(1, 169))
+
+
+def test_a_device_named_by_its_rcrb():
+    body = by_rcrb(0x3F7)
+    assert len(body) == 208
+    section = read_section(Pcie.GUID, body)
+    assert type(section) is PcieByRcrb
+    assert section.encode() == body
+    device = section.device_id
+    assert (device.vendor_id, device.device_id, device.class_code) == (0x8086, 0x1234, 0x060401)
+    assert (device.bus, device.secondary_bus, device.slot_number) == (0x42, 0x43, 0x29)
+    assert (section.rcrb_high_address, device.rcrb_low_address) == (0xA5, 0xFEDC_B000)
+    assert section.rcrb_address == 0xA5_FEDC_B000
+    without = read_section(Pcie.GUID, by_rcrb(0x1F7))
+    assert (without.rcrb_high_address, without.rcrb_address) == (None, 0xFEDC_B000)
+    assert without.encode() == by_rcrb(0x1F7)
+    assert section.port_type == PciePortType.ROOT_PORT
+    assert bytes(section.aer.encode()) == body[112:]
+
+
+@pytest.mark.parametrize("valid", [0x3F7, 0x1F7, 0x100, 0x3FF, 0x108, 0x200, 0x2FF, 0])
+def test_forms_of_the_device_id(valid):
+    """Bit 3 wins where both are set, which UEFI forbids; bytes and JSON, of a record and of its text, are the same."""
+    body = by_rcrb(valid)
+    section = read_section(Pcie.GUID, body)
+    assert type(section) is (PcieByRcrb if valid & 0x108 == 0x100 else Pcie)
+    plain = plain_body(Pcie.GUID, body)
+    assert plain == {"section": section.plain()}
+    assert body_of_plain(Pcie.GUID, plain) == section.encode() == body
+    for short in (0, 1, 8, 207):
+        assert "error" in plain_body(Pcie.GUID, body[:short])
+    assert body_of_plain(Pcie.GUID, plain_body(Pcie.GUID, body + b"x")) == body + b"x"
+    data = Record.of([section]).encode()
+    said = Record.plain_of(data)
+    assert said["sections"][0]["section"] == plain["section"]
+    assert Record.raw_of_plain(said) == data
+    for _ in range(80):  # until the shape has a function
+        assert json_of(data) == orjson.dumps(said)
 
 
 def test_the_vectors_are_all_there():

@@ -129,6 +129,7 @@ def encode(
     Example: vmm-ras cper show --json block.bin | vmm-ras cper encode - -o again.bin
     """
     from acpi import document
+    from cper.section import body_of_plain
     from cper.wire import WireError
     from vmm_ras.errors import InputError
 
@@ -142,7 +143,7 @@ def encode(
 
                 parts.append(to_record(value).encode())
             elif type_ is not None and value.get("kind") != "section":
-                parts.append(section_class(type_).of_plain(value).encode())
+                parts.append(body_of_plain(section_class(type_).GUID, {"section": value}))
             else:
                 plain = {key: inner for key, inner in value.items() if key not in {"file", "offset"}}
                 parts.append(document.encode(plain, MAX_FILE))

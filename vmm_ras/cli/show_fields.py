@@ -10,7 +10,7 @@ from acpi.damage import DamagedBlock
 from acpi.ghes import DataEntry300, Entry, ErrorStatusHeader, StatusBlock
 from cper.construct_section import ConstructSection
 from cper.guids import name_of
-from cper.section import Section, section_class
+from cper.section import Section, section_class, section_form
 from cper.wire import OpenEnum, OpenFlags, Struct, WireError
 from cper.words import counted
 
@@ -81,7 +81,7 @@ def _body_fields(guid: UUID, body: bytes, base: int, prefix: str) -> Iterator[Fi
         yield Field(base, len(body), f"{prefix}body", "no known layout")
         return
     try:
-        section = cls.of_body(body)
+        section = section_form(cls, body).of_body(body)
     except ValueError as error:
         yield Field(base, 0, prefix.rstrip("."), str(error))
         head = cls if issubclass(cls, Section) else getattr(cls, "HEAD", None)
