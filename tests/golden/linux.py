@@ -54,9 +54,9 @@ def acted() -> dict[str, Any]:
 
 
 def acted_on(name: str, kernel: str) -> dict[str, Any]:
-    """What one kernel did about one block; 6.12.43 did as 6.12 where it is not mentioned."""
+    """What one kernel did about one block; 6.12.43 did as 6.12 where it is not mentioned.  Raises KeyError."""
     entry: dict[str, Any] = acted()[name]
-    did: dict[str, Any] = entry.get(kernel) or entry["6.12"]
+    did: dict[str, Any] = entry["6.12" if kernel == "6.12.43" and kernel not in entry else kernel]
     return did
 
 
