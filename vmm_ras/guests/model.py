@@ -33,13 +33,19 @@ from vmm_ras.notifier import Notifier
 from vmm_ras.profiles import GuestProfile
 
 _NOTICES: Final = frozenset(get_args(Notice)) | {Hold, Report}
+_ArmAck: Final = ArmAck  # names that compiled code need not look up
+_PollAck: Final = PollAck
+_Release: Final = Release
+_SetRegisters: Final = SetRegisters
+_Stop: Final = Stop
+_WriteGuest: Final = WriteGuest
+_AckRead: Final = AckRead
+_Done: Final = Done
+_GuestCall: Final = GuestCall
+_Stopped: Final = Stopped
 Watch = Callable[[list[Effect]], None]
 MAX_ROUNDS: Final = 4_000_000
 """Lists of effects after one event: more is a loop between core and guest, for a 16 GiB page takes 650,000."""
-
-
-def _nothing(e: Any, now: float) -> None:
-    """A notice that nobody hears of."""
 
 
 class ModelGuest:
@@ -69,21 +75,15 @@ class ModelGuest:
         self.escalated: list[Escalate] = []
         self._stay = -1
         self.listeners: dict[type, Callable[[Any, float], None]] = {}
-        self._steps: dict[type, Callable[[Any, float], Event | None]] = {
-            ArmAck: self._arm,
-            WriteGuest: self._write,
-            PollAck: self._poll,
-            Stop: self._stop,
-            Release: self._release,
+        self._steps: dict[type, Callable[[Any, float], None] | None] = {
             InjectSea: self._sea,
             InjectSerror: self._serror,
-            SetRegisters: self._set,
             RaiseLine: self._line,
             Reply: self._reply,
             Escalate: self._escalate,
-            **dict.fromkeys(_NOTICES, _nothing),
+            **dict.fromkeys(_NOTICES),
         }
-        """How each kind of effect is carried out, and answered."""
+        """How each kind of effect that has no answer, and is none of the most frequent, is carried out."""
 
     def listen(self, listeners: Mapping[type, Callable[[Any, float], None]]) -> None:
         """Let these hear of a kind of notice, of Escalate, and of an InjectSea without a record, when it is reached.
@@ -124,23 +124,24 @@ class ModelGuest:
         ``watch`` is given each list of effects once it was carried out; a large page takes thousands of them.  The vCPU
         ``stay`` is not run when it is released.  Raises GuestError if core and guest never come to rest.
         """
-        handlers, perform = notifier.handlers, self.perform
+        handlers = notifier.handlers
         self._stay = stay
         if not effects:
             return
-        for _ in range(MAX_ROUNDS):
+        for _round in range(MAX_ROUNDS):
             done = effects
-            answers = perform(done, now)
+            answers = self.perform(done, now)
             if watch is not None:
                 watch(done)
             effects = []
             for answer in answers:
-                effects += handlers[type(answer)](answer, now)
+                more = handlers[type(answer)](answer, now)
+                effects = effects + more if effects else more
             if not effects:
                 break
         else:
             raise GuestError("core and guest do not come to rest")
-        handlers[Done](new(Done, (done[-1][0],)), now)
+        handlers[_Done](new(_Done, (done[-1][0],)), now)
 
     def perform(self, effects: list[Effect], now: float) -> list[Event]:
         """Carry out a list of effects in order; the answers, but for Done.
@@ -148,13 +149,31 @@ class ModelGuest:
         After one that failed, later ones for its source are skipped, but for notices.
         """
         out: list[Event] = []
-        steps, left = self._steps, effects
+        left: list[Any] = effects
         while True:
             try:
                 for e in left:
-                    answer = steps[type(e)](e, now)
-                    if answer is not None:
-                        out.append(answer)
+                    kind = type(e)
+                    if kind is _WriteGuest:
+                        self._write(e)
+                    elif kind is _Release:
+                        entered = self._release(e, now)
+                        if entered is not None:
+                            out.append(entered)
+                    elif kind is _ArmAck:
+                        self._arm(e)
+                    elif kind is _PollAck:
+                        out.append(self._poll(e))
+                    elif kind is _Stop:
+                        stopped = self._stop(e)
+                        if stopped is not None:
+                            out.append(stopped)
+                    elif kind is _SetRegisters:
+                        self._set(e)
+                    else:
+                        step = self._steps[kind]
+                        if step is not None:
+                            step(e, now)
                 return out
             except GuestError as error:
                 out.append(Failed(e.id, str(error)))
@@ -163,29 +182,27 @@ class ModelGuest:
                 if source_id is not None:  # of no source: nothing hangs on it
                     left = [o for o in left if o.__class__ in _NOTICES or getattr(o, "source_id", None) != source_id]
 
-    def _arm(self, e: ArmAck, now: float) -> None:
-        _, _, gpa, mask = e
-        self.memory.update_word(gpa, ~mask, 0)
+    def _arm(self, e: ArmAck) -> None:
+        self.memory.update_word(e[2], ~e[3], 0)
 
-    def _write(self, e: WriteGuest, now: float) -> None:
+    def _write(self, e: WriteGuest) -> None:
         _, source_id, gpa, data = e
         self.memory.write(gpa, data)
-        os = self.os
-        if source_id in os.polled and len(data) == 4 and data != b"\0\0\0\0":
-            os.block_written(source_id)
+        if source_id in self.os.polled and len(data) == 4 and data != b"\0\0\0\0":
+            self.os.block_written(source_id)
 
-    def _poll(self, e: PollAck, now: float) -> AckRead:
+    def _poll(self, e: PollAck) -> AckRead:
         id, source_id, gpa, size = e
         memory = self.memory
         value = memory.word(gpa) if size == 8 else int.from_bytes(memory.read(gpa, size), "little")
-        return new(AckRead, (id, source_id, value))
+        return new(_AckRead, (id, source_id, value))
 
-    def _stop(self, e: Stop, now: float) -> Stopped | None:
-        _, vcpu = e
-        if vcpu in self.programs:  # its call comes first; it is stopped when that is answered
+    def _stop(self, e: Stop) -> Stopped | None:
+        vcpu = e[1]
+        if self.programs and vcpu in self.programs:  # its call comes first; it is stopped when that is answered
             self.stops.add(vcpu)
             return None
-        return new(Stopped, (vcpu, self.vcpus[vcpu].state()))
+        return new(_Stopped, (vcpu, self.vcpus[vcpu].state()))
 
     def _sea(self, e: InjectSea, now: float) -> None:
         _, source_id, vcpu, esr, far = e
@@ -196,15 +213,16 @@ class ModelGuest:
     def _serror(self, e: InjectSerror, now: float) -> None:
         self.vcpus[e.vcpu].pend_serror(e.vsesr)
 
-    def _set(self, e: SetRegisters, now: float) -> None:
+    def _set(self, e: SetRegisters) -> None:
         self.vcpus[e[2]].set_registers(e)
 
     def _line(self, e: RaiseLine, now: float) -> None:
         self.os.interrupt(e.source_id, now)
 
     def _reply(self, e: Reply, now: float) -> None:
-        self.answered.add(e.vcpu)
-        self.vcpus[e.vcpu].x[0] = e.x0 & (1 << 64) - 1
+        _, vcpu, x0 = e
+        self.answered.add(vcpu)
+        self.vcpus[vcpu].x[0] = x0 & (1 << 64) - 1
 
     def _escalate(self, e: Escalate, now: float) -> None:
         self.escalated.append(e)
@@ -212,12 +230,11 @@ class ModelGuest:
             self.listeners[Escalate](e, now)
 
     def _release(self, e: Release, now: float) -> GuestCall | Stopped | None:
-        _, index = e
-        return None if index == self._stay else self._enter(index, now)
+        return None if e[1] == self._stay else self._enter(e[1], now)
 
     def _enter(self, index: int, now: float) -> GuestCall | Stopped | None:
         """The vCPU enters the guest; its next call, or that it was stopped, if that comes first."""
-        program = self.programs.pop(index, None)
+        program = self.programs.pop(index, None) if self.programs else None
         if program is not None and index in self.answered:
             self.answered.discard(index)
         else:
@@ -227,11 +244,12 @@ class ModelGuest:
             if call is not None:
                 self.programs[index] = program
                 return call
-        if index in self.stops:
+        if self.stops and index in self.stops:
             self.stops.discard(index)
-            return new(Stopped, (index, self.vcpus[index].state()))
+            return new(_Stopped, (index, self.vcpus[index].state()))
         return None
 
     def _resume(self, index: int, program: Program) -> GuestCall | None:
-        found = next(program, None)
-        return None if found is None else new(GuestCall, (index, *found, self.vcpus[index].state()))
+        for function, args in program:
+            return new(_GuestCall, (index, function, args, self.vcpus[index].state()))
+        return None

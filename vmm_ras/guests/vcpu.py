@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from vmm_ras import arm64
 from vmm_ras.arm64 import (
@@ -26,6 +26,9 @@ from vmm_ras.arm64 import (
 from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import InputError, SnapshotError, StateError
 from vmm_ras.events import VcpuState, new
+
+_MODES: Final = arm64.EL_MODES  # names that compiled code need not look up
+_VcpuState: Final = VcpuState
 
 
 class Vcpu:
@@ -48,6 +51,7 @@ class Vcpu:
         "_asynchronous",
         "_implemented",
         "_keep",
+        "_modes",
         "_sctlr",
         "_sctlr2",
         "_serror_mask",
@@ -75,6 +79,7 @@ class Vcpu:
     ) -> None:
         self.features = features
         self._implemented = arm64.implemented_bits(features)
+        self._modes = self.MODES
         self.x: list[int] = [0] * 31
         self.sp_el0 = 0
         self.sp_el1 = 0
@@ -256,14 +261,12 @@ class Vcpu:
         if self._synchronizes and self._synchronize():
             return True
         self.pc = self.elr
-        self.pstate = self._returned(self.spsr, arm64.EL_MODES)
+        spsr = self.spsr & self._implemented
+        self.pstate = spsr if spsr & PSTATE_M in _MODES else self._illegal(spsr)
         return self.vsesr is not None and self.poll_serror()
 
-    def _returned(self, spsr: int, modes: frozenset[int]) -> int:
-        """PSTATE after an exception return."""
-        spsr &= self._implemented
-        if spsr & PSTATE_M in modes:
-            return spsr
+    def _illegal(self, spsr: int) -> int:
+        """PSTATE after an illegal exception return."""
         return spsr & (PSTATE_NZCV | PSTATE_DAIF | PSTATE_PAN) | PSTATE_IL | self.pstate & PSTATE_M
 
     def run_at(self, el: int, pc: int | None = None, bits: int = 0) -> bool:
@@ -281,7 +284,7 @@ class Vcpu:
 
     def state(self) -> VcpuState:
         """What the core is told of a vCPU that was stopped."""
-        return new(VcpuState, (self.pc, self.pstate, tuple(self.x[:18]), self.vsesr, self._vbar, self._sctlr, False))
+        return new(_VcpuState, (self.pc, self.pstate, tuple(self.x[:18]), self.vsesr, self._vbar, self._sctlr, False))
 
     def take(self) -> dict[str, Any]:
         """All that the vCPU remembers, as JSON-able values that share nothing with it."""
@@ -312,9 +315,9 @@ class Vcpu:
         """Carry out an SDEI dispatch or completion; True if a pending SError was taken when the vCPU went on."""
         _, _, _, x, pc, pstate, elr, spsr = effect
         count = len(x)
-        if count > len(self.x):
-            raise InputError(f"SetRegisters.x has {len(x)} registers: there are {len(self.x)}")
-        if pstate & PSTATE_M not in self.MODES:
+        if count > 31:
+            raise InputError(f"SetRegisters.x has {count} registers: there are 31")
+        if pstate & PSTATE_M not in self._modes:
             raise InputError(f"SetRegisters.pstate {pstate:#x}: not a mode that the vCPU has")
         self.x[:count] = x
         self.pc, self.pstate = pc, pstate
