@@ -19,6 +19,11 @@ from vmm_ras.policy import Rule
 from vmm_ras.source import NEVER, ErrorSource
 
 _AR: Final = Code.AR
+# Classes as constants: the compiled copy looks any other name up each time.
+_Decided: Final = Decided
+_InjectSea: Final = InjectSea
+_Posted: Final = Posted
+_Release: Final = Release
 if TYPE_CHECKING:
     from vmm_ras.notifier import Notifier
 
@@ -53,7 +58,7 @@ def tell(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, 
     ruling, shift = core.rulings[queue], core.page_shift
     if ruling.plain and first >= 0:
         core.last_id = id = core.last_id + 1
-        out.append(new(Decided, (id, _AR, start << shift, pages << shift, ruling.name, "tell")))
+        out.append(new(_Decided, (id, _AR, start << shift, pages << shift, ruling.name, "tell")))
         source = ruling.sea
         if source is None or not source.takes(queue, now):
             return tell_record(core, vcpu, state, abort, queue, now, out)
@@ -66,7 +71,7 @@ def tell(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, now: float, 
         _hold(core, vcpu, state, abort, queue, now, out, f"rule {rule.name} asks for {what}")
     gpa, size = abort.start << shift if abort.start >= 0 else -1, abort.pages << shift
     core.last_id = id = core.last_id + 1
-    out.append(new(Decided, (id, Code.AR, gpa, size, rule.name, "ignored" if what == "ignore" else what)))
+    out.append(new(_Decided, (id, Code.AR, gpa, size, rule.name, "ignored" if what == "ignore" else what)))
     if rule.report != "never":
         waits = rule.report == "first" and what == "tell"
         until = now + rule.report_ms / 1000 if waits else None
@@ -194,21 +199,20 @@ def _post_sea(
     block = core.build_block(pages, ruling, False)
     id = source.post(core.last_id, block, pages, queue, now, ruling.after, out)
     _, pstate, _, _, _, _, far_known = state
-    key = queue, pstate >> 2 & 3, far_known or gva is not None, relayed
-    esr = core.esrs.get(key)
+    el, known = pstate >> 2 & 3, far_known or gva is not None
+    key = (queue << 2 | el) << 1 | known
+    esr = core.esrs.get(key) if relayed is None else None
     if esr is None:
-        esr = sea_syndrome(ruling.rule.sea, *key[1:], core.guest.ras)
+        esr = sea_syndrome(ruling.rule.sea, el, known, relayed, core.guest.ras)
         if relayed is None:  # else there are too many to remember
             core.esrs[key] = esr
     source_id, s = source.source_id, source.state
     s.last, s.vcpu = id + 1, vcpu
     core.busy[source_id] = source
-    out += (
-        new(InjectSea, (id + 1, source_id, vcpu, esr, gva)),
-        new(Posted, (id + 2, source_id, "sea", vcpu, esr, pages, block, ruling.name)),
-        new(Release, (id + 3, vcpu)),
-        source.look(id + 4),
-    )
+    out.append(new(_InjectSea, (id + 1, source_id, vcpu, esr, gva)))
+    out.append(new(_Posted, (id + 2, source_id, "sea", vcpu, esr, pages, block, ruling.name)))
+    out.append(new(_Release, (id + 3, vcpu)))
+    out.append(source.look(id + 4))
     core.last_id = id + 4
 
 

@@ -27,6 +27,9 @@ MAX_BLOCK_ENTRIES: Final = 0x3FF
 """What a block status can count (ACPI 6.5, 18.3.2.7.1)."""
 
 _AO: Final = Code.AO
+# Classes as constants: the compiled copy looks any other name up each time.
+_Decided: Final = Decided
+_Posted: Final = Posted
 SLOWER: Final = 2
 """Handling the pages of a record takes no longer than so many times its acknowledgement, which comes first."""
 
@@ -47,7 +50,7 @@ def found(
         if isinstance(source, ErrorSource) and poison.post(start):
             core.stuck.discard(queue)
             core.last_id = id = core.last_id + 1
-            out.append(new(Decided, (id, _AO, start << shift, 1 << shift, ruling.name, "tell")))
+            out.append(new(_Decided, (id, _AO, start << shift, 1 << shift, ruling.name, "tell")))
             _publish(core, source, ((start << shift, 1 << shift),), queue, now, out)
             return
     rule = ruling.rule
@@ -71,7 +74,7 @@ def found(
         what = rule.action
     gpa, size = start << core.page_shift, count << core.page_shift
     core.last_id = id = core.last_id + 1
-    out.append(new(Decided, (id, code, gpa, size, rule.name, what)))
+    out.append(new(_Decided, (id, code, gpa, size, rule.name, what)))
     if rule.report != "never":
         until = core.ready[queue][0] if rule.report == "first" and queue in core.ready else None
         out.append(Report(core.next_id(), code, gpa, size, rule.name, until))
@@ -189,7 +192,7 @@ def _publish(
     esr = serror_esr(sei_syndrome(ruling.rule)) if way == "sei" else None
     notify(core, source, out)
     core.last_id = id = core.last_id + 1
-    out.append(new(Posted, (id, source_id, way, source.state.vcpu, esr, pages, block, ruling.name)))
+    out.append(new(_Posted, (id, source_id, way, source.state.vcpu, esr, pages, block, ruling.name)))
 
 
 def notify(core: Notifier, source: ErrorSource, out: list[Effect]) -> None:

@@ -263,7 +263,7 @@ class PoisonMap:
                 self.counts[state] += stop - at
             page += stop - at
 
-    def acknowledge(self, pages: Iterable[tuple[int, int]], shift: int) -> None:
+    def acknowledge(self, pages: tuple[tuple[int, int], ...], shift: int) -> None:
         """The guest was told of these (gpa, size): posted pages are acked; what became of others meanwhile stays."""
         counts = self.counts
         for gpa, size in pages:

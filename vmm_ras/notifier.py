@@ -66,6 +66,12 @@ from vmm_ras.source import NEVER, ErrorSource
 HOOK_EVENTS = 1000
 """Times of errors that are kept for a hook's ``view.span``."""
 _AR: Final = Code.AR
+# Classes as constants: the compiled copy looks any other name up each time.
+_Abort: Final = Abort
+_Release: Final = Release
+_Reply: Final = Reply
+_SetRegisters: Final = SetRegisters
+_Stop: Final = Stop
 _NO_WAYS: frozenset[str] = frozenset()
 
 
@@ -127,8 +133,8 @@ class Notifier:
         """vCPU to the Stop that was not answered yet."""
         self.entering: dict[int, int] = {}
         """vCPU to the last SetRegisters that enters an SDEI handler there."""
-        self._out: int | None = None
-        """vCPU whose call is being answered."""
+        self._out = -1
+        """vCPU whose call is being answered; -1: none."""
         self.stuck: set[int] = set()
         """Rules whose pages no way takes at present."""
         self.ready: dict[int, tuple[float, bool]] = {}
@@ -145,9 +151,10 @@ class Notifier:
         self._promotes = hook is not None or any(r.action == "consumed" for r in self.rules)
         self.pool: Pool | None = None
         """CPUs that the guest may run on: what its calls DISCOVER_IMPL_VER and DISCOVER_IMPL_CPUS are answered by."""
-        self.esrs: dict[tuple[int, int, bool, int | None], int] = {}
-        """ESR of an SEA by rule, exception level, whether FAR is known, and what was relayed, for this guest."""
-        self._cache: dict[tuple[Code, int | None, int], int] = {}
+        self.esrs: dict[int, int] = {}
+        """ESR of an SEA for which nothing was relayed, by rule, exception level and whether FAR is known."""
+        self._cache: dict[int, int] = {}
+        """Rule by size, exception level (4: nobody's) and code."""
         self.inbox = inbox.Inbox()
         self.kick_records = MethodType(inbox.kick, self)
         self.busy: dict[int, ErrorSource] = {}
@@ -244,10 +251,13 @@ class Notifier:
             self.history.note(at, now)
         vcpu = self.threads.get(tid)
         out: list[Effect] = []
-        free = vcpu is not None and vcpu not in self.aborts
-        if free and (code is _AR or (self._promotes and self._synchronous(at, lsb, out))):
-            assert vcpu is not None
-            self.aborts[vcpu] = new(Abort, (at, start, count, lsb, None, None, NEVER, None, -1, False))
+        if (
+            vcpu is not None
+            and (code is _AR or self._promotes)
+            and vcpu not in self.aborts
+            and (code is _AR or self._synchronous(at, lsb, out))
+        ):
+            self.aborts[vcpu] = new(_Abort, (at, start, count, lsb, None, None, NEVER, None, -1, False))
             self.stop(vcpu, out)
             return out
         # else a thread that is no vCPU consumed it, or the vCPU is out already: the guest itself used nothing
@@ -299,10 +309,11 @@ class Notifier:
     ) -> int:  # fmt: skip
         """The index of the rule that decides; also the queue of what it tells."""
         if self.decider.plain and self.decided is None:
-            key = code, None if state is None else state.pstate >> 2 & 3, lsb
+            el = 4 if state is None else state.pstate >> 2 & 3
+            key = (lsb << 3 | el) << 1 | (code is _AR)
             known = self._cache.get(key)
             if known is None:
-                view = View(self.guest.name, el=key[1])
+                view = View(self.guest.name, el=None if state is None else el)
                 known = self._cache[key] = self.decider.decide(Lost(code, 0, lsb), view)
             return known
         lost = new(Lost, (code, page << self.page_shift if page >= 0 else -1, lsb, thread))
@@ -375,7 +386,7 @@ class Notifier:
         id = self.last_id + 1
         if dispatch is None:
             self.last_id = id
-            out.append(new(Release, (id, vcpu)))
+            out.append(new(_Release, (id, vcpu)))
             return
         event, x, pc, pstate = dispatch
         source, source_id = self._by_event.get(event), None
@@ -384,10 +395,8 @@ class Notifier:
             s.last, s.vcpu = id, vcpu
         self.entering[vcpu] = id
         self.last_id = id + 1
-        out += (
-            new(SetRegisters, (id, source_id, vcpu, x, pc, pstate, None, None)),
-            new(Release, (id + 1, vcpu)),
-        )
+        out.append(new(_SetRegisters, (id, source_id, vcpu, x, pc, pstate, None, None)))
+        out.append(new(_Release, (id + 1, vcpu)))
         if pending:  # what else waited for this vCPU runs elsewhere
             for other in sdei.wanted():
                 self.stop(other, out)
@@ -449,10 +458,11 @@ class Notifier:
         x0, registers, wanted, discarded, completed, _ = result
         self.last_id = id = self.last_id + 1
         if registers is not None:
-            out.append(new(SetRegisters, (id, None, vcpu, *registers)))
+            x, pc, pstate, elr, spsr = registers
+            out.append(new(_SetRegisters, (id, None, vcpu, x, pc, pstate, elr, spsr)))
         else:
             assert x0 is not None
-            out.append(new(Reply, (id, vcpu, x0)))
+            out.append(new(_Reply, (id, vcpu, x0)))
         for event_number in discarded:
             source = self._by_event.get(event_number)
             if source is not None and source.source_id in self.busy:
@@ -464,12 +474,12 @@ class Notifier:
             found.kick(self, now, out)
             for other in wanted:
                 self.stop(other, out)
-            self._out = None
-        if sdei.state.pending or sdei.state.absent or vcpu in self.wanted or vcpu in self.inbox.orders:
+            self._out = -1
+        if sdei.state.pending or sdei.state.absent or self.wanted or self.inbox.orders:
             self.leave(vcpu, result.after(state), False, out)
         else:
             self.last_id = id = self.last_id + 1
-            out.append(new(Release, (id, vcpu)))
+            out.append(new(_Release, (id, vcpu)))
         source = self._by_event.get(completed) if completed is not None else None
         if source is not None and source.source_id in self.busy:
             self.last_id = id = self.last_id + 1
@@ -480,7 +490,7 @@ class Notifier:
         """Ask for the vCPU, unless it was asked for and has not come yet, or is out, its call being answered."""
         if vcpu not in self.stopping and vcpu != self._out:
             self.stopping[vcpu] = self.last_id = id = self.last_id + 1
-            out.append(new(Stop, (id, vcpu)))
+            out.append(new(_Stop, (id, vcpu)))
 
     def awaits(self, vcpu: int | None) -> bool:
         """Whether the vCPU was asked for and has not come yet."""

@@ -36,10 +36,14 @@ __all__ = ["CallResult", "Dispatch", "EventDescription", "Registers", "SdeiDispa
 _DISPATCH: Final = int(Action.DISPATCH)
 _COMPLETE: Final = int(Action.COMPLETE)
 _CLIENT: Final = frozenset({EL1H, EL1T})
-_NO_ARGS: Final = (0,) * 5
-_NO_REGISTERS: Final = (0,) * SAVED_REGISTERS
+# Classes as constants: the compiled copy looks any other name up each time.
+_CallResult: Final = CallResult
+_Context: Final = Context
+_Dispatch: Final = Dispatch
+_NO_ARGS: Final[tuple[int, ...]] = (0,) * 5
+_NO_REGISTERS: Final[tuple[int, ...]] = (0,) * SAVED_REGISTERS
 _UNKNOWN: Final = CallResult(NOT_SUPPORTED)
-_NOTHING: Final = ()
+_NOTHING: Final[tuple[int, ...]] = ()
 
 
 class SdeiDispatcher(Handlers):
@@ -105,7 +109,8 @@ class SdeiDispatcher(Handlers):
 
     def accepts(self, event: int) -> bool:
         """Whether the client has registered and enabled the event (a private one: on some PE)."""
-        if self.state.states[SHARED].get(event, 0) & READY == READY:
+        known = self.state.states[SHARED].get(event)
+        if known is not None and known & READY == READY:
             return True
         description = self.events.get(event) or self._unknown(event)
         return not description.shared and bool(self.where[event][READY] | self.where[event][READY | RUNNING])
@@ -182,23 +187,23 @@ class SdeiDispatcher(Handlers):
         found = self.first_for(vcpu)
         if found is None:
             return None
-        place, number, critical = found
+        place, number, critical, registration = found
         waiting = s.pending[place]
         if len(waiting) > 1:
             waiting.remove(number)
         else:
             del s.pending[place]
         self.step(place, number, _DISPATCH)
-        entry, argument, _, _ = s.registrations[place][number]
+        entry, argument, _, _ = registration
         pc, pstate, x, _, _, sctlr, _ = state
         if len(x) != SAVED_REGISTERS:
             x = (*x, *_NO_REGISTERS)[:SAVED_REGISTERS]
-        s.contexts[vcpu].append(new(Context, (number, x, pc, pstate)))
+        s.contexts[vcpu].append(new(_Context, (number, x, pc, pstate)))
         self.busy |= 1 << vcpu
         if critical:
             self.critical |= 1 << vcpu
         x = number, argument, pc, pstate
-        return new(Dispatch, (number, x, entry, self.entry_pstate(pstate, sctlr)))
+        return new(_Dispatch, (number, x, entry, self.entry_pstate(pstate, sctlr)))
 
     def abandon(self, vcpu: int) -> tuple[int, ...]:
         """The registers of the last dispatch on the vCPU could not be set: its handler does not run after all.
@@ -266,8 +271,8 @@ class SdeiDispatcher(Handlers):
         call = CALLS.get(function & 0xFFFF_FFFF)  # the function identifier is W0 (SMCCC, 2.5)
         if call is None or state.pstate & PSTATE_M not in _CLIENT:
             return _UNKNOWN
-        answer = call(self, vcpu, (*args, *_NO_ARGS), state, active)
-        result = answer if isinstance(answer, CallResult) else new(CallResult, (answer, None, (), (), None, False))
+        answer = call(self, vcpu, tuple(args) + _NO_ARGS, state, active)
+        result = answer if isinstance(answer, CallResult) else new(_CallResult, (answer, None, (), (), None, False))
         if self.state.pending:
             # A call changes what can run on its own PE, where shared events can run, and SIGNAL names one more PE.
             wanted = self.targets((vcpu, SHARED), vcpu)

@@ -24,6 +24,9 @@ Call = Callable[["SdeiDispatcher", int, Args, VcpuState, Active], int | CallResu
 
 MPIDR_AFFINITY: Final = 0xFF_00FF_FFFF
 """Aff3 to Aff0; the other bits of an MPIDR say nothing about which PE it is."""
+# Classes as constants: the compiled copy looks any other name up each time.
+_CallResult: Final = CallResult
+_Registers: Final = Registers
 _COMPLETE: Final = int(Action.COMPLETE)
 _COMPLETE_AND_RESUME: Final = int(Action.COMPLETE_AND_RESUME)
 
@@ -107,8 +110,8 @@ def _complete(d: SdeiDispatcher, vcpu: int, args: Args, state: VcpuState, active
     if not d.state.contexts[vcpu]:
         return t.DENIED
     event, x, pc, pstate = d.pop(vcpu, _COMPLETE)
-    registers = new(Registers, (x, pc, pstate, None, None))
-    return new(CallResult, (None, registers, (), (), event, args[0] != t.EV_HANDLED))
+    registers = new(_Registers, (x, pc, pstate, None, None))
+    return new(_CallResult, (None, registers, (), (), event, args[0] != t.EV_HANDLED))
 
 
 def _complete_and_resume(
@@ -119,8 +122,8 @@ def _complete_and_resume(
         return t.DENIED
     event, x, pc, pstate = d.pop(vcpu, _COMPLETE_AND_RESUME)
     # As if the interrupted context had taken an exception to the address given.
-    registers = new(Registers, (x, at, d.entry_pstate(pstate, state.sctlr), pc, pstate))
-    return new(CallResult, (None, registers, (), (), event, False))
+    registers = new(_Registers, (x, at, d.entry_pstate(pstate, state.sctlr), pc, pstate))
+    return new(_CallResult, (None, registers, (), (), event, False))
 
 
 def _unregister(d: SdeiDispatcher, vcpu: int, args: Args, state: VcpuState, active: Active) -> int | CallResult:

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from vmm_ras.arm64 import Features, entry_bits
-from vmm_ras.sdei_state import SHARED, Context, SdeiState
+from vmm_ras.sdei_state import SHARED, Context, Registration, SdeiState
 from vmm_ras.sdei_table import READY, REGISTERED, RM_ANY, RUNNING, STATES, TABLE
 
-_NOTHING: Final = ()
-_SHARED_ONLY: Final = (SHARED,)
+_NOTHING: Final[tuple[int, ...]] = ()
+_SHARED_ONLY: Final[tuple[int, ...]] = (SHARED,)
+_ROWS: Final = [TABLE.get(state, ()) for state in range(max(TABLE) + 1)]
+"""The table by state: a list is looked into more quickly."""
 
 
 class Handlers:
@@ -46,8 +48,9 @@ class Handlers:
     def step(self, place: int, number: int, action: int) -> int | None:
         """Take the action's cell of the table; the new state, or None: denied.  The one place where states change."""
         states = self.state.states[place]
-        before = states.get(number, 0)
-        after = TABLE[before][action]
+        known = states.get(number)
+        before = 0 if known is None else known
+        after = _ROWS[before][action]
         if after:
             states[number] = after
         elif after is None or not before:
@@ -103,10 +106,12 @@ class Handlers:
     def target(self, place: int, number: int, prefer: int | None) -> int | None:
         """The PE on which a pending event can run now (6.3), or None."""
         s = self.state
-        if s.states[place].get(number) != READY:
+        state = s.states[place].get(number)
+        if state is None or state != READY:
             return None
-        _, _, critical, _ = self.events[number]
-        able = s.unmasked & ~s.absent & ~(self.critical if critical else self.busy)
+        able = s.unmasked & ~s.absent
+        if self.busy:
+            able &= ~(self.critical if self.events[number].critical else self.busy)
         if place == SHARED:
             _, _, routing, affinity = s.registrations[SHARED][number]
             if routing == RM_ANY:
@@ -123,21 +128,28 @@ class Handlers:
         found = {self.target(place, number, prefer) for place in places for number in pending.get(place, _NOTHING)}
         return tuple(sorted(pe for pe in found if pe is not None))
 
-    def first_for(self, vcpu: int) -> tuple[int, int, bool] | None:
-        """Place, number and priority of the event that goes first on the PE: all of 6.3 holds for it."""
+    def first_for(self, vcpu: int) -> tuple[int, int, bool, Registration] | None:
+        """Place, number, priority and registration of the event that goes first on the PE: all of 6.3 holds for it."""
         s, bit = self.state, 1 << vcpu
         if not s.unmasked & ~s.absent & ~self.critical & bit:
             return None
-        best, taken, pending = None, self.busy & bit, s.pending
-        for place in (vcpu, SHARED) if vcpu in pending else _SHARED_ONLY:
-            for number in pending.get(place, _NOTHING):
+        best: tuple[int, int, bool, Registration] | None = None
+        taken, pending = self.busy & bit, s.pending
+        places = (vcpu, SHARED) if vcpu in pending else _SHARED_ONLY
+        for place in places:
+            waiting = pending.get(place)
+            if waiting is None:
+                continue
+            for number in waiting:
                 _, _, critical, _ = self.events[number]
                 if critical or not taken:
-                    if s.states[place].get(number) != READY:
+                    known = s.states[place].get(number)
+                    if known is None or known != READY:
                         continue
-                    _, _, routing, affinity = s.registrations[place][number]
+                    registration = s.registrations[place][number]
+                    _, _, routing, affinity = registration
                     if routing == RM_ANY or affinity == s.mpidrs[vcpu]:
-                        best = place, number, critical
+                        best = place, number, critical, registration
                         if critical:
                             return best
                         taken = 1

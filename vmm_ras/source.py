@@ -20,6 +20,10 @@ from vmm_ras.events import TellRecord, new
 from vmm_ras.record import capacity
 
 NEVER: Final = float("inf")
+# Classes as constants: the compiled copy looks any other name up each time.
+_ArmAck: Final = ArmAck
+_PollAck: Final = PollAck
+_WriteGuest: Final = WriteGuest
 FIRST_POLL: Final = 0.001
 """Seconds to the first timed look at an ack; each further one waits twice as long."""
 LAST_POLL: Final = 1.0
@@ -104,11 +108,9 @@ class ErrorSource:
         s.poll = now + self._first_poll
         if self.ack is not None:
             id += 1
-            out.append(new(ArmAck, (id, source_id, self.ack, self.ack_write)))
-        out += (
-            new(WriteGuest, (id + 1, source_id, at, b"\0\0\0\0" + block[4:])),
-            new(WriteGuest, (id + 2, source_id, at, block[:4])),
-        )
+            out.append(new(_ArmAck, (id, source_id, self.ack, self.ack_write)))
+        out.append(new(_WriteGuest, (id + 1, source_id, at, b"\0\0\0\0" + block[4:])))
+        out.append(new(_WriteGuest, (id + 2, source_id, at, block[:4])))
         return id + 2
 
     def refuses(self, queue: int, now: float) -> bool:
@@ -132,7 +134,7 @@ class ErrorSource:
     def look(self, id: int) -> PollAck:
         """The effect that reads the gate."""
         self.state.poll = NEVER
-        return new(PollAck, (id, self.source_id, self._gate, self._gate_size))
+        return new(_PollAck, (id, self.source_id, self._gate, self._gate_size))
 
     def acknowledged(self, value: int) -> bool:
         """Whether the gate, read as ``value``, is open.  GHES version 1 has none: there the guest clears the status."""

@@ -83,7 +83,7 @@ def test_acknowledging_changes_posted_pages_only() -> None:
     for page, state in ((1, POSTED), (2, UNREPORTED), (3, ACKED)):
         poison.set(page, state, 7)
 
-    poison.acknowledge([(p << 12, 4096) for p in (1, 2, 3)], 12)
+    poison.acknowledge(tuple((p << 12, 4096) for p in (1, 2, 3)), 12)
 
     assert [poison.state(p) for p in (1, 2, 3)] == [ACKED, UNREPORTED, ACKED]
     assert poison.counts[1:] == [1, 0, 2]
@@ -128,7 +128,7 @@ def test_whole_chunks_are_as_any_others(steps: list) -> None:
             assert poison.set(first, number, 1) == model[first] & 3
             model[first] = 1 << 2 | UNREPORTED if number == UNREPORTED else number
         elif what == "acknowledge" and poison.state(first):
-            poison.acknowledge([(first << 12, 4096)], 12)
+            poison.acknowledge(((first << 12, 4096),), 12)
             model[first] = ACKED if model[first] == POSTED else model[first]
         elif what == "take":
             value, found = bytes((number << 2 | UNREPORTED,)), []
