@@ -93,7 +93,7 @@ class TestAdapter:
         assert len(lines) == 2
         assert ram.read(source.ack, 8) == bytes(8)
         assert ram.read(source.block, 4) != bytes(4)
-        with pytest.raises(Failure, match="1 blocks posted and acknowledged: nothing within"):
+        with pytest.raises(Failure, match="1 block posted and acknowledged: nothing within"):
             guest.settle(1, 0.05)
         ram.write(source.ack, (1).to_bytes(8, "little"))
         posted = guest.settle(1, 5)
