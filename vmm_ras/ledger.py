@@ -38,12 +38,21 @@ _SETTLED: Final = frozenset({"known", "ignored", "on-touch"})
 crc32c: Final = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
 
 
+class Posting:
+    """What a source told last."""
+
+    def __init__(self, block: bytes, rows: list[Row]) -> None:
+        self.block = block
+        self.rows = rows
+        """Rows that it is about, until it is acknowledged or taken back."""
+
+
 class Ledger:
     """The rows of one replay; it listens to what ``guest`` carries out and asks what its operating system did."""
 
-    def __init__(self, guest: ModelGuest, page_shift: int) -> None:
+    def __init__(self, guest: ModelGuest, page_shift: int, summary: Summary | None = None) -> None:
         self.guest, self.page_shift = guest, page_shift
-        self.summary = Summary()
+        self.summary = Summary() if summary is None else summary
         self.notices: list[str] = []
         """What people should be told about the trace itself; take and clear."""
         self.blocks: Callable[[int, bytes], object] | None = None
@@ -54,8 +63,9 @@ class Ledger:
         """Rows that were not taken out yet, in trace order."""
         self._open: dict[int, list[Row]] = {}
         """Guest page to its rows that are not finished."""
-        self._by_source: dict[int, list[Row]] = {}
-        self._published: dict[int, bytes] = {}
+        self._postings: dict[int, Posting] = {}
+        """By source."""
+        self._kinds = self.summary.kinds
         self._bare: InjectSea | None = None
         self._hook_reasons: set[str] = set()
         guest.listen({
@@ -92,9 +102,7 @@ class Ledger:
         row = self.rows.popleft()
         if not row.closed:
             self._close(row)
-        summary, kind = self.summary, (row.code, row.delivery, row.outcome)
-        summary.events += 1
-        kinds = summary.kinds
+        kinds, kind = self._kinds, (row.code, row.delivery, row.outcome)
         kinds[kind] = kinds.get(kind, 0) + 1
         return row
 
@@ -108,7 +116,10 @@ class Ledger:
         crc, shift, rows = crc32c(block), self.page_shift, self._open
         found: list[Row] = []
         for gpa, _ in pages:
-            for r in rows.get(gpa >> shift, ()):
+            of_page = rows.get(gpa >> shift)
+            if of_page is None:
+                continue
+            for r in of_page:
                 r.delivery = delivery
                 r.source_id = source_id
                 r.block = block
@@ -122,18 +133,26 @@ class Ledger:
                 if r.vcpu is None:
                     r.vcpu = vcpu
                 found.append(r)
-        self._by_source[source_id] = found
-        self._published[source_id] = block
+        posting = self._postings.get(source_id)
+        if posting is None:
+            self._postings[source_id] = Posting(block, found)
+        else:
+            posting.block = block
+            posting.rows = found
 
     def _acked(self, e: Acked, now: float) -> None:
         if self.guest.os.actions:  # what the guest did before: it is about the block that is acknowledged now
             self.outcomes()
         _, source_id, _ = e
-        for r in self._by_source.pop(source_id, ()):
+        posting = self._postings.get(source_id)
+        if posting is None:
+            return
+        for r in posting.rows:
             r.acked = True
             r.acked_at = now
             if not r.closed:  # else another source told it, or it left the window
                 self._close(r)
+        posting.rows = []
 
     def _decided(self, e: Decided, now: float) -> None:
         row = self.handling
@@ -159,9 +178,13 @@ class Ledger:
         if self.guest.os.actions:
             self.outcomes()
         self.summary.taken_back += 1
-        for r in self._by_source.pop(e.source_id, ()):
+        posting = self._postings.get(e.source_id)
+        if posting is None:
+            return
+        for r in posting.rows:
             r.delivery = r.source_id = r.block = r.crc32c = r.posted_at = None
             r.outcome = "waiting"
+        posting.rows = []
 
     def _undelivered(self, e: Undelivered, now: float) -> None:
         self.summary.undelivered[f"{e.rule}: {e.reason}" if e.rule else "no guest memory there"] += 1
@@ -188,8 +211,11 @@ class Ledger:
             if source_id is None:
                 self._told_bare(self._bare, did)
                 continue
-            outcome = did if not raw or raw == self._published.get(source_id, raw) else "garbled"
-            for r in self._by_source.get(source_id, ()):
+            posting = self._postings.get(source_id)
+            if posting is None:
+                continue
+            outcome = did if not raw or raw == posting.block else "garbled"
+            for r in posting.rows:
                 if r.outcome not in PANIC:
                     r.outcome = outcome
 
@@ -206,9 +232,7 @@ class Ledger:
         row.closed = True
         if row.gpa is not None:
             page = row.gpa >> self.page_shift
-            rows = self._open.get(page)
-            if rows is not None:
-                if len(rows) == 1:
-                    del self._open[page]
-                else:
-                    rows.remove(row)
+            rows = self._open.pop(page, None)
+            if rows is not None and len(rows) > 1:
+                rows.remove(row)
+                self._open[page] = rows

@@ -199,13 +199,14 @@ class Replay:
             slot = self._map_window(hva)
         gpa = vcpu = None
         if slot is not None:
-            low, gpa, _ = slot
-            gpa += hva - low
+            low, start, _ = slot
+            gpa = start + (hva - low)
+        name = "AO"
         if code is _AR:
-            vcpu = notifier.threads.get(tid)
+            name, vcpu = "AR", notifier.threads.get(tid)
             if vcpu is None and slot is not None:
                 vcpu = self._new_vcpu(tid)
-        self._begin(Row(self.seq, line, self.now, code._name_, hva, gpa, lsb, vcpu), event, gpa, 1 << lsb)
+        self._begin(Row(self.seq, line, self.now, name, hva, gpa, lsb, vcpu), event, gpa, 1 << lsb)
 
     def _other(self, line: int, event: GuestAbort | MemoryFault) -> None:
         if isinstance(event, GuestAbort):

@@ -14,7 +14,7 @@ from vmm_ras.effects import InjectSea
 from vmm_ras.errors import InputError, SnapshotError, path_text
 from vmm_ras.events import GuestAbort, HostSignal, MemoryFault
 from vmm_ras.guests import state
-from vmm_ras.ledger import WINDOW, Ledger, crc32c
+from vmm_ras.ledger import WINDOW, Ledger, Posting, crc32c
 from vmm_ras.replay import Replay
 from vmm_ras.rows import Row
 from vmm_ras.snapshot import Snapshot, read_snapshot
@@ -142,6 +142,7 @@ def _take(replay: Replay, position: Position) -> dict[str, Any]:
     ledger, place = replay.ledger, count()
     where = {id(row): next(place) for row in ledger.rows}
     summary = {f.name: getattr(ledger.summary, f.name) for f in fields(Summary)}
+    summary = {"events": ledger.summary.events, **summary}
     return {
         **position._asdict(),
         "now": replay.now,
@@ -153,10 +154,11 @@ def _take(replay: Replay, position: Position) -> dict[str, Any]:
         "firmware": replay._firmware,
         "rows": [_row(row) for row in ledger.rows],
         "by_source": [
-            (source_id, [where[id(row)] for row in rows if id(row) in where])
-            for source_id, rows in ledger._by_source.items()
+            (source_id, [where[id(row)] for row in posting.rows if id(row) in where])
+            for source_id, posting in ledger._postings.items()
+            if posting.rows
         ],
-        "published": [(source_id, block.hex()) for source_id, block in ledger._published.items()],
+        "published": [(source_id, posting.block.hex()) for source_id, posting in ledger._postings.items()],
         "bare": None if ledger._bare is None else tuple(ledger._bare),
         "hook_reasons": sorted(ledger._hook_reasons),
         "notices": ledger.notices,
@@ -188,6 +190,8 @@ def resume(data: bytes | Snapshot, hook: Hook | None = None) -> tuple[Replay, Po
         raise SnapshotError("snapshot: part 'replay': summary.kinds: expected lists") from None
     if any(place >= len(r.rows) for _, places in r.by_source for place in places):
         raise SnapshotError(f"snapshot: part 'replay': by_source: there are {len(r.rows)} rows")
+    if r.summary.get("events", summary.events) != summary.events:
+        raise SnapshotError(f"snapshot: part 'replay': summary.events: expected {summary.events}, the sum of its kinds")
     core, guest, _ = state.resume(snapshot, hook)
     replay = Replay(None, machine=(core, guest))
     replay.now, replay.seq, replay.mapped = r.now, r.seq, r.mapped
@@ -199,8 +203,8 @@ def resume(data: bytes | Snapshot, hook: Hook | None = None) -> tuple[Replay, Po
 
 
 def _ledger(replay: Replay, r: _Replay, summary: Summary) -> Ledger:
-    ledger = Ledger(replay.guest, replay.page_shift)
-    ledger.summary, ledger.notices = summary, r.notices
+    ledger = Ledger(replay.guest, replay.page_shift, summary)
+    ledger.notices = r.notices
     for plain in r.rows:
         row = Row(plain.seq, plain.line, plain.at, plain.code, plain.hva, plain.gpa, plain.lsb)
         for name in _ROW:
@@ -210,8 +214,8 @@ def _ledger(replay: Replay, r: _Replay, summary: Summary) -> Ledger:
         else:
             ledger.begin(row)
     ledger.handling = None
-    ledger._by_source = {source_id: [ledger.rows[place] for place in places] for source_id, places in r.by_source}
-    ledger._published = dict(r.published)
+    told = {source_id: [ledger.rows[place] for place in places] for source_id, places in r.by_source}
+    ledger._postings = {source_id: Posting(block, told.get(source_id, [])) for source_id, block in r.published}
     ledger._bare = None if r.bare is None else InjectSea(*r.bare)
     ledger._hook_reasons = set(r.hook_reasons)
     return ledger

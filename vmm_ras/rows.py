@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
+_dumps: Final = orjson.dumps
+_NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
 LOST = frozenset({"swallowed", "malformed", "garbled", "unreadable", "objerr"})
 """Outcomes in which the guest was told and did nothing about the page."""
 PANIC: Final = frozenset({"panic", "oops", "serror-panic"})
@@ -89,3 +93,7 @@ class Row:
             "block": None if block is None else block.hex(), "crc32c": self.crc32c, "outcome": self.outcome,
             "acked": self.acked, "posted_at": self.posted_at, "acked_at": self.acked_at,
         }  # fmt: skip
+
+    def json(self) -> bytes:
+        """The row as a line of JSON Lines."""
+        return _dumps(self.plain(), None, _NEWLINE)

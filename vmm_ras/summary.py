@@ -13,7 +13,6 @@ from vmm_ras.rows import LOST, PANIC
 class Summary:
     """What became of a whole trace."""
 
-    events: int = 0
     kinds: dict[tuple[str, str | None, str], int] = field(default_factory=dict)
     """Events by code, delivery and outcome."""
     blocks: int = 0
@@ -37,6 +36,11 @@ class Summary:
     """Errors of which the trace does not say where: nothing can be made of them, and they are no ``events``."""
     windows: list[tuple[int, int, int]] = field(default_factory=list)
     """(hva, gpa, size) of memory that was mapped by order of appearance."""
+
+    @property
+    def events(self) -> int:
+        """How many there were."""
+        return sum(self.kinds.values())
 
     def _by(self, index: int) -> Counter[str]:
         found: Counter[str] = Counter()

@@ -147,7 +147,7 @@ def replay(
         while rows < events:
             start, before = clock(), rows
             for row in islice(stream, CHUNK):
-                sink.write(orjson.dumps(row.plain()) + b"\n")
+                sink.write(row.json())
                 rows += 1
                 blocks ^= row.crc32c or 0
             assert rows > before, f"{rows} rows, not {events}"

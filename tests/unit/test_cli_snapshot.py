@@ -182,8 +182,8 @@ def test_what_is_damaged_in_a_replays_own_part_is_refused(snap: Path) -> None:
     for name, changes in {
         "replay": [
             {"rows": [{"seq": 0}]}, {"by_source": [[1, [99]]]}, {"summary": {"kinds": [1]}},
-            {"summary": {"events": "x"}}, {"digest": -1}, {"now": None}, {"bare": [1]}, {"published": [[1, "zz"]]},
-            {"more": 1},
+            {"summary": {"events": "x"}}, {"summary": {"events": 1, "kinds": []}}, {"digest": -1}, {"now": None},
+            {"bare": [1]}, {"published": [[1, "zz"]]}, {"more": 1},
         ],
         "model": [
             {"regions": []}, {"regions": [[0, 1 << 62]]}, {"holes": [[0, 1]]}, {"programs": [[99, []]]},

@@ -8,11 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acpi.ghes import StatusBlock
 from acpi.presets import PRESETS
-from vmm_ras import ledger as module
+from vmm_ras import replay as module
 from vmm_ras.ledger import crc32c
 from vmm_ras.memory import MemorySlot
 from vmm_ras.policy import load_policy
@@ -185,18 +188,41 @@ def test_poison_under_the_tables_is_survived() -> None:
 
 def test_the_window_bounds_the_rows_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WINDOW", 50)
-    rows, machine = run(
-        [
-            '{"event":"guest","action":"poll-stop","stopped":true}',
-            *[signal("AO", n, 1.0 + n * 0.001) for n in range(500)],
-        ],
-        sdei=False,
-    )
+    lines = ['{"event":"guest","action":"poll-stop","stopped":true}', *(signal("AO", n, n * 0.001) for n in range(500))]
+    machine = Replay(PRESETS["default"].place(TABLES), sdei=False)
+    rows, waiting = [], []
+    for row in machine.run(Trace(io.BytesIO("\n".join(lines).encode()), "t")):
+        rows.append(row)
+        waiting.append(len(machine.ledger.rows))
 
     assert [r.seq for r in rows] == list(range(500))
+    assert max(waiting) == 50
     assert len(machine.ledger.rows) == len(machine.ledger._open) == 0
     assert machine.summary.pages["unreported"] == 499
     assert {r.outcome for r in rows} == {"waiting"}
+
+
+_number = st.none() | st.integers(0, (1 << 64) - 1)
+_seconds = st.floats(0) | st.sampled_from([0.0, 5e-324, 1e-7, 1e15, 1e16, 1e22, 0.1 + 0.2, float("inf")])
+_text = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.tuples(_number, _number, _number, _number, _number), _seconds, st.none() | _seconds, _text, st.binary())
+def test_a_row_is_a_line_of_json(
+    numbers: tuple[int | None, ...], at: float, acked_at: float | None, rule: str, block: bytes
+) -> None:
+    row = Row(1, 2, at, "AR", numbers[0], numbers[1], 12, numbers[2])
+    row.source_id, row.esr, row.acked_at, row.rule, row.block = numbers[3], numbers[4], acked_at, rule, block
+
+    assert row.json() == orjson.dumps(row.plain()) + b"\n"
+    assert row.json().count(b"\n") == 1, "what a rule is called cannot break the line"
+
+
+def test_a_page_that_is_lost_again_before_it_is_told_is_told_once() -> None:
+    rows, machine = run([signal("AO", 1, 0.0), *(signal("AO", 2, 0.1 + n / 100) for n in range(3))], sdei=False)
+
+    assert [(r.outcome, r.acked) for r in rows] == [("offlined", True)] * 2 + [("known", False)] * 2
+    assert machine.ledger._open == {}
 
 
 def test_bad_lines_are_reported_and_counted() -> None:

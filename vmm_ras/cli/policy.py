@@ -116,7 +116,7 @@ def explain(
         run.notices.clear()
 
     with open_trace(trace, strict=strict) as entries:
-        for row, decisions in explained(run, each(entries, say)):
+        for row, decisions in explained(run, each(entries, run.notices, say)):
             if out is None:
                 import orjson
 

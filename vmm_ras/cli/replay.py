@@ -125,7 +125,7 @@ def rows_as_json(run: Replay, entries: Any) -> None:
     """Replay, and print a JSON line for each row; notices and summary go to standard error."""
     import orjson
 
-    write, dumps = sys.stdout.buffer.write, orjson.dumps
+    write = sys.stdout.buffer.write
     progress = Progress(not sys.stdout.isatty())
 
     def say() -> None:
@@ -133,19 +133,20 @@ def rows_as_json(run: Replay, entries: Any) -> None:
             print(notice, file=sys.stderr)
         run.notices.clear()
 
-    for row in run.run(each(entries, say)):
-        write(dumps(row.plain()) + b"\n")
+    for row in run.run(each(entries, run.notices, say)):
+        write(row.json())
         progress.step()
     progress.end()
     say()
-    print(dumps(run.summary.plain()).decode(), file=sys.stderr)
+    print(orjson.dumps(run.summary.plain()).decode(), file=sys.stderr)
 
 
-def each(entries: Iterable[Any], say: Callable[[], None]) -> Iterator[Any]:
+def each(entries: Iterable[Any], notices: list[str], say: Callable[[], None]) -> Iterator[Any]:
     """The entries; after each, what there is to say of it: a trace may have more bad lines than memory holds."""
     for entry in entries:
         yield entry
-        say()
+        if notices:
+            say()
 
 
 def rows_as_text(run: Replay, entries: Any, quiet: bool) -> None:
@@ -160,7 +161,7 @@ def rows_as_text(run: Replay, entries: Any, quiet: bool) -> None:
             out.print(notice, style="dim", highlight=False, markup=False)
         run.notices.clear()
 
-    for row in run.run(each(entries, say)):
+    for row in run.run(each(entries, run.notices, say)):
         say()
         if progress:
             progress.step()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from vmm_ras.traces.lines import LONGEST
 U32_MAX: Final = (1 << 32) - 1
 _INFINITY: Final = float("inf")
 _CODES: Final = {"AR": Code.AR, "AO": Code.AO}
-_members: Final = itemgetter("event", "code", "hva", "lsb", "tid")
+_members: Final[Callable[[Any], tuple[Any, Any, Any, Any, Any]]] = itemgetter("event", "code", "hva", "lsb", "tid")
 _OBJECT = re.compile(rb'\s*\{\s*["}]')
 
 
