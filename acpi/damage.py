@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-from acpi.ghes import DataEntry201, Entry, ErrorStatusHeader, StatusBlock, entry_class
+from acpi.data_entry import DataEntry201, entry_class
+from acpi.ghes import Entry, ErrorStatusHeader, StatusBlock
 from cper.fault import body_fault, plain_fault
 from cper.plain import hex_in, members
 from cper.section import plain_body

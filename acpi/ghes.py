@@ -7,37 +7,23 @@ path that every error takes.  Both run the same vectors and the same hostile inp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
-from uuid import UUID
 
 import construct as c
 
-from cper.common import SectionFlags, Severity, Timestamp
+from acpi.data_entry import DataEntry201, DataEntry300, entry_class
+from acpi.entries import entry_places, too_long, too_short
+from cper.common import Severity
 from cper.plain import hex_in, number_in, object_in, objects_in
 from cper.section import body_of_plain, plain_body, read_section
-from cper.wire import (
-    U16,
-    U32,
-    Bits,
-    DecodeError,
-    EncodeError,
-    Guid,
-    Struct,
-    TruncatedError,
-    Valid,
-    ValidationBits,
-    Word,
-    guid,
-    text,
-    u8,
-    u32,
-)
+from cper.wire import U32, Bits, DecodeError, EncodeError, Struct, TruncatedError, Word, u32
 from cper.wire._construct import Wire
 
 if TYPE_CHECKING:
     from cper.section import AnySection
 
+_REVISION = DataEntry201.at("revision").offset
+_SMALLEST = DataEntry201.SIZE
 _new = tuple.__new__  # of a NamedTuple, on the way of every error: half of what a call of the class costs
 MAX_BLOCK_SIZE = 65536
 """Bytes; Linux reads no more of a block (``ghes_new`` clamps the length)."""
@@ -59,59 +45,6 @@ class ErrorStatusHeader(Struct, size=20):
     data_length: U32 = 0
     """Bytes of all data entries, their sections included."""
     severity: Annotated[Severity, u32] = Severity.RECOVERABLE
-
-
-class DataEntry201(Struct, size=64):
-    """Generic Error Data Entry before revision 3: no timestamp."""
-
-    section_type: Guid
-    severity: Annotated[Severity, u32] = Severity.RECOVERABLE
-    revision: U16 = 0x0201
-    validation_bits: ClassVar[Word] = ValidationBits("B")
-    flags: Annotated[SectionFlags, u8] = SectionFlags(0)
-    error_data_length: U32 = 0
-    """Bytes of the section that follows."""
-    fru_id: Annotated[UUID | None, guid, Valid(0)] = None
-    """The field-replaceable unit."""
-    fru_text: Annotated[str | None, text(20), Valid(1)] = None
-    """The field-replaceable unit in words."""
-
-
-class DataEntry300(DataEntry201, size=72):
-    """Generic Error Data Entry, revision 3."""
-
-    revision: U16 = 0x0300
-    timestamp: Annotated[Timestamp | None, Valid(2)] = None
-
-
-def entry_class(revision: int) -> type[DataEntry201]:
-    """The entry's form: the high byte of its revision decides, as in Linux (``acpi_hest_get_version``)."""
-    return DataEntry300 if revision >> 8 >= 3 else DataEntry201
-
-
-class EntryFront(NamedTuple):
-    """What a data entry begins with, up to its FRU: the same in most entries that a source posts."""
-
-    form: type[DataEntry201]
-    size: int
-    """Bytes of the entry, its section not included."""
-    section_type: bytes
-    error_data_length: int
-    severity: Severity
-    flags: SectionFlags
-
-
-_REVISION = DataEntry201.at("revision").offset
-_FRONT = DataEntry201.at("fru_id").offset
-_LENGTH = DataEntry201.at("error_data_length").offset
-_SMALLEST = DataEntry201.SIZE
-_front_fields = DataEntry201.reader("error_data_length", "severity", "flags")
-
-
-@lru_cache(maxsize=256)
-def _front(raw: bytes) -> EntryFront:
-    form = entry_class(raw[_REVISION] | raw[_REVISION + 1] << 8)
-    return EntryFront(form, form.SIZE, raw[:16], *_front_fields(raw.ljust(_SMALLEST, b"\0")))
 
 
 class Entry(NamedTuple):
@@ -225,46 +158,6 @@ class StatusBlock(NamedTuple):
         return cls(header, tuple(entries), hex_in(plain, "gap"), hex_in(plain, "raw_data"))
 
 
-def entry_places(data: bytes | bytearray | memoryview, data_length: int) -> list[tuple[EntryFront, int, int, int]]:
-    """Where the entries of the block at the start of ``data`` lie: (front, entry, section body, end), byte offsets.
-
-    They are checked as by ``StatusBlock.decode``, and nothing else is read.  Raises TruncatedError.
-    """
-    at, end = 20, 20 + data_length
-    if end > len(data):
-        raise TruncatedError(
-            f"{end} bytes needed, {len(data)} given", structure="StatusBlock", path="header.data_length", offset=12
-        )
-    places: list[tuple[EntryFront, int, int, int]] = []
-    while at < end:
-        start = at
-        if start + _SMALLEST > end:
-            raise _short(_SMALLEST, end - start, len(places), start)
-        front = _front(bytes(data[start : start + _FRONT]))
-        _, size, _, length, _, _ = front
-        body = start + size
-        at = body + length
-        if at > end:
-            if body > end:
-                raise _short(size, end - start, len(places), start)
-            raise _long(length, end - body, len(places), start)
-        places.append((front, start, body, at))
-    return places
-
-
-def _short(needed: int, given: int, index: int, at: int) -> TruncatedError:
-    return TruncatedError(
-        f"{needed} bytes needed, {given} given", structure="StatusBlock", path=f"entries[{index}].header", offset=at
-    )
-
-
-def _long(length: int, left: int, index: int, start: int) -> TruncatedError:
-    return TruncatedError(
-        f"{length} bytes needed, {left} given", structure="StatusBlock",
-        path=f"entries[{index}].header.error_data_length", offset=start + _LENGTH,
-    )  # fmt: skip
-
-
 def raw_data_place(header: ErrorStatusHeader, end: int, length: int) -> tuple[int, int]:
     """Where the raw data begins and ends (18.3.2.7.1: behind the entries), in a block of ``length`` bytes whose entries
     end at ``end``.  Raises TruncatedError, DecodeError."""
@@ -290,16 +183,16 @@ class _Entries(c.Construct):  # type: ignore[misc]
         entries: list[Entry] = []
         while (at := stream.tell()) < end:
             if end - at < _SMALLEST:
-                raise _short(_SMALLEST, end - at, len(entries), at)
+                raise too_short(_SMALLEST, end - at, len(entries), at)
             stream.seek(at + _REVISION)
             kind = entry_class(int.from_bytes(stream.read(2), "little"))
             stream.seek(at)
             if end - at < kind.SIZE:
-                raise _short(kind.SIZE, end - at, len(entries), at)
+                raise too_short(kind.SIZE, end - at, len(entries), at)
             header = Wire(kind)._parse(stream, context, path)
             left = end - stream.tell()
             if header.error_data_length > left:  # type: ignore[attr-defined]
-                raise _long(header.error_data_length, left, len(entries), at)  # type: ignore[attr-defined]
+                raise too_long(header.error_data_length, left, len(entries), at)  # type: ignore[attr-defined]
             entries.append(Entry(header, stream.read(header.error_data_length)))  # type: ignore[arg-type, attr-defined]
         return entries
 

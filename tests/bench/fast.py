@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FAST = ROOT / "build" / "fast"
 MODULES = (
+    "acpi/entries.py",
     "vmm_ras/answers.py",
     "vmm_ras/consumed.py",
     "vmm_ras/deciding.py",

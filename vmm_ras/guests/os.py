@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
+from struct import Struct
 from typing import Final, NamedTuple
 
-from acpi.ghes import MAX_BLOCK_SIZE, EntryFront, ErrorStatusHeader, entry_places, raw_data_place
+from acpi.entries import EntryFront, entry_places
+from acpi.ghes import MAX_BLOCK_SIZE, ErrorStatusHeader, raw_data_place
 from acpi.hest import NotificationType
 from acpi.image import PlacedSource, find_sources, find_tables
 from cper.common import SectionFlags, Severity
@@ -42,26 +43,38 @@ _RECOVERABLE: Final = Severity.RECOVERABLE
 _SURVIVABLE: Final = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
 _CORRECTED: Final = frozenset({Severity.CORRECTED, Severity.INFORMATIONAL})
 _MEMORY: Final = PlatformMemory.GUID.bytes_le
-_ARM_PROCESSOR = SECTION_TYPES["arm_processor"].bytes_le
+_ARM_PROCESSOR: Final = SECTION_TYPES["arm_processor"].bytes_le
 _SEA: Final = NotificationType.SEA
 _THRESHOLD: Final = SectionFlags.ERROR_THRESHOLD_EXCEEDED
 _HEADER_SIZE: Final = ErrorStatusHeader.SIZE
-_address: Final = PlatformMemory.reader("physical_address")
+_LARGEST: Final = MAX_BLOCK_SIZE
+_ADDRESS: Final = PlatformMemory.at("physical_address")
+assert _ADDRESS.valid is not None
+_ADDRESS_VALID: Final = 1 << _ADDRESS.valid
+_address: Final = Struct(f"<Q{_ADDRESS.offset - 8}xQ").unpack_from
+"""Validation bits, which a section begins with, and the address."""
 _SHORTEST: Final = PlatformMemory.SIZES[0]
-_SIZE: Final = PlatformMemory.SIZE
+_MOST: Final = 64
 Program = Iterator[tuple[int, tuple[int, ...]]]
+"""What a guest calls, one after the other: (function, arguments) of each HVC.  No call depends on an answer."""
+_heads: Final[dict[bytes, tuple[int, Severity, int, ErrorStatusHeader | None]]] = {}
+"""Headers that were read: blocks differ, their headers hardly do."""
 
 
-@lru_cache(maxsize=64)  # blocks differ, their headers hardly do
 def _head(raw: bytes) -> tuple[int, Severity, int, ErrorStatusHeader | None]:
     """Bytes of a block, its severity, bytes of its entries, and its header if it has raw data.  Raises WireError."""
-    head = ErrorStatusHeader.decode(raw)
-    if head.raw_data_length:
-        return head.raw_data_offset + head.raw_data_length, head.severity, head.data_length, head
-    return _HEADER_SIZE + head.data_length, head.severity, head.data_length, None
-
-
-"""What a guest calls, one after the other: (function, arguments) of each HVC.  No call depends on an answer."""
+    found = _heads.get(raw)
+    if found is None:
+        head = ErrorStatusHeader.decode(raw)
+        length = head.data_length
+        if head.raw_data_length:
+            found = head.raw_data_offset + head.raw_data_length, head.severity, length, head
+        else:
+            found = _HEADER_SIZE + length, head.severity, length, None
+        if len(_heads) == _MOST:
+            _heads.clear()
+        _heads[raw] = found
+    return found
 
 
 class Action(NamedTuple):
@@ -73,6 +86,9 @@ class Action(NamedTuple):
     record ``objerr`` (the process got BUS_OBJERR), ``oops`` (an abort in the kernel) or ``serror-panic``."""
     raw: bytes = b""
     """The block as the guest read it."""
+
+
+_ACTION: Final = Action
 
 
 class GuestOs:
@@ -284,7 +300,7 @@ class GuestOs:
             outcome = "malformed"
             try:
                 size, severity, length, head = _head(raw)
-                if size <= block_length and size <= MAX_BLOCK_SIZE:
+                if size <= block_length and size <= _LARGEST:
                     raw = memory.read(at, size)
                     entries = entry_places(raw, length)  # a malformed block is refused before anything is done about it
                     if head is not None:
@@ -296,7 +312,7 @@ class GuestOs:
         except (Poisoned, GuestError):
             self.actions.append(Action(source_id, "unreadable"))
             return False
-        self.actions.append(new(Action, (source_id, outcome, raw)))
+        self.actions.append(new(_ACTION, (source_id, outcome, raw)))
         delay = self.ack_delay
         if delay:
             late = delay.get(source_id, delay.get(None, 0.0))
@@ -332,8 +348,8 @@ class GuestOs:
                 continue
             if length < _SHORTEST:
                 continue
-            (address,) = _address(raw if length >= _SIZE else raw[:end].ljust(body + _SIZE, b"\0"), body)
-            if address is None:
+            valid, address = _address(raw, body)
+            if not valid & _ADDRESS_VALID:
                 continue
             if of_entry == severity == _RECOVERABLE:
                 outcome = self._memory_failure(address, outcome)

@@ -23,9 +23,10 @@ class PageSet:
         if piece is None:
             piece = self._pieces[page >> 18] = bytearray(1 << 15)
         at, bit = page >> 3 & 0x7FFF, 1 << (page & 7)
-        if piece[at] & bit:
+        bits = piece[at]
+        if bits & bit:
             return False
-        piece[at] |= bit
+        piece[at] = bits | bit
         self.count += 1
         return True
 
