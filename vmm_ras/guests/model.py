@@ -157,9 +157,11 @@ class ModelGuest:
                     if kind is _WriteGuest:
                         self._write(e)
                     elif kind is _Release:
-                        entered = self._release(e, now)
-                        if entered is not None:
-                            out.append(entered)
+                        vcpu: int = e[1]
+                        if vcpu != self._stay:
+                            entered = self._enter(vcpu, now)
+                            if entered is not None:
+                                out.append(entered)
                     elif kind is _ArmAck:
                         self._arm(e)
                     elif kind is _PollAck:
@@ -228,9 +230,6 @@ class ModelGuest:
         self.escalated.append(e)
         if Escalate in self.listeners:
             self.listeners[Escalate](e, now)
-
-    def _release(self, e: Release, now: float) -> GuestCall | Stopped | None:
-        return None if e[1] == self._stay else self._enter(e[1], now)
 
     def _enter(self, index: int, now: float) -> GuestCall | Stopped | None:
         """The vCPU enters the guest; its next call, or that it was stopped, if that comes first."""
