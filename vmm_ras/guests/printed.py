@@ -13,7 +13,9 @@ class PrintedBlocks:
         self._slots, self._seconds = profile.cache_slots, profile.cache_seconds
         self._blocks, self._window = profile.printed_blocks, profile.printed_seconds
         self._ways = tuple(profile.cache_swallows)
-        self._seen: dict[bytes, float] = {}
+        self._seen: list[bytes] = []
+        self._times: list[float] = []
+        """Blocks, the oldest first, and when each was printed: so few that comparing costs less than hashing one."""
         self._counts = [(float("-inf"), 0), (float("-inf"), 0)]
         """Since when blocks are counted, and how many were printed; of corrected ones the second."""
 
@@ -22,26 +24,28 @@ class PrintedBlocks:
 
         A new one is printed, and remembered, unless too many of its class were.
         """
-        seen = self._seen
-        at = seen.get(raw)
-        if at is not None and at > now - self._seconds:
+        seen, times = self._seen, self._times
+        old = seen.index(raw) if raw in seen else -1
+        if old >= 0 and times[old] > now - self._seconds:
             return by in self._ways
         since, count = self._counts[corrected]
         if now > since + self._window:
             since, count = now, 0
         if count < self._blocks:
             self._counts[corrected] = since, count + 1
-            if at is not None:
-                del seen[raw]
-            elif len(seen) >= self._slots:
-                del seen[next(iter(seen))]
-            seen[raw] = now
+            if old < 0 and len(seen) >= self._slots:
+                old = 0
+            if old >= 0:
+                del seen[old], times[old]
+            seen.append(raw)
+            times.append(now)
         return False
 
     def take(self) -> tuple[list[tuple[bytes, float]], list[tuple[float, int]]]:
         """What is remembered: blocks with their times, the oldest first, and both counts."""
-        return list(self._seen.items()), list(self._counts)
+        return list(zip(self._seen, self._times, strict=True)), list(self._counts)
 
     def put(self, seen: list[tuple[bytes, float]], counts: list[tuple[float, int]]) -> None:
         """Remember what ``take`` gave."""
-        self._seen, self._counts = dict(seen), list(counts)
+        times = dict(seen)
+        self._seen, self._times, self._counts = list(times), list(times.values()), list(counts)
