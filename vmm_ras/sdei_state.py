@@ -126,13 +126,9 @@ class CallResult(NamedTuple):
         return new(VcpuState, (state.pc, state.pstate, (self.x0 & U64, *state.x[1:]), *rest))
 
 
-_NO_ADDRESS: Final = ~(U64 & ~3)
-"""Bits that are 0 in the address of an instruction."""
-
-
 def is_code_address(address: int) -> bool:
     """Whether a client may name ``address`` as an entry point or to resume at: not 0, and aligned to an instruction."""
-    return address != 0 and address & _NO_ADDRESS == 0
+    return 0 < address <= U64 and address & 3 == 0
 
 
 def interrupt_is_shared(intid: int) -> bool | None:
