@@ -18,8 +18,8 @@ TIMES = (None, 0.0, 5.5, 1_700_000_000.25, -0.5, 1e18)
 def test_blocks_of_a_rule_are_those_made_whole(style: RecordStyle, severity: Severity) -> None:
     for error_type in (None, 3):
         blocks = Blocks(severity, error_type, style)
-        for latent, time, pages, number in itertools.product((False, True), TIMES, PAGES, (1, 2, 1 << 32)):
-            assert blocks.build(pages, latent, number, time) == memory_block(
+        for latent, time, pages, number in itertools.product((False, True), TIMES, PAGES, (1, 0x1234_ABCD, 1 << 32)):
+            assert blocks.build(tuple(pages), latent, number, time) == memory_block(
                 pages, severity=severity, error_type=error_type, latent=latent, number=number, time=time, style=style
             )
 
@@ -27,5 +27,7 @@ def test_blocks_of_a_rule_are_those_made_whole(style: RecordStyle, severity: Sev
 def test_what_is_remembered_of_many_seconds_is_bounded() -> None:
     blocks = Blocks(Severity.RECOVERABLE, None, NATIVE)
     for second in range(3 * MAX_FRAMES):
-        assert blocks.build([(0x1000, 4096)], False, 1, second) == memory_block([(0x1000, 4096)], number=1, time=second)
+        assert blocks.build(((0x1000, 4096),), False, 1, second) == memory_block(
+            [(0x1000, 4096)], number=1, time=second
+        )
     assert len(blocks._frames) <= MAX_FRAMES
