@@ -73,8 +73,8 @@ class GuestMemory:
         if 0 <= size <= _CHUNK - at and (gpa >> _SHIFT == self._number or self._turn_to(gpa >> _SHIFT)):
             if size < _SHORT:
                 return _get[size](self._chunk, at)[0]  # type: ignore[no-any-return]
-        else:
-            self._check(gpa, size)
+            return _bytes(self._chunk)[at : at + size].tobytes()
+        self._check(gpa, size)
         parts = []
         while size:
             at = gpa & _IN_CHUNK
@@ -104,9 +104,10 @@ class GuestMemory:
         if size <= _CHUNK - at and (gpa >> _SHIFT == self._number or self._turn_to(gpa >> _SHIFT)):
             if size < _SHORT:
                 _put[size](self._chunk, at, data)
-                return
-        else:
-            self._check(gpa, size)
+            else:
+                _bytes(self._chunk)[at : at + size] = data
+            return
+        self._check(gpa, size)
         done = 0
         while done < size:
             at = gpa + done & _IN_CHUNK
