@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from binascii import hexlify
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 _dumps: Final = orjson.dumps
+_hexlify: Final = hexlify
 _NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
+_OWN: Final = {
+    "seq": b"%d", "line": b"%d", "time": b"%b", "hva": b"%d", "gpa": b"%d", "block": b'"%b"', "crc32c": b"%d",
+    "posted_at": b"%b", "acked_at": b"%b",
+}  # fmt: skip
+"""Members of a line that are another row's only by chance, and how they are filled in."""
+_lines: Final[dict[tuple[Any, ...], bytes]] = {}
+"""Lines of rows that were told, to be filled in, by all other members."""
+_MOST_LINES = 4096
 LOST = frozenset({"swallowed", "malformed", "garbled", "unreadable", "objerr"})
 """Outcomes in which the guest was told and did nothing about the page."""
 PANIC: Final = frozenset({"panic", "oops", "serror-panic"})
@@ -95,5 +105,26 @@ class Row:
         }  # fmt: skip
 
     def json(self) -> bytes:
-        """The row as a line of JSON Lines."""
-        return _dumps(self.plain(), None, _NEWLINE)
+        """The row as a line of JSON Lines: ``plain``, for rows that were told at four fifths of the price."""
+        hva, gpa, block, crc = self.hva, self.gpa, self.block, self.crc32c
+        if hva is None or gpa is None or block is None or crc is None:
+            return _dumps(self.plain(), None, _NEWLINE)
+        kind = (
+            self.code, self.lsb, self.vcpu, self.rule, self.delivery, self.source_id, self.esr, self.pages,
+            self.outcome, self.acked,
+        )  # fmt: skip
+        line = _lines.get(kind)
+        if line is None:
+            line = self._line()
+            if len(_lines) >= _MOST_LINES:
+                _lines.clear()
+            _lines[kind] = line
+        at, posted_at, acked_at = _dumps(self.at), _dumps(self.posted_at), _dumps(self.acked_at)
+        return line % (self.seq, self.line, at, hva, gpa, _hexlify(block), crc, posted_at, acked_at)
+
+    def _line(self) -> bytes:
+        members = [
+            _dumps(key) + b":" + (_OWN[key] if key in _OWN else _dumps(value).replace(b"%", b"%%"))
+            for key, value in self.plain().items()
+        ]
+        return b"{" + b",".join(members) + b"}\n"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from acpi.ghes import StatusBlock
 from acpi.presets import PRESETS
 from vmm_ras import replay as module
+from vmm_ras import rows as rows_module
 from vmm_ras.ledger import crc32c
 from vmm_ras.memory import MemorySlot
 from vmm_ras.policy import load_policy
@@ -204,18 +205,35 @@ def test_the_window_bounds_the_rows_that_wait(monkeypatch: pytest.MonkeyPatch) -
 
 _number = st.none() | st.integers(0, (1 << 64) - 1)
 _seconds = st.floats(0) | st.sampled_from([0.0, 5e-324, 1e-7, 1e15, 1e16, 1e22, 0.1 + 0.2, float("inf")])
-_text = st.text(st.characters(exclude_categories=["Cs"]))
+_text = (
+    st.none() | st.sampled_from(["%", "%d", '"', "\\", "\n", "a,b"]) | st.text(st.characters(exclude_categories=["Cs"]))
+)
 
 
-@given(st.tuples(_number, _number, _number, _number, _number), _seconds, st.none() | _seconds, _text, st.binary())
+@given(
+    st.lists(_number, min_size=6, max_size=6), st.lists(st.none() | _seconds, min_size=2, max_size=2), _seconds, _text,
+    _text, st.none() | st.binary(),
+)  # fmt: skip
 def test_a_row_is_a_line_of_json(
-    numbers: tuple[int | None, ...], at: float, acked_at: float | None, rule: str, block: bytes
-) -> None:
+    numbers: list[int | None], times: list[float | None], at: float, rule: str | None, delivery: str | None,
+    block: bytes | None,
+) -> None:  # fmt: skip
     row = Row(1, 2, at, "AR", numbers[0], numbers[1], 12, numbers[2])
-    row.source_id, row.esr, row.acked_at, row.rule, row.block = numbers[3], numbers[4], acked_at, rule, block
+    row.source_id, row.esr, row.crc32c = numbers[3:]
+    row.posted_at, row.acked_at = times
+    row.rule, row.delivery, row.block = rule, delivery, block
 
     assert row.json() == orjson.dumps(row.plain()) + b"\n"
     assert row.json().count(b"\n") == 1, "what a rule is called cannot break the line"
+
+
+def test_lines_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "_MOST_LINES", 3)
+    for lsb in range(64):
+        row = Row(1, 2, 0.5, "AO", 1, 2, lsb)
+        row.block, row.crc32c = b"", 0
+        assert row.json() == row.json() == orjson.dumps(row.plain()) + b"\n"
+        assert 1 <= len(rows_module._lines) <= 3
 
 
 def test_a_page_that_is_lost_again_before_it_is_told_is_told_once() -> None:
