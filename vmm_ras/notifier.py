@@ -17,7 +17,7 @@ from types import MethodType
 from typing import Any, Final, Literal
 
 from acpi.image import PlacedSource
-from vmm_ras import answers, consumed, found, inbox
+from vmm_ras import answers, consumed, found, inbox, seen
 from vmm_ras.arm64 import PSTATE_A, U64
 from vmm_ras.consumed import Abort
 from vmm_ras.deciding import Decider, Hook, Lost, View, never
@@ -25,12 +25,10 @@ from vmm_ras.delivery import Ruling, bind, check_syndrome
 from vmm_ras.effects import (
     Effect,
     HookFailed,
-    OwnMemory,
     Release,
     Reply,
     SetRegisters,
     Stop,
-    Undelivered,
 )
 from vmm_ras.errata import Pool
 from vmm_ras.errors import InputError
@@ -55,7 +53,7 @@ from vmm_ras.events import (
     new,
 )
 from vmm_ras.history import History
-from vmm_ras.memory import HEALTHY, UNREPORTED, MemoryMap, MemorySlot, PoisonMap
+from vmm_ras.memory import UNREPORTED, MemoryMap, MemorySlot, PoisonMap
 from vmm_ras.policy import Policy, default_policy
 from vmm_ras.profiles import PROFILES, GuestProfile
 from vmm_ras.record import NATIVE, RecordStyle
@@ -148,7 +146,7 @@ class Notifier:
             rates = [r.when.rate.events for r in self.rules if r.when.rate is not None]
             self.history = History(max(rates, default=0) if hook is None else HOOK_EVENTS)
         self._asks_open = hook is not None or bool(inputs & {"open", "closed"})
-        self._promotes = hook is not None or any(r.action == "consumed" for r in self.rules)
+        self.promotes = hook is not None or any(r.action == "consumed" for r in self.rules)
         self.pool: Pool | None = None
         """CPUs that the guest may run on: what its calls DISCOVER_IMPL_VER and DISCOVER_IMPL_CPUS are answered by."""
         self.esrs: dict[int, int] = {}
@@ -160,16 +158,16 @@ class Notifier:
         self.busy: dict[int, ErrorSource] = {}
         """Sources with a posted block."""
         self.handlers: dict[type, Callable[[Any, float], list[Effect]]] = {
-            HostSignal: self._signal,
-            GuestAbort: self._guest_abort,
-            MemoryFault: self._memory_fault,
+            HostSignal: MethodType(seen.signal, self),
+            GuestAbort: MethodType(seen.guest_abort, self),
+            MemoryFault: MethodType(seen.memory_fault, self),
             Stopped: self._stopped,
             Done: self._done,
             Failed: MethodType(answers.failed, self),
             AckRead: MethodType(answers.ack, self),
             GuestCall: self._call,
             Proceed: self._proceed,
-            Replaced: self._replaced,
+            Replaced: MethodType(seen.replaced, self),
             TellRecord: MethodType(inbox.record, self),
             TellSea: MethodType(inbox.order, self),
             TellSerror: MethodType(inbox.order, self),
@@ -229,78 +227,6 @@ class Notifier:
         """Guest memory grew.  Raises InputError."""
         self.memory = self.memory.with_slot(slot)
 
-    # -- what the host saw -----------------------------------------------------------
-
-    def _signal(self, event: HostSignal, now: float) -> list[Effect]:
-        code, hva, lsb, tid, time = event
-        slot = self.memory.slot_of(hva)
-        if slot is None:
-            return [OwnMemory(self.next_id(), code, hva, lsb, tid)]
-        if time is not None:
-            self.time = time
-        shift = self.page_shift
-        slot_hva, slot_gpa, slot_size = slot
-        at = slot_gpa + hva - slot_hva >> shift
-        start, count = at, 1
-        if lsb > shift:
-            low = max(hva & -(1 << lsb), slot_hva) - slot_hva + slot_gpa
-            high = min((hva & -(1 << lsb)) + (1 << lsb), slot_hva + slot_size) - slot_hva + slot_gpa
-            start = low >> shift
-            count = (high - 1 >> shift) - start + 1
-        if self.history is not None:
-            self.history.note(at, now)
-        vcpu = self.threads.get(tid)
-        out: list[Effect] = []
-        if (
-            vcpu is not None
-            and (code is _AR or self._promotes)
-            and vcpu not in self.aborts
-            and (code is _AR or self._synchronous(at, lsb, out))
-        ):
-            self.aborts[vcpu] = new(_Abort, (at, start, count, lsb, None, None, NEVER, None, -1, False))
-            self.stop(vcpu, out)
-            return out
-        # else a thread that is no vCPU consumed it, or the vCPU is out already: the guest itself used nothing
-        found.found(self, code, at, start, count, lsb, now, out, "other" if vcpu is None else "vcpu")
-        if self.poison.counts[UNREPORTED] or self.inbox.records:
-            found.kick(self, now, out)
-        return out
-
-    def _guest_abort(self, event: GuestAbort, now: float) -> list[Effect]:
-        vcpu, esr, gva, gpa, time = event
-        if time is not None:
-            self.time = time
-        inside = gpa is not None and any(s.gpa <= gpa < s.gpa + s.size for s in self.memory.slots)
-        page = gpa >> self.page_shift if gpa is not None and inside else -1
-        if self.history is not None:
-            self.history.note(page, now)
-        out: list[Effect] = []
-        if vcpu not in self.aborts and 0 <= vcpu < self.vcpus:
-            self.aborts[vcpu] = Abort(page, page, 1, self.page_shift, gva, esr)
-            self.stop(vcpu, out)
-        elif page >= 0:  # the vCPU is out already, or there is none: the page is lost all the same
-            found.found(self, Code.AR, page, page, 1, self.page_shift, now, out)
-            found.kick(self, now, out)
-        return out
-
-    def _memory_fault(self, event: MemoryFault, now: float) -> list[Effect]:
-        gpa, size, time = event
-        if time is not None:
-            self.time = time
-        out: list[Effect] = []
-        for slot in self.memory.slots:
-            low, high = max(gpa, slot.gpa), min(gpa + size, slot.gpa + slot.size)
-            if low < high:
-                start = low >> self.page_shift
-                count = (high - 1 >> self.page_shift) - start + 1
-                if self.history is not None:
-                    self.history.note(start, now)
-                found.found(self, Code.AO, start, start, count, (count << self.page_shift).bit_length() - 1, now, out)
-        if not out:
-            out.append(Undelivered(self.next_id(), "", f"{gpa:#x} is no guest memory"))
-        found.kick(self, now, out)
-        return out
-
     # -- deciding --------------------------------------------------------------------
 
     def decide(
@@ -347,10 +273,6 @@ class Notifier:
                     ways.append(way)
                     break
         return frozenset(ways)
-
-    def _synchronous(self, page: int, lsb: int, out: list[Effect]) -> bool:
-        """Whether the policy takes this AO, which came in a vCPU's thread, for a consumed error."""
-        return self.rules[self.decide(Code.AO, page, lsb, out, thread="vcpu")].action == "consumed"
 
     def _stopped(self, event: Stopped, now: float) -> list[Effect]:
         vcpu, state = event
@@ -419,24 +341,6 @@ class Notifier:
                 if vcpu not in self.aborts:
                     self.leave(vcpu, abort.state, gone, out)
         found.kick(self, now, out)
-        return out
-
-    def _replaced(self, event: Replaced, now: float) -> list[Effect]:
-        gpa, size = event
-        out: list[Effect] = []
-        for slot in self.memory.slots:
-            low, high = max(gpa, slot.gpa), min(gpa + size, slot.gpa + slot.size)
-            first, end = -(-low >> self.page_shift), high >> self.page_shift  # whole pages only
-            if first >= end:
-                continue
-            self.poison.mark(first, end - first, HEALTHY)
-            for vcpu, abort in list(self.aborts.items()):
-                if first <= abort.first < end:  # its access succeeds when it is repeated
-                    del self.aborts[vcpu]
-                    if abort.state is not None:
-                        self.leave(vcpu, abort.state, False, out)
-                elif abort.start < end and first < abort.start + abort.pages:  # of its large page one page is left
-                    self.aborts[vcpu] = abort._replace(start=abort.first, pages=1)
         return out
 
     def _done(self, event: Done, now: float) -> list[Effect]:

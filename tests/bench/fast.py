@@ -47,6 +47,7 @@ MODULES = (
     "vmm_ras/sdei_calls.py",
     "vmm_ras/sdei_handlers.py",
     "vmm_ras/sdei_state.py",
+    "vmm_ras/seen.py",
     "vmm_ras/source.py",
     "vmm_ras/traces/jsonl.py",
 )
