@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
 from acpi.image import Image
-from vmm_ras.arm64 import NEOVERSE_N1
+from vmm_ras.arm64 import NEOVERSE_N1, PSTATE_A
 from vmm_ras.effects import (
     ArmAck,
     Effect,
@@ -103,7 +103,7 @@ class ModelGuest:
             else:
                 break
             pc, pstate = vcpu.pc, vcpu.pstate
-            vcpu.run_at(1, pc)
+            vcpu.run_at(1, pc, PSTATE_A)  # an SError that is masked stays so
             call = self._resume(index, program)
             while call is not None:
                 self.drive(notifier, notifier.receive(call, now), now, watch, index)
