@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from acpi.ghes import ErrorStatusHeader
+from cper.words import counted
 from vmm_ras import arm64, found
 from vmm_ras.effects import Dropped, Effect, InjectSea, InjectSerror, Posted, Queued, Release
 from vmm_ras.errors import InputError
@@ -53,7 +54,9 @@ def record(core: Notifier, event: TellRecord, now: float) -> list[Effect]:
     out: list[Effect] = []
     _vcpu(core, event.vcpu)
     if len(event.block) < ErrorStatusHeader.SIZE:
-        raise InputError(f"a record of {len(event.block)} bytes: a status block has at least {ErrorStatusHeader.SIZE}")
+        raise InputError(
+            f"a record of {counted(len(event.block), 'byte')}: a status block has at least {ErrorStatusHeader.SIZE}"
+        )
     if event.block[:4] == bytes(4):
         raise InputError("block status 0: a guest takes the block for empty, and never acknowledges it")
     if event.source_id is not None and event.source_id not in core.sources:
@@ -63,7 +66,7 @@ def record(core: Notifier, event: TellRecord, now: float) -> list[Effect]:
     if not sources:
         raise InputError("the policy's ways for found memory have no source that the guest binds: name a source")
     if len(event.block) > room:
-        raise InputError(f"a record of {len(event.block)} bytes: the source's block holds {room}")
+        raise InputError(f"a record of {counted(len(event.block), 'byte')}: the source's block holds {room}")
     core.inbox.records.append(event)
     kick(core, now, out)
     waiting = core.inbox.records

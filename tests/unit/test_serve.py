@@ -583,7 +583,7 @@ def test_inject_as_json_says_what_was_done_before_a_refusal(one: Service) -> Non
     ("words", "code", "reason"),
     [
         (["--hex", "zz"], 2, b"pairs of hexadecimal digits"),
-        (["--hex", "00"], 1, b"inject-record: a record of 1 bytes"),
+        (["--hex", "00"], 1, b"inject-record: a record of 1 byte"),
         (["--gpa", "0"], 1, b"0x0 is no guest memory"),
         (["--gpa", "soon"], 2, b"a number expected"),
         (["--dfsc", "1"], 2, b"expected --sea with them"),

@@ -48,7 +48,9 @@ _SEA: Final = NotificationType.SEA
 _THRESHOLD: Final = SectionFlags.ERROR_THRESHOLD_EXCEEDED
 _HEADER_SIZE: Final = ErrorStatusHeader.SIZE
 _LARGEST: Final = MAX_BLOCK_SIZE
+_VALID: Final = PlatformMemory.at("validation_bits")
 _ADDRESS: Final = PlatformMemory.at("physical_address")
+assert (_VALID.offset, _VALID.size, _ADDRESS.size) == (0, 8, 8)
 assert _ADDRESS.valid is not None
 _ADDRESS_VALID: Final = 1 << _ADDRESS.valid
 _address: Final = Struct(f"<Q{_ADDRESS.offset - 8}xQ").unpack_from

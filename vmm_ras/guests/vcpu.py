@@ -29,6 +29,8 @@ from vmm_ras.events import VcpuState, new
 
 _MODES: Final = arm64.EL_MODES  # names that compiled code need not look up
 _VcpuState: Final = VcpuState
+_REGISTERS: Final = 31
+"""X0 to X30."""
 
 
 class Vcpu:
@@ -80,7 +82,7 @@ class Vcpu:
         self.features = features
         self._implemented = arm64.implemented_bits(features)
         self._modes = self.MODES
-        self.x: list[int] = [0] * 31
+        self.x: list[int] = [0] * _REGISTERS
         self.sp_el0 = 0
         self.sp_el1 = 0
         self.pc = 0
@@ -315,8 +317,8 @@ class Vcpu:
         """Carry out an SDEI dispatch or completion; True if a pending SError was taken when the vCPU went on."""
         _, _, _, x, pc, pstate, elr, spsr = effect
         count = len(x)
-        if count > 31:
-            raise InputError(f"SetRegisters.x has {count} registers: there are 31")
+        if count > _REGISTERS:
+            raise InputError(f"SetRegisters.x has {count} registers: there are {_REGISTERS}")
         if pstate & PSTATE_M not in self._modes:
             raise InputError(f"SetRegisters.pstate {pstate:#x}: not a mode that the vCPU has")
         self.x[:count] = x

@@ -9,6 +9,7 @@ import orjson
 
 from acpi.ghes import StatusBlock
 from cper.wire import WireError
+from cper.words import counted
 from vmm_ras.errors import InputError
 from vmm_ras.events import Code
 from vmm_ras.traces.lines import LONGEST
@@ -93,7 +94,7 @@ class Record(NamedTuple):
                 raise InputError(f"block: {' '.join(text[:3])}{where}") from None
         for at, data in self.patch:
             if at + len(data) > len(out):
-                raise InputError(f"patch at {at:#x}: the block has {len(out)} bytes")
+                raise InputError(f"patch at {at:#x}: the block has {counted(len(out), 'byte')}")
             out[at : at + len(data)] = data
         return bytes(out)
 
