@@ -37,7 +37,7 @@ WRONG = {
     HEAD + '{"event":"page","name":"a","owner":"nobody"}\n{"event":"signal","code":"AR","page":"a"}': "3: page 'a' has no owner",
     HEAD + PAGE + '{"event":"record","source":"sea","block":"01"}': "3: page is missing, expected the one whose owner",
     HEAD + PAGE + '{"event":"record","source":"polled","block":{}}': "3: block: ",
-    HEAD + PAGE + '{"event":"record","source":"polled","block":"00","patch":{"0x1":"00"}}': "3: patch at 0x1: the block has 1 bytes",
+    HEAD + PAGE + '{"event":"record","source":"polled","block":"00","patch":{"0x1":"00"}}': "3: patch at 0x1: the block has 1 byte",
     HEAD + PAGE + '{"event":"expect","page":"a","acked":true}': "3: an expectation: offlined or reported or signal or told of page",
     HEAD + PAGE + '{"event":"expect","page":"a"}': "3: an expectation: ",
     HEAD + '{"event":"expect","alive":1}': "2: alive is 1, expected",
