@@ -34,7 +34,7 @@ from vmm_ras.inbox import MAX_RECORDS
 from vmm_ras.memory import ACKED, TOUCH, UNREPORTED
 
 BASE = GPA >> 12
-BREAKABLE = (ArmAck, WriteGuest, InjectSea, InjectSerror, SetRegisters, RaiseLine)
+BREAKABLE = (ArmAck, WriteGuest, InjectSea, InjectSerror, SetRegisters, RaiseLine, PollAck)
 _ASYNC = 'deliver = ["sdei", "gsiv", "gpio", "polled", "sei"]\n'
 _CONSUMED = (
     '[[rule]]\nname = "in-kernel"\nwhen = { code = "AR", el = 1, guest = ["linux"] }\naction = "bare"\n'

@@ -82,7 +82,10 @@ def failed(core: Notifier, event: Failed, now: float) -> list[Effect]:
                 s.refused[s.queue] = now + core.rules[s.queue].unacked.after_ms / 1000
             take_back(core, source, reason, out)
             found.kick(core, now, out)
-            break
+            return out
+    for source in core.busy.values():  # it may have been a look at a gate, or a look was skipped because of it
+        if source.state.poll == NEVER:
+            source.unread(now)
     return out
 
 

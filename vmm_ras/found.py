@@ -211,7 +211,9 @@ def notify(core: Notifier, source: ErrorSource, out: list[Effect]) -> None:
     elif way in {"sei", "sea"}:
         vcpu = state.vcpu if state.vcpu is not None else 0
         state.vcpu = vcpu
-        core.wanted.setdefault(vcpu, []).append(source.source_id)
+        waiting = core.wanted.setdefault(vcpu, [])
+        if source.source_id not in waiting:  # told again before it could be told at all
+            waiting.append(source.source_id)
         core.stop(vcpu, out)
 
 
@@ -221,7 +223,7 @@ def visit(core: Notifier, vcpu: int, state: VcpuState, out: list[Effect]) -> boo
     for source_id in core.wanted.pop(vcpu):
         source = core.sources[source_id]
         s = source.state
-        if source_id not in core.busy:
+        if source_id not in core.busy or s.vcpu != vcpu:  # taken back since, and perhaps posted for another vCPU
             continue
         if source.way == "sei":
             vsesr = sei_syndrome(core.rules[s.queue])

@@ -185,7 +185,7 @@ def put(core: Notifier, value: object) -> None:
     core.aborts = {a.vcpu: _abort(a) for a in state.aborts}
     core.inbox = state.inbox.inbox()
     core.records, core.done, core.last_id, core.time = state.records, state.done, state.last_id, state.time
-    core.wanted = {vcpu: list(ids) for vcpu, ids in state.wanted}
+    core.wanted = {vcpu: list(dict.fromkeys(ids)) for vcpu, ids in state.wanted}
     core.stopping, core.entering = dict(state.stopping), dict(state.entering)
     core.stuck = set(state.stuck)
     core.ready = {queue: (until, full) for queue, until, full in state.ready}

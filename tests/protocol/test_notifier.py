@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from acpi.ghes import StatusBlock
-from cper.common import SectionFlags
+from acpi.ghes import ErrorStatusHeader, StatusBlock
+from cper.common import SectionFlags, Severity
 from cper.memory import PlatformMemory
 from tests.machine import GPA, HVA, Machine, of
 from vmm_ras.effects import (
@@ -26,7 +26,7 @@ from vmm_ras.effects import (
     Undelivered,
     WriteGuest,
 )
-from vmm_ras.events import AckRead, Code, Done, Failed, GuestAbort, HostSignal, MemoryFault, Stopped
+from vmm_ras.events import AckRead, Code, Done, Failed, GuestAbort, HostSignal, MemoryFault, Stopped, TellRecord
 from vmm_ras.memory import ACKED, HEALTHY, POSTED, UNREPORTED
 from vmm_ras.record import memory_block
 
@@ -522,6 +522,60 @@ def test_an_sei_for_a_held_vcpu_waits_for_it() -> None:
     assert of(effects, Release) == of(effects, InjectSerror) == [], "a held vCPU is not let go"
     m.wait(5.0)
     assert [m.state(p) for p in (1, 2, 3)] == [ACKED] * 3
+
+
+def test_a_held_vcpu_takes_one_serror_however_often_it_was_to_be_told() -> None:
+    policy = (
+        'version=1\n[[rule]]\nname="ar"\nwhen={code="AR"}\ndeliver=["sea"]\n'
+        '[[rule]]\nname="ao"\ndeliver=["sei"]\nunacked={after_ms=400, tries=5}\n'
+    )
+    m = Machine(guest="generic", policy=policy)
+    m.os.ack_delay[0] = 1.9
+    m.ar(1, vcpu=1)
+    m.ar(2, vcpu=0)
+    m.ao(3)
+    assert m.wait(1.8) and m.core.wanted == {0: [3]}, "told again four times, and once is enough"
+
+    effects = m.wait(0.2)
+
+    told = [type(e) for e in effects if isinstance(e, (InjectSerror, Acked)) and e.source_id == 3]
+    assert told == [InjectSerror, Acked] * 2, "one for page 3, and one for page 2, which nobody consumes now"
+    m.wait(5.0)
+    assert [m.state(p) for p in (1, 2, 3)] == [ACKED] * 3
+
+
+def test_an_serror_for_a_held_vcpu_is_not_injected_for_the_record_of_another_one() -> None:
+    m = Machine(guest="generic", policy=way("sea"))
+    m.os.ack_delay[0] = 1.0
+    m.ar(1, vcpu=1)
+    m.ar(2, vcpu=0)
+    block = ErrorStatusHeader(uncorrectable=True, severity=Severity.INFORMATIONAL).encode()
+    m.receive(TellRecord(block, 3, 0))
+    placed = m.core.sources[3].placed
+    m.guest.memory.write(placed.block, bytes(4))  # the guest looks at every source, and finds it without the SError
+    m.guest.memory.write(placed.ack, placed.ack_write.to_bytes(8, "little"))
+    m.wait(0.5)
+    m.os.ack_delay[3] = 2.0
+
+    told = m.receive(TellRecord(block, 3, 2))
+    later = m.wait(5.0)
+
+    assert {e.vcpu for e in of(told + later, InjectSerror)} == {2}
+
+
+def test_a_look_that_failed_is_not_the_last_one() -> None:
+    """The gate could not be read, or the look was skipped with another effect of its source: the core looks again."""
+    m = Machine(policy=way("gsiv"))
+    m.os.ack_delay[None] = 0.5
+    m.ao(3)
+    m.now = m.core.next_deadline()
+    look = only(of(m.core.expire(m.now), PollAck))
+
+    m.drive(m.core.receive(Failed(look.id, "the gate cannot be read"), m.now))
+
+    assert m.state(3) == POSTED
+    m.wait(2.0)
+    assert m.state(3) == ACKED
 
 
 def test_stale_answers_change_nothing() -> None:
