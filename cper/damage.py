@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Self
 
 from cper.fault import body_fault, plain_fault
+from cper.places import Gap, body_span, check_length, overlapping, put_together, uncovered
 from cper.plain import members, number_in, object_in, objects_in
-from cper.record import Gap, Record, body_span, check_length, overlapping, put_together, uncovered
+from cper.record import Record
 from cper.record_header import RecordHeader, SectionDescriptor
 from cper.section import body_of_plain, plain_body
 from cper.wire import DecodeError, TruncatedError, WireError

@@ -6,7 +6,8 @@ from typing import Any
 
 import construct as c
 
-from cper.record import RecordHeader, RecordSection, SectionDescriptor, apart, body_span, check_length
+from cper.places import apart, body_span, check_length
+from cper.record import RecordHeader, RecordSection, SectionDescriptor
 from cper.wire import Struct, WireError
 from cper.wire._construct import Wire
 

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from acpi.firmware import Firmware
 from acpi.image import Image, PlacedSource
+from cper.words import counted
 from vmm_ras import arm64
 from vmm_ras.effects import Posted
 from vmm_ras.events import Code, Event, GuestAbort, HostSignal
@@ -277,6 +278,6 @@ class _FirstBoot:
         panic = self.console.expect("end Kernel panic[^\n]*\n", SECONDS, start)
         report.check(bool(panic), "the kernel crashes", panic.group())
         kept = store.records()
-        report.check(bool(kept), "the device keeps what Linux wrote through our table", f"{len(kept)} records")
+        report.check(bool(kept), "the device keeps what Linux wrote through our table", counted(len(kept), "record"))
         for record in kept:
             report.equal(record.header.creator_id, CREATOR, f"record {record.header.record_id:#x} is Linux's log")
