@@ -56,6 +56,7 @@ def test_sea_entry(pstate, offset):
         (arm64.NEOVERSE_N1, SPAN, DIT | TCO | ALLINT | BTYPE, 0),
         (EVERYTHING, SPAN, 0, TCO | ALLINT),
         (EVERYTHING, SPAN | SPINTMASK, DIT | BTYPE, TCO | DIT),
+        (EVERYTHING, SPAN | SPINTMASK, N | Z | C | V | DIT | PAN, N | Z | C | V | TCO | DIT | PAN),
         (arm64.Features(pan=False, ssbs=False), DSSBS, PAN, 0),
     ],
 )

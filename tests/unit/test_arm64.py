@@ -118,6 +118,13 @@ def test_neoverse_n1_is_what_its_id_registers_say():
     assert set(REGISTERS["features"]) == set(arm64.Features._fields)
 
 
+@given(st.builds(arm64.Features, **dict.fromkeys(arm64.Features._fields, st.booleans())))
+def test_the_id_registers_of_a_pe_say_what_it_has(features):
+    registers = features.id_registers()
+    assert arm64.Features.of_id_registers(*registers) == features
+    assert registers[0] & 0xFF == 0x11  # EL0 and EL1: AArch64, only
+
+
 @pytest.mark.parametrize(("ours", "header", "theirs"), KVM_NAMES)
 def test_pstate_and_vectors_are_linux(ours, header, theirs):
     assert getattr(arm64, ours) == KVM[header][theirs]
@@ -315,9 +322,31 @@ def test_describe():
     assert "wnr" not in arm64.describe_esr(0x86000010)
     assert "fnv" not in arm64.describe_esr(0x92000415)
     assert arm64.describe_esr(0x92000015)["dfsc_name"] == "synchronous external abort on a walk, level 1"
-    assert arm64.describe_esr(0xBE000C11) | {"aet_name": "uer", "aet": 3} == arm64.describe_esr(0xBE000C11)
+    assert arm64.describe_esr(0xBE000C11) == {
+        "ec": 0x2F,
+        "ec_name": "SError",
+        "il": True,
+        "ids": False,
+        "dfsc": 0x11,
+        "dfsc_name": "SError",
+        "aet": 3,
+        "aet_name": "uer",
+        "ea": False,
+        "iesb": False,
+    }
     assert arm64.describe_esr(0xBF000123) == {"ec": 0x2F, "ec_name": "SError", "il": True, "ids": True, "iss": 0x123}
     assert arm64.describe_esr(0xBE000000)["dfsc_name"] == "uncategorised"
+    assert arm64.describe_esr(0x56000002) == {"ec": 0x15, "ec_name": "SVC from AArch64", "il": True, "iss": 2}
+    restartable = arm64.describe_esr(0x92001810)
+    assert (restartable["set"], restartable["set_name"]) == (3, "restartable")
+
+
+@pytest.mark.parametrize(
+    ("esr", "field"),
+    [(0xFC000000, "ec"), (0x92000810, "set"), (0x9200003F, "dfsc"), (0xBE000012, "dfsc"), (0xBE001011, "aet")],
+)
+def test_codes_without_a_name_are_called_reserved(esr, field):
+    assert arm64.describe_esr(esr)[f"{field}_name"] == "reserved"
 
 
 FLAGS = {"il": "IL", "isv": "ISV", "fnv": "FnV", "ea": "EA", "cm": "CM", "s1ptw": "S1PTW", "wnr": "WNR"}
@@ -370,6 +399,9 @@ def test_vector_blocks():
         for bits in (0, 1 << 31, 0x3C0):
             assert arm64.vector_block(mode | bits) == KVM["kvm_emulate.h"][f"{name}_VECTOR"]
         assert arm64.vector_blocks()[mode] == arm64.vector_block(mode)
+    # "lower EL" is about EL1 at EL2, but for a host, which has no EL1 below it
+    assert [arm64.vector_blocks(2, host)[0x10] for host in (False, True)] == [0x400, 0x600]
+    assert arm64.vector_blocks(2) == arm64.vector_blocks(2, False)
 
 
 def test_vector_block_refuses_el2():

@@ -17,7 +17,6 @@ from vmm_ras.arm64.registers import (
     PSTATE_DIT,
     PSTATE_IL,
     PSTATE_M,
-    PSTATE_NRW,
     PSTATE_NZCV,
     PSTATE_PAN,
     PSTATE_SS,
@@ -106,7 +105,7 @@ EL_MODES: Final = frozenset(_VECTOR_BLOCK)
 
 def exception_level(pstate: int) -> int:
     """Exception level 0, 1 or 2 of a PSTATE, AArch32 User mode included."""
-    return 0 if pstate & PSTATE_NRW else pstate >> 2 & 3
+    return pstate >> 2 & 3
 
 
 def vector_blocks(target: int = 1, host: bool = False) -> dict[int, int]:
@@ -154,7 +153,7 @@ def entry_bits(features: Features, sctlr: int, *, mode: int = EL1H, span: bool =
     return keep, new
 
 
-def entry_pstate(pstate: int, sctlr: int = 0, features: Features = NEOVERSE_N1) -> int:
+def entry_pstate(pstate: int, sctlr: int, features: Features = NEOVERSE_N1) -> int:
     """PSTATE after an exception was taken from ``pstate`` to EL1."""
     keep, new = entry_bits(features, sctlr)
     return pstate & keep | new
