@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from cper.wire import Documented
-from vmm_ras.deciding import CONDITIONS, family
+from vmm_ras import policy_check
+from vmm_ras.deciding import family
 from vmm_ras.default_policy import TEXT
 from vmm_ras.errors import InputError
 from vmm_ras.memory import MAX_RULES
@@ -48,7 +49,7 @@ class When(_Table):
     lsb_max: Annotated[int, Field(ge=0, le=63, strict=True)] | None = None
     gpa_from: U64 | None = None
     """First guest physical address."""
-    gpa_to: U64 | None = None
+    gpa_to: Annotated[int, Field(ge=1, lt=1 << 64, strict=True)] | None = None
     """Guest physical address behind the last."""
     thread: Literal["vcpu", "other"] | None = None
     """Whose thread got an AO: one that arrives in a vCPU's thread is in truth synchronous on some hosts."""
@@ -70,6 +71,17 @@ class When(_Table):
     rate: Rate | None = None
     """How quickly errors come: a storm."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _code_follows(cls, data: Any) -> Any:
+        """Who asks what only an AR has, or only an AO, means that code."""
+        if isinstance(data, dict) and data.get("code") is None:
+            if any(data.get(key) is not None for key in ("el", "vcpu", "masked", "serror")):
+                return data | {"code": "AR"}
+            if data.get("thread") is not None:
+                return data | {"code": "AO"}
+        return data
+
     @model_validator(mode="after")
     def _sensible(self) -> When:
         for name in self.guest or ():
@@ -90,54 +102,8 @@ class When(_Table):
         return self
 
     def covers(self, other: When) -> bool:
-        """Whether this surely holds wherever ``other`` holds."""
-        return all(_covers(key, getattr(self, key), getattr(other, key)) for key in CONDITIONS)
-
-    def apart(self, other: When) -> bool:
-        """Whether this surely never holds where ``other`` holds."""
-        for key in ("code", "el", "thread", "masked", "serror"):
-            mine, theirs = getattr(self, key), getattr(other, key)
-            if None not in {mine, theirs} and mine != theirs:
-                return True
-        if self.guest and other.guest and not set(family(self.guest)) & set(family(other.guest)):
-            return True
-        if self.vcpu and other.vcpu and not set(self.vcpu) & set(other.vcpu):
-            return True
-        if set(self.open or ()) & set(other.closed or ()) or set(self.closed or ()) & set(other.open or ()):
-            return True
-        return any(
-            _below(one.lsb_max, two.lsb_min, 1)
-            or _below(one.seen_max, two.seen_min, 1)
-            or _below(one.gpa_to, two.gpa_from, 0)
-            for one, two in ((self, other), (other, self))
-        )
-
-
-def _below(high: int | None, low: int | None, gap: int) -> bool:
-    return high is not None and low is not None and high + gap <= low
-
-
-def _covers(key: str, mine: Any, theirs: Any) -> bool:
-    if mine is None or mine == theirs:
-        return True
-    if key in {"lsb_min", "gpa_from", "seen_min"}:
-        return bool(mine <= (theirs or 0))
-    if theirs is None:
-        return False
-    match key:
-        case "guest":
-            return set(family(theirs)) <= set(family(mine))
-        case "vcpu":
-            return set(theirs) <= set(mine)
-        case "open" | "closed":
-            return set(mine) <= set(theirs)
-        case "lost_min":
-            return bool(mine <= theirs)
-        case "lsb_max" | "gpa_to" | "seen_max":
-            return bool(mine >= theirs)
-        case "rate":
-            return bool(mine.events <= theirs.events and mine.seconds >= theirs.seconds)
-    return False
+        """Whether this holds wherever ``other`` holds."""
+        return not policy_check.minus(policy_check.region(other), policy_check.region(self))
 
 
 class Syndrome(_Table):
@@ -236,68 +202,20 @@ class Policy(_Table):
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise ValueError(f"rule {index + 1} {name!r}: name: rule {names.index(name) + 1} has it already")
-        for code in ("AR", "AO"):
-            if not any(r.when.covers(When(code=code)) for r in self.rule):
-                raise ValueError(f"no rule decides every {code}: end with one whose when is empty or only that code")
+        if (code := policy_check.undecided(self.rule)) is not None:
+            raise ValueError(f"no rule decides every {code}: end with one whose when is empty or only that code")
         for r in self.rule:
             if r.when.covers(When(code="AO")) and r.action == "bare":
                 raise ValueError(f"rule {r.name!r}: action 'bare' would be told as itself")
         return self
 
     def findings(self) -> list[str]:
-        """Rules that can never decide, each with the rule that covers it, and rules that contradict themselves."""
-        out = []
-        for index, rule in enumerate(self.rule):
-            where = f"rule {index + 1} {rule.name!r}"
-            covering: dict[str, None] = {}
-            for code in (rule.when.code,) if rule.when.code else ("AR", "AO"):
-                if code == "AO" and any(getattr(rule.when, k) is not None for k in ("el", "vcpu", "masked", "serror")):
-                    continue
-                if code == "AR" and rule.when.thread is not None:
-                    continue
-                one = rule.when.model_copy(update={"code": code})
-                found = next((n for n, r in enumerate(self.rule[:index]) if r.when.covers(one)), None)
-                if found is None:
-                    break
-                covering[f"rule {found + 1} {self.rule[found].name!r}"] = None
-            else:
-                holds = "holds" if len(covering) == 1 else "hold"
-                out.append(f"{where} is never reached: {' and '.join(covering)} {holds} first")
-            out += [f"{where} contradicts itself: {reason}" for reason in _contradictions(rule)]
-        return out
+        """Rules that can never decide, each with those that hold before it, and rules that contradict themselves."""
+        return policy_check.findings(self.rule)
 
     def overlaps(self) -> list[str]:
         """Pairs of rules that may both hold, neither covering the other, and do different things: order decides."""
-        out = []
-        for index, one in enumerate(self.rule):
-            for later, two in enumerate(self.rule[index + 1 :], index + 2):
-                if one.when.apart(two.when) or two.when.covers(one.when) or one.when.covers(two.when):
-                    continue
-                if one.model_copy(update={"name": "", "doc": "", "when": When()}) != two.model_copy(
-                    update={"name": "", "doc": "", "when": When()}
-                ):
-                    both = f"rules {index + 1} {one.name!r} and {later} {two.name!r}"
-                    out.append(f"{both} overlap: where both hold, the first decides")
-        return out
-
-
-def _contradictions(rule: Rule) -> list[str]:
-    """What the rule asks for and can never get."""
-    out, when = [], rule.when
-    closed = [way for way in rule.deliver if way in (when.closed or ())]
-    if closed and len(closed) == len(rule.deliver):
-        out.append(
-            f"it delivers by {', '.join(closed)}, and holds only while {'they are' if closed[1:] else 'it is'} closed"
-        )
-    if rule.action == "tell" and when.code == "AO" and rule.deliver == ("sea",):
-        out.append("an SEA needs a vCPU that consumed the page, and an AO has none")
-    if rule.batch_ms and when.code == "AR" and rule.deliver == ("sea",):
-        out.append("batch_ms: a vCPU that consumed poison does not wait for more")
-    if rule.large == "touch" and when.lsb_max is not None and when.lsb_max <= 12:
-        out.append("large: no loss of up to 4 KiB is larger than a page")
-    if rule.report == "first" and rule.action != "tell":
-        out.append(f"report: action {rule.action!r} tells the guest nothing that could wait")
-    return out
+        return policy_check.overlaps(self.rule)
 
 
 def load_policy(text: str, where: str = "policy") -> Policy:
