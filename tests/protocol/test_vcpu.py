@@ -45,6 +45,20 @@ def test_sea_entry(pstate, offset):
 
 
 @pytest.mark.parametrize(
+    ("features", "kept"),
+    [(arm64.NEOVERSE_N1, 0xFEFF_FFE0), (EVERYTHING, 0xFFFF_FFE0), (arm64.Features(pan=False, ssbs=False), 0xFE3F_FFE0)],
+)
+def test_a_return_to_aarch32_gives_back_all_that_spsr_has(features, kept):
+    """Q, IT, SSBS (bit 23), GE, E and T as well (C5.2.19); DIT, SSBS and PAN where the PE has them."""
+    for bit in range(5, 32):
+        vcpu = Vcpu(features, vbar=VBAR)
+        vcpu.pstate, vcpu.pc = 1 << bit | 0x10, 0x8002
+        vcpu.take_sea(SEA, None)
+        vcpu.eret()
+        assert (vcpu.pstate, vcpu.pc) == (1 << bit & kept | 0x10, 0x8002)
+
+
+@pytest.mark.parametrize(
     ("features", "sctlr", "old", "new"),
     [
         (arm64.NEOVERSE_N1, 0, 0, PAN),

@@ -159,8 +159,14 @@ def entry_pstate(pstate: int, sctlr: int, features: Features = NEOVERSE_N1) -> i
     return pstate & keep | new
 
 
-def implemented_bits(features: Features) -> int:
-    """Mask of the PSTATE bits that the PE has; an exception return drops the others."""
+def implemented_bits(features: Features, aarch32: bool = False) -> int:
+    """Mask of the PSTATE bits that the PE has; an exception return drops the others.
+
+    ``aarch32``: of a return to AArch32, where SPSR has Q, IT, GE, E and T too, and SSBS in place of UAO (C5.2.19).
+    """
+    if aarch32:
+        absent = PSTATE_DIT * (not features.dit) | PSTATE_UAO * (not features.ssbs) | PSTATE_PAN * (not features.pan)
+        return 0xFFFF_FFFF & ~absent
     mask = PSTATE_NZCV | PSTATE_SS | PSTATE_IL | PSTATE_DAIF | PSTATE_M
     for present, bit in (
         (features.mte, PSTATE_TCO),

@@ -162,7 +162,7 @@ class NestedVcpu(Vcpu):
         if self._synchronize():
             return True
         self.pc = self.elr_el2
-        spsr = self.spsr_el2 & self._implemented
+        spsr = self._returned(self.spsr_el2)
         modes = _WITHOUT_EL1 if self._hcr & arm64.HCR_TGE else self._modes
         self.pstate = spsr if spsr & PSTATE_M in modes else self._illegal(spsr)
         return self.poll_serror()

@@ -19,7 +19,7 @@ from cper.common import SectionFlags, Severity
 from cper.memory import PlatformMemory
 from cper.wire import WireError
 from vmm_ras import sdei_table
-from vmm_ras.arm64 import AET, PSTATE_EL
+from vmm_ras.arm64 import AET, PSTATE_EL, PSTATE_I, PSTATE_NRW
 from vmm_ras.errors import GuestError, Poisoned
 from vmm_ras.events import new
 from vmm_ras.guests.memory import GuestMemory
@@ -37,7 +37,9 @@ KERNEL_PC = 0xFFFF_8000_0803_0000
 NEVER: Final = float("inf")
 _VECTOR_SYNC: Final = 0x000
 _VECTOR_SERROR: Final = 0x180
-_COMPLETE_AND_RESUME: Final = ((sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,)),)
+_RESUME_KERNEL: Final = ((sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x280,)),)
+_RESUME_USER: Final = ((sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x480,)),)
+_RESUME_USER_AARCH32: Final = ((sdei_table.EVENT_COMPLETE_AND_RESUME, (VBAR + 0x680,)),)
 _COMPLETE: Final = ((sdei_table.EVENT_COMPLETE, (0,)),)
 _RECOVERABLE: Final = Severity.RECOVERABLE
 _SURVIVABLE: Final = frozenset({Severity.RECOVERABLE, Severity.CORRECTED, Severity.INFORMATIONAL})
@@ -237,9 +239,9 @@ class GuestOs:
             self.read_source(source, now)
         else:
             self.sdei_handled[event] += 1
-        if pstate & 0xF == 0:  # as Linux: where EL0 was interrupted, make it look like an interrupt
-            return iter(_COMPLETE_AND_RESUME)
-        return iter(_COMPLETE)
+        if pstate & 0xF == 0:  # as Linux: make it look like an interrupt, unless the kernel has those masked
+            return iter(_RESUME_USER_AARCH32 if pstate & PSTATE_NRW else _RESUME_USER)
+        return iter(_COMPLETE if pstate & PSTATE_I else _RESUME_KERNEL)
 
     # -- time ------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from vmm_ras.arm64 import (
     PSTATE_EL,
     PSTATE_IL,
     PSTATE_M,
+    PSTATE_NRW,
     PSTATE_NZCV,
     PSTATE_PAN,
     VECTOR_SERROR,
@@ -52,6 +53,7 @@ class Vcpu:
     __slots__ = (
         "_asynchronous",
         "_implemented",
+        "_implemented_aarch32",
         "_keep",
         "_modes",
         "_sctlr",
@@ -81,6 +83,7 @@ class Vcpu:
     ) -> None:
         self.features = features
         self._implemented = arm64.implemented_bits(features)
+        self._implemented_aarch32 = arm64.implemented_bits(features, aarch32=True)
         self._modes = self.MODES
         self.x: list[int] = [0] * _REGISTERS
         self.sp_el0 = 0
@@ -263,9 +266,13 @@ class Vcpu:
         if self._synchronizes and self._synchronize():
             return True
         self.pc = self.elr
-        spsr = self.spsr & self._implemented
+        spsr = self._returned(self.spsr)
         self.pstate = spsr if spsr & PSTATE_M in _MODES else self._illegal(spsr)
         return self.vsesr is not None and self.poll_serror()
+
+    def _returned(self, spsr: int) -> int:
+        """What of an SPSR the PE has."""
+        return spsr & (self._implemented_aarch32 if spsr & PSTATE_NRW else self._implemented)
 
     def _illegal(self, spsr: int) -> int:
         """PSTATE after an illegal exception return."""
