@@ -124,7 +124,8 @@ class SdeiDispatcher(Handlers):
     def can_run(self, event: int, vcpu: int) -> bool:
         """Whether the event is pending and can be dispatched on the vCPU now."""
         description = self.events.get(event) or self._unknown(event)
-        place = SHARED if description.shared else self._pe(vcpu)
+        pe = self._pe(vcpu)
+        place = SHARED if description.shared else pe
         return event in self.state.pending.get(place, _NOTHING) and self.target(place, event, vcpu) == vcpu
 
     @property

@@ -260,6 +260,25 @@ def test_signal_prefers(guest):
     assert guest.sdei.signal(CRITICAL) == 0
 
 
+def test_where_a_pending_event_can_run(guest):
+    def where(event):
+        return [vcpu for vcpu in range(4) if guest.sdei.can_run(event, vcpu)]
+
+    guest.ready(SHARED)
+    for vcpu in range(4):
+        guest.ready(PRIVATE, vcpu=vcpu)
+    guest.unmask(0, 2)
+    assert where(SHARED) == where(PRIVATE) == []  # nothing is pending
+    guest.sdei.signal(SHARED)
+    guest.sdei.signal(PRIVATE, 1)
+    guest.sdei.signal(PRIVATE, 2)
+    assert (where(SHARED), where(PRIVATE)) == ([0, 2], [2])
+    guest.run(PRIVATE, 0)
+    assert (where(SHARED), where(PRIVATE)) == ([2], [2])
+    assert guest.sdei.dispatch(2, at()).event == PRIVATE
+    assert where(SHARED) == []
+
+
 def test_rm_pe_goes_to_its_pe_only(guest):
     guest.ready(SHARED, flags=1, mpidr=AFFINITY[3])
     guest.unmask(0, 1, 2)
@@ -672,6 +691,9 @@ def test_callers_mistakes_raise(guest):
         lambda: guest.sdei.signal(1),
         lambda: guest.sdei.signal(SHARED, 4),
         lambda: guest.sdei.accepts(1),
+        lambda: guest.sdei.can_run(1, 0),
+        lambda: guest.sdei.can_run(SHARED, -1),
+        lambda: guest.sdei.can_run(PRIVATE, 4),
         lambda: guest.sdei.withdraw(1),
         lambda: guest.sdei.running(-1),
         lambda: guest.sdei.set_absent(4),

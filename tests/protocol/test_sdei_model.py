@@ -176,6 +176,10 @@ class Walk(RuleBasedStateMachine):
             self.model.pending = [other for other in self.model.pending if other[0] != event]
         self.model.signal(instance)
         can = [pe for pe in range(PES) if self.model.can_run(instance, pe)]
+        if instance[1] is None:
+            assert [pe for pe in range(PES) if self.sdei.can_run(event, pe)] == can
+        else:
+            assert self.sdei.can_run(event, instance[1]) == bool(can)
         if vcpu in can:
             assert target == vcpu
         assert (target in can) if can else target is None
