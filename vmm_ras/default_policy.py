@@ -8,9 +8,10 @@ version = 1
 name = "consumed-in-kernel"
 doc = """
 A Linux guest never looks for a record when the SEA comes from EL1: the record would stay unread, and the next SEA would
-find a stale one.  So the SEA goes without a record, and the page is told as a found one.
+find a stale one.  So the SEA goes without a record, and the page is told as a found one.  (The guests that are not
+called linux are Linux too, but for one thing.)
 """
-when = { code = "AR", el = 1, guest = ["linux"] }
+when = { code = "AR", el = 1, guest = ["linux", "generic-sei", "no-ras", "no-apei"] }
 action = "bare"
 
 [[rule]]

@@ -281,9 +281,10 @@ def test_poison_under_what_the_firmware_gave(what: str) -> None:
         assert told == [1, 2], "the guest read it at boot"
 
 
-def test_a_kernels_own_error_and_then_a_processs() -> None:
+@pytest.mark.parametrize("guest", ["linux", "linux-6.1", "linux-6.12", "generic-sei", "no-ras"])
+def test_a_kernels_own_error_and_then_a_processs(guest: str) -> None:
     """Linux never looks for a record at EL1: the next SEA must find its own record, not a stale one."""
-    m = Machine()
+    m = Machine(guest=guest)
     m.guest.vcpus[0].run_at(1)
     m.ar(1)
     m.guest.vcpus[0].run_at(0)

@@ -17,6 +17,7 @@ from vmm_ras.events import Code
 from vmm_ras.io.hook_file import load_hook
 from vmm_ras.policy import Policy, Rate, Rule, When, default_policy, load_policy
 from vmm_ras.policy_check import minus, region
+from vmm_ras.profiles import PROFILES, GuestProfile
 
 RULE = 'version = 1\n[[rule]]\nname = "all"\ndeliver = ["sea", "polled"]\n'
 
@@ -49,6 +50,14 @@ def test_what_the_default_policy_decides(code: Code, el: int | None, guest: str,
     policy = default_policy()
 
     assert policy.rule[Decider(policy).decide(Lost(code, 0x4000_0000, 12), View(guest, el=el))].name == rule
+
+
+@pytest.mark.parametrize("guest", PROFILES.values(), ids=list(PROFILES))
+def test_no_record_is_left_to_a_guest_that_does_not_look_for_one_in_its_kernel(guest: GuestProfile) -> None:
+    policy = default_policy()
+    rule = policy.rule[Decider(policy).decide(Lost(Code.AR, 0x4000_0000, 12), View(guest.name, el=1))]
+
+    assert (rule.action == "bare") is not guest.claims_sea_at_el1
 
 
 def test_rules_are_tried_in_order_by_place_and_size() -> None:
