@@ -204,6 +204,19 @@ def test_illegal_return_stays_at_el1(mode):
     assert (vcpu.pc, vcpu.pstate) == (0x20, Z | A | IL | 0x5)
 
 
+@pytest.mark.parametrize("mode", [0x9, 0x13])
+@pytest.mark.parametrize(
+    ("features", "kept"), [(arm64.NEOVERSE_N1, PAN), (EVERYTHING, PAN | ALLINT), (arm64.Features(pan=False), 0)]
+)
+def test_an_illegal_return_takes_flags_and_masks_as_any_other(mode, features, kept):
+    """NZCV, PAN, ALLINT and DAIF come from SPSR; IL is set (SetPSTATEFromPSR)."""
+    vcpu = Vcpu(features)
+    vcpu.run_at(1)
+    vcpu.spsr = N | Z | C | V | PAN | SS | ALLINT | DAIF | mode
+    vcpu.eret()
+    assert vcpu.pstate == N | Z | C | V | kept | IL | DAIF | 0x5
+
+
 def test_bits_that_the_pe_lacks_do_not_come_back():
     vcpu = Vcpu()
     vcpu.run_at(1)

@@ -15,6 +15,7 @@ from vmm_ras.arm64 import (
     EL0T,
     EL1H,
     PSTATE_A,
+    PSTATE_ALLINT,
     PSTATE_DAIF,
     PSTATE_EL,
     PSTATE_IL,
@@ -30,6 +31,8 @@ from vmm_ras.events import VcpuState, new
 
 _MODES: Final = arm64.EL_MODES  # names that compiled code need not look up
 _VcpuState: Final = VcpuState
+_REINSTATED: Final = PSTATE_NZCV | PSTATE_PAN | PSTATE_ALLINT | PSTATE_DAIF
+"""What an exception return takes from SPSR even where it is illegal (D1.4.4)."""
 _REGISTERS: Final = 31
 """X0 to X30."""
 
@@ -276,7 +279,7 @@ class Vcpu:
 
     def _illegal(self, spsr: int) -> int:
         """PSTATE after an illegal exception return."""
-        return spsr & (PSTATE_NZCV | PSTATE_DAIF | PSTATE_PAN) | PSTATE_IL | self.pstate & PSTATE_M
+        return spsr & self._implemented & _REINSTATED | PSTATE_IL | self.pstate & PSTATE_M
 
     def run_at(self, el: int, pc: int | None = None, bits: int = 0) -> bool:
         """Let the guest run at EL0t or EL1h, with all exceptions unmasked; ``bits`` are further PSTATE bits.
