@@ -213,7 +213,7 @@ class SdeiDispatcher(Handlers):
         """
         if self.state.contexts[self._pe(vcpu)]:
             self.pop(vcpu, _COMPLETE)
-        return self.targets((vcpu, SHARED), vcpu) if self.state.pending else ()
+        return self.targets((vcpu, SHARED), vcpu)
 
     def set_absent(self, vcpu: int, absent: bool = True) -> tuple[int, ...]:
         """The platform cannot stop the vCPU, or keeps it out (or no longer so): nothing is sent there meanwhile.

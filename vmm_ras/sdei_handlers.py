@@ -161,9 +161,5 @@ class Handlers:
         able = s.unmasked & ~s.absent & ~(self.critical if self.events[number].critical else self.busy)
         enabled = where[READY] | where[READY | RUNNING]
         registered = where[REGISTERED] | where[REGISTERED | RUNNING]
-        vcpu = _lowest(where[READY] & able or enabled & ~s.absent or enabled or registered)
-        return 0 if vcpu is None else vcpu
-
-
-def _lowest(pes: int) -> int | None:
-    return (pes & -pes).bit_length() - 1 if pes else None
+        pes = where[READY] & able or enabled & ~s.absent or enabled or registered
+        return (pes & -pes).bit_length() - 1 if pes else 0

@@ -390,6 +390,37 @@ def test_private_signal_without_a_pe_takes_the_nearest_to_running(guest):
     assert guest("EVENT_ENABLE", PRIVATE, vcpu=1).wanted == (1,)
 
 
+def test_private_signal_without_a_pe_goes_where_nothing_is_in_its_way(guest):
+    for event in (PRIVATE, PRIVATE_CRITICAL):
+        for vcpu in (1, 2):
+            guest.ready(event, vcpu=vcpu)
+    guest.ready(SHARED)
+    guest.ready(CRITICAL)
+    guest.unmask(1, 2)
+    guest.run(SHARED, 1)
+    assert guest.sdei.signal(PRIVATE) == 2
+    assert guest.sdei.signal(PRIVATE_CRITICAL) == 1  # it interrupts the handler of a normal one
+    guest.sdei.withdraw(PRIVATE_CRITICAL)
+    guest.run(CRITICAL, 1)
+    assert guest.sdei.signal(PRIVATE_CRITICAL) == 2
+    guest.sdei.set_absent(2)
+    assert guest.sdei.signal(PRIVATE_CRITICAL) is None
+    assert guest("EVENT_COMPLETE", 0, vcpu=1).wanted == (1,)
+
+
+def test_private_signal_without_a_pe_waits_for_its_own_handler(guest):
+    guest.ready(PRIVATE, vcpu=2)
+    guest.unmask(0, 1, 2)
+    guest.run(PRIVATE, 2)
+    assert guest.sdei.signal(PRIVATE) is None
+    assert guest("EVENT_COMPLETE", 0, vcpu=2).wanted == (2,)
+    guest.sdei.dispatch(2, at())
+    assert guest.x0("EVENT_DISABLE", PRIVATE, vcpu=2) == 0
+    assert guest.sdei.signal(PRIVATE) is None
+    guest("EVENT_COMPLETE", 0, vcpu=2)
+    assert guest("EVENT_ENABLE", PRIVATE, vcpu=2).wanted == (2,)
+
+
 @pytest.mark.parametrize("event", [SHARED, PRIVATE])
 def test_accepts_only_what_is_registered_and_enabled(guest, event):
     seen = [guest.sdei.accepts(event)]
@@ -424,7 +455,7 @@ def test_event_0_is_signalled_by_the_client(guest):
     dispatch = guest.sdei.dispatch(1, at())
     assert dispatch.x[0] == 0
     guest("EVENT_COMPLETE", 0, vcpu=1)
-    assert guest("EVENT_SIGNAL", 0, MPIDRS[1]).wanted == (1,)
+    assert guest("EVENT_SIGNAL", 0, MPIDRS[1]) == CallResult(0, wanted=(1,))
     for event, mpidr in ((1, 0), (SHARED, 0), (1 << 32, 0), (0, 2), (0, 0xFF_FFFF_FFFF)):
         assert guest.x0("EVENT_SIGNAL", event, mpidr) == t.INVALID_PARAMETERS
 
@@ -460,6 +491,17 @@ def test_a_handler_that_could_not_be_entered_does_not_run(guest):
     assert (guest.sdei.running(0), guest.status(SHARED)) == ((), 3)
     assert guest.sdei.dispatch(0, at()).event == PRIVATE
     assert guest.sdei.abandon(1) == ()
+
+
+def test_a_vcpu_that_is_out_already_is_asked_before_others(guest):
+    guest.ready(SHARED)
+    guest.unmask(0, 1, 2)
+    guest.run(SHARED, 1)
+    assert guest.sdei.signal(SHARED) is None  # its handler runs
+    assert guest.sdei.abandon(1) == (1,)
+    assert (guest.sdei.wanted(), guest.sdei.wanted(2)) == ((0,), (2,))
+    assert guest.sdei.set_absent(2) == (0,)
+    assert guest.sdei.set_absent(2, False) == (2,)
 
 
 def test_an_absent_pe_gets_nothing(guest):
