@@ -135,8 +135,8 @@ def _rest(core: Notifier, abort: Abort, rule: Rule, out: list[Effect]) -> None:
         queue = core.decide(Code.AO, abort.first, abort.lsb, out)
         if rule.large == "touch":
             core.poison.add(abort.start, abort.pages, TOUCH)
-        elif core.rules[queue].action == "tell":
-            core.poison.add(abort.start, abort.pages, queue)
+        elif core.rules[queue].action != "ignore":
+            core.poison.add(abort.start, abort.pages, queue if core.rules[queue].action == "tell" else TOUCH)
 
 
 def _hold(
@@ -162,8 +162,10 @@ def bare(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, 
     """An SEA without a record; the page is told by the way of found ones.  Returns that the vCPU was released."""
     if abort.first >= 0:
         queue = core.decide(Code.AO, abort.first, abort.lsb, out)
-        told = core.rules[queue].action == "tell"
-        core.poison.set(abort.first, UNREPORTED if told else HEALTHY, queue)
+        action = core.rules[queue].action
+        core.poison.set(
+            abort.first, HEALTHY if action == "ignore" else UNREPORTED, queue if action == "tell" else TOUCH
+        )
         _rest(core, abort, rule, out)
     known = state.far_known or abort.gva is not None
     esr = sea_syndrome(rule.sea, state.el, known, abort.esr, core.guest.ras)

@@ -70,6 +70,7 @@ def found(
                 elif rule.batch_ms:
                     core.ready[queue] = now + rule.batch_ms / 1000, True
     elif rule.action != "ignore":
+        core.poison.add(start, count, TOUCH)  # the guest is not told, but it may touch them, or move with them
         out.append(Escalate(core.next_id(), None, rule.action, f"rule {rule.name}: {at << core.page_shift:#x} is lost"))
         what = rule.action
     gpa, size = start << core.page_shift, count << core.page_shift

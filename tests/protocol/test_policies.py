@@ -83,6 +83,31 @@ def test_what_the_guest_lost_in_all_is_a_threshold() -> None:
     assert decided(m.ao(1) + m.ao(2) + m.ao(3)) == ["found", "found", "enough"]
 
 
+@pytest.mark.parametrize("action", ["stop", "reset", "migrate"])
+def test_what_the_orchestrator_is_asked_about_is_not_forgotten(action: str) -> None:
+    """It may move the guest: its holes go with it.  And the guest may use them before."""
+    text = policy(BOTH, rule("ask", 'code = "AO"', f'action = "{action}"'))
+    m = Machine(policy=text)
+
+    effects = m.ao(1) + m.ao(0x10, lsb=16)
+
+    assert [e.action for e in of(effects, Escalate)] == [action] * 2
+    assert of(effects + m.wait(5), Posted) == []
+    assert [run[:3] for run in m.core.poison.runs()] == [(0x40001, 1, UNREPORTED), (0x40010, 16, UNREPORTED)]
+    m.ar(0x13)
+    assert (m.state(0x13), m.state(0x14)) == (ACKED, UNREPORTED)
+
+
+def test_what_lies_beside_a_consumed_page_is_not_forgotten_either() -> None:
+    kernel = rule("kernel", 'code = "AR", el = 1', 'action = "bare"')
+    m = Machine(policy=policy(kernel, BOTH, rule("ask", 'code = "AO"', 'action = "migrate"')))
+    m.ar(0x11, lsb=16)
+    m.guest.vcpus[0].run_at(1)
+    m.ar(0x30)
+
+    assert [m.state(page) for page in (0x10, 0x11, 0x1F, 0x30)] == [UNREPORTED, ACKED, UNREPORTED, UNREPORTED]
+
+
 # -- vCPU and guest ------------------------------------------------------------------------------
 
 
