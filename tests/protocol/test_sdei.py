@@ -57,8 +57,10 @@ def test_pe_mask_says_whether_it_changed_anything(guest):
     assert guest.x0("PE_MASK") == ACS["SDEI_PE_MASK_ALREADY_MASKED"]  # PEs start masked
     guest.unmask(0)
     assert guest.x0("PE_MASK", vcpu=1) == ACS["SDEI_PE_MASK_ALREADY_MASKED"]
-    assert guest.x0("PE_MASK") == ACS["SDEI_PE_MASK_MASKED"]
-    assert guest.x0("PE_MASK") == ACS["SDEI_PE_MASK_ALREADY_MASKED"]
+    guest.unmask(2)
+    for vcpu in (0, 2):
+        assert guest.x0("PE_MASK", vcpu=vcpu) == ACS["SDEI_PE_MASK_MASKED"]
+        assert guest.x0("PE_MASK", vcpu=vcpu) == ACS["SDEI_PE_MASK_ALREADY_MASKED"]
 
 
 def test_get_info_before_registration(guest):
@@ -325,6 +327,38 @@ def test_critical_events_go_first_then_the_oldest(guest):
     assert order == [CRITICAL, PRIVATE, SHARED]
 
 
+def test_an_event_that_cannot_run_holds_up_none_behind_it(guest):
+    guest.ready(SHARED)
+    guest.ready(CRITICAL)
+    assert guest.x0("EVENT_DISABLE", SHARED) == 0
+    guest.sdei.signal(SHARED)
+    guest.sdei.signal(CRITICAL)
+    guest.unmask(0)
+    assert guest.sdei.dispatch(0, at()).event == CRITICAL
+    guest("EVENT_COMPLETE", 0)
+    assert guest.sdei.dispatch(0, at()) is None
+    assert guest("EVENT_ENABLE", SHARED).wanted == (0,)
+
+
+def test_what_runs_on_a_pe_is_in_the_way_there_only(guest):
+    for vcpu in range(4):
+        guest.ready(PRIVATE, vcpu=vcpu)
+        guest.ready(PRIVATE_CRITICAL, vcpu=vcpu)
+    guest.ready(SHARED)
+    guest.unmask(0, 1, 2, 3)
+    guest.run(PRIVATE, 1)
+    guest.run(PRIVATE_CRITICAL, 2)
+    guest.run(PRIVATE_CRITICAL, 3)
+    assert [guest.sdei.signal(PRIVATE, vcpu) for vcpu in range(4)] == [0, None, None, None]
+    assert [guest.sdei.signal(PRIVATE_CRITICAL, vcpu) for vcpu in range(4)] == [0, 1, None, None]
+    assert guest.sdei.signal(SHARED, 2) == 0
+    done = guest("EVENT_COMPLETE", 0, vcpu=3)
+    assert (done.completed, done.wanted) == (PRIVATE_CRITICAL, (3,))
+    assert guest.sdei.signal(PRIVATE_CRITICAL, 2) is None
+    assert guest.sdei.dispatch(2, at()) is None
+    assert guest.sdei.dispatch(3, at()).event == PRIVATE_CRITICAL
+
+
 def test_an_event_signalled_while_it_runs_runs_again(guest):
     guest.ready(SHARED)
     guest.unmask(0, 1)
@@ -366,6 +400,18 @@ def test_withdraw(guest):
     assert guest.sdei.withdraw(PRIVATE) is True
     assert guest.sdei.withdraw(PRIVATE) is False
     assert guest("PE_UNMASK", vcpu=2).wanted == ()
+
+
+def test_what_is_withdrawn_or_discarded_is_that_event_only(guest):
+    guest.unmask(0)
+    for event in (SHARED, CRITICAL):
+        assert guest.x0("EVENT_REGISTER", event, ENTRY, 0, 0, 0) == 0
+        guest.sdei.signal(event)
+    assert guest.sdei.withdraw(SHARED) is True
+    assert guest.sdei.withdraw(SHARED) is False
+    assert guest("EVENT_UNREGISTER", SHARED).discarded == ()
+    assert guest.sdei.pending(CRITICAL)
+    assert guest("EVENT_ENABLE", CRITICAL).wanted == (0,)
 
 
 def test_private_signal_without_a_pe_finds_one(guest):
@@ -657,6 +703,27 @@ def test_reset_is_denied_while_a_handler_runs_and_unregisters_it_then(guest):
     guest("EVENT_COMPLETE", 0)
     assert guest.status(PRIVATE) == 0
     assert guest.x0("PRIVATE_RESET") == 0
+
+
+def test_a_reset_tells_all_that_it_discards(guest):
+    for event in (PRIVATE, PRIVATE_CRITICAL):
+        guest.ready(event)
+    guest.unmask(0)
+    guest.run(PRIVATE)
+    for event in (PRIVATE_CRITICAL, PRIVATE):
+        guest.sdei.signal(event, 0)
+    result = guest("PRIVATE_RESET")
+    assert (result.x0, result.discarded) == (t.DENIED, (PRIVATE, PRIVATE_CRITICAL))  # one of them runs
+    guest("EVENT_COMPLETE", 0)
+    assert guest("PRIVATE_RESET") == CallResult(0)
+
+
+def test_a_reset_is_denied_though_the_running_event_waits_again(guest):
+    guest.ready(PRIVATE)
+    guest.unmask(0)
+    guest.run(PRIVATE)
+    guest.sdei.signal(PRIVATE, 0)
+    assert guest("PRIVATE_RESET") == CallResult(t.DENIED, discarded=(PRIVATE,))
 
 
 def test_shared_reset_is_for_all(guest):
