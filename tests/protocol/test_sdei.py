@@ -39,7 +39,7 @@ def guest():
 
 
 def test_version(guest):
-    assert guest.x0("VERSION") == 0x0001_0001_0000_0000
+    assert guest("VERSION") == CallResult(0x0001_0001_0000_0000)
     assert Guest(version=t.VERSION_1_0).x0("VERSION") == 0x0001_0000_0000_0000
     assert Guest(version=t.VERSION_1_1 | 0xB66F_B428).x0("VERSION") == 0x0001_0001_B66F_B428
 
@@ -282,12 +282,12 @@ def test_where_a_pending_event_can_run(guest):
 
 
 def test_rm_pe_goes_to_its_pe_only(guest):
-    guest.ready(SHARED, flags=1, mpidr=AFFINITY[3])
+    guest.ready(SHARED, flags=1, mpidr=AFFINITY[3], argument=0xABCD)
     guest.unmask(0, 1, 2)
     assert guest.sdei.signal(SHARED, 0) is None
     assert guest.sdei.dispatch(0, at()) is None
     assert guest("PE_UNMASK", vcpu=3).wanted == (3,)
-    assert guest.sdei.dispatch(3, at()).event == SHARED
+    assert guest.sdei.dispatch(3, at(0x1000)) == Dispatch(SHARED, (SHARED, 0xABCD, 0x1000, 0x5), ENTRY, HANDLER)
 
 
 def test_critical_interrupts_normal_and_nothing_else_nests(guest):
@@ -504,6 +504,14 @@ def test_event_0_is_signalled_by_the_client(guest):
     assert guest("EVENT_SIGNAL", 0, MPIDRS[1]) == CallResult(0, wanted=(1,))
     for event, mpidr in ((1, 0), (SHARED, 0), (1 << 32, 0), (0, 2), (0, 0xFF_FFFF_FFFF)):
         assert guest.x0("EVENT_SIGNAL", event, mpidr) == t.INVALID_PARAMETERS
+
+
+def test_a_signal_to_another_pe_is_wanted_beside_what_waits_already(guest):
+    guest.ready(0, vcpu=1)
+    guest.ready(SHARED)
+    guest.unmask(0, 1)
+    assert guest.sdei.signal(SHARED) == 0
+    assert guest("EVENT_SIGNAL", 0, AFFINITY[1]) == CallResult(0, wanted=(0, 1))
 
 
 def test_event_0_of_a_pe_that_did_not_register_it_is_gone(guest):
