@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from uuid import UUID
 import pytest
 
 from acpi.ghes import Entry, StatusBlock
+from acpi.stream import items
 from cper.common import Timestamp
 from cper.guids import BODIES, CREATORS
 from cper.memory import PlatformMemory
@@ -21,6 +23,8 @@ from cper.record import NOTIFICATION_TYPES, Record, SectionDescriptor
 from cper.section import MODULES, _classes, _met, section_class, section_named
 from cper.wire import EncodeError
 from tests.command_line import cli, tree_paths
+from vmm_ras.cli.common import console
+from vmm_ras.cli.show import reading_fields, render
 
 ROOT = Path(__file__).parents[2]
 OWN = ROOT / "docs" / "examples" / "own_sections.py"
@@ -125,6 +129,22 @@ def test_text_of_no_form_is_one_line():
         assert error.startswith(b"vmm-ras: -: text that is neither hexadecimal, a dump of it")
         assert error.count(b"\n") == 1
     assert b"Record.header" in cli("cper", "show", "-", stdin=b"CPER", code=1).stderr
+
+
+@pytest.mark.parametrize("columns", [20, 80, 110, 160])
+def test_a_narrow_terminal_leaves_no_value_out(monkeypatch, columns):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out, (item,) = console(), items([RECORD])
+    out.file = io.StringIO()
+    render(out, item.data, reading_fields(item))
+    table = re.sub(r"\x1b\[[\d;]*m", "", out.file.getvalue()).split("\n000000")[0]
+
+    assert ("Bytes" in table, "Meaning" in table) == (columns > 100, columns > 150)
+    for field in reading_fields(item):
+        if field.size and field.value not in {"", "-"}:
+            assert field.path.rpartition(".")[2] in table
+            assert all(word in table for word in field.value.split()), field
 
 
 def test_broken_text_is_one_line():

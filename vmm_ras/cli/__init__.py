@@ -38,6 +38,10 @@ COMMANDS = {
 loaded when it is used: to make all of them takes ten times as long as to make one."""
 
 
+HOST = 3
+"""Exit code where the host lacks something, or is at fault."""
+
+
 @cache
 def _made(name: str) -> Any:
     word = name.replace("-", "_")
@@ -77,6 +81,13 @@ class _Commands(TyperGroup):
         """Their names, in order."""
         return list(COMMANDS)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; that nobody reads all of it (``| head``) is no fault."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise typer.Exit from None
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list in the help."""
         with formatter.section("Commands"):
@@ -109,13 +120,20 @@ def _commands(
 def main() -> None:
     """Run the command line; every error is one line on stderr."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them is a tenth of the start-up
+    code: Any = 0
     try:
         app()
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as end:
+        code = end.code
     except Exception as error:  # _report raises again what is no user's error
-        sys.exit(_report(error))
+        code = _report(error)
+    try:
+        print(end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try, and complain, once more
+        if not isinstance(error, BrokenPipeError) and code != HOST:  # else it was said
+            code = _report(error)
+    sys.exit(code)
 
 
 def _report(error: Exception) -> int:
@@ -125,9 +143,9 @@ def _report(error: Exception) -> int:
 
     if isinstance(error, OSError):
         print(f"vmm-ras: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
-        return 3
+        return HOST
     if not isinstance(error, RasError | WireError | ValueError):
         raise error
     note = "".join(f" ({n})" for n in getattr(error, "__notes__", ()))
     print(printable(f"vmm-ras: {error}{note}", 2000), file=sys.stderr)
-    return 3 if isinstance(error, HostError) else 1
+    return HOST if isinstance(error, HostError) else 1

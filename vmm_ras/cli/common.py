@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 MAX_FILE = 64 << 20
 """Bytes of a blob that a command reads at most."""
 
+NARROWEST = 80
+"""Columns for which tables are made at least: a narrower terminal breaks lines, a narrower table leaves columns out."""
+
 OPTIONS: dict[str, Any] = {
     "no_args_is_help": True,
     "add_completion": False,
@@ -30,9 +33,12 @@ def console() -> Console:
     """A console for people; as wide as it takes where nobody looks."""
     from rich.console import Console
 
-    out = Console(highlight=False, emoji=False)
-    if not out.is_terminal:
-        out.width = 200  # a file or pipe has no edge
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich itself ends with 1  # noqa: PLE0704
+
+    out = Output(highlight=False, emoji=False)
+    out.width = max(out.width, NARROWEST) if out.is_terminal else 200  # a file or pipe has no edge
     return out
 
 

@@ -16,11 +16,15 @@ from vmm_ras.cli.show_fields import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "bright_blue", "bright_red")
 BESIDE = 8
 """Bytes that are printed beside their field; the dump below has them all."""
+VALUE = 38
+"""Columns that values get at least, enough for a GUID: a terminal that is narrower breaks lines, no name or value."""
+ROOM = 30
+"""Columns that a terminal needs besides, so that the bytes of each field are printed beside it."""
 WIDE = 150
 """Columns of a terminal from which on the meaning of each field is printed too."""
 
@@ -76,24 +80,30 @@ def render(console: Console, data: bytes, fields: Iterable[Field], *, every: boo
         node.field = field
         styles[id(node)] = style
     table = Table(box=None, pad_edge=False, header_style="bold")
-    wide = console.width >= WIDE
-    heads = (("Offset", "right"), ("Bytes", "left"), ("Field", "left"), ("Value", "left"), ("Meaning", "left"))
-    for head, justify in heads if wide else heads[:-1]:
-        table.add_column(head, justify=justify, overflow="fold", no_wrap=head != "Value")  # type: ignore[arg-type]
-    for guide, node in root.rows():
+    rows = [(guide, node, _label(node)) for guide, node in root.rows()]
+    least = len("0x0000") + 2 + max((len(guide + label) for guide, _, label in rows), default=0) + 2 + VALUE
+    console.width = max(console.width, least)
+    heads = {"Offset": True, "Bytes": console.width >= least + ROOM, "Field": True, "Value": True,
+             "Meaning": console.width >= WIDE}  # fmt: skip
+    for head in (head for head, shown in heads.items() if shown):
+        justify: JustifyMethod = "right" if head == "Offset" else "left"
+        table.add_column(head, justify=justify, overflow="fold", no_wrap=head != "Value")
+    for guide, node, label in rows:
         found, style = node.field, styles.get(id(node), "bold")
-        if found is None:
-            table.add_row("", "", Text.assemble((guide, "dim"), (node.name, "bold")), "")
-            continue
-        where = f"[{found.bits[1]}:{found.bits[0]}]" if found.bits else ""
-        cells: list[str | Text] = [
-            f"{found.offset:#06x}", Text(beside(data, found), style=style),
-            Text.assemble((guide, "dim"), (node.name + where, style)), found.value,
-        ]  # fmt: skip
-        table.add_row(*cells, *([Text(" ".join(found.doc.split()), style="dim")] if wide else []))
+        name = Text.assemble((guide, "dim"), (label, style))
+        cells: list[str | Text] = ["", "", name, "", ""]
+        if found is not None:
+            doc = Text(" ".join(found.doc.split()), style="dim")
+            cells = [f"{found.offset:#06x}", Text(beside(data, found), style=style), name, found.value, doc]
+        table.add_row(*(cell for cell, shown in zip(cells, heads.values(), strict=True) if shown))
     console.print(table)
     console.print()
     dump(console, data, colour, names)
+
+
+def _label(node: Node) -> str:
+    bits = node.field.bits if node.field is not None else None
+    return node.name + (f"[{bits[1]}:{bits[0]}]" if bits else "")
 
 
 def beside(data: bytes, field: Field) -> str:

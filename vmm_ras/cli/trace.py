@@ -219,12 +219,8 @@ def _list(scenarios: dict[str, Any], json_: bool) -> None:
 def _sink(out: Path | None) -> Iterator[BinaryIO]:
     """Where the lines go."""
     if out is None or str(out) == "-":
-        try:
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:  # `| head` has what it wants
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit from None
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
     elif out.suffix == ".gz":
         import gzip
 
