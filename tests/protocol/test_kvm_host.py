@@ -257,6 +257,47 @@ def test_el2_needs_a_host_that_has_it():
             KvmVcpu(NestedVcpu(), HOSTS[host])
 
 
+def nested(features=arm64.NEOVERSE_N1):
+    """A stopped vCPU with EL2 of a host with Linux 7.2, about to run at EL1."""
+    kvm = KvmVcpu(NestedVcpu(features, vbar=VBAR), HOSTS["linux-7.2"])
+    kvm.set_one_reg(SYSREGS["VBAR_EL2"], VBAR + 0x1000)
+    kvm.set_one_reg(CORE["PSTATE"], 0x5)
+    kvm.hfar = HFAR
+    return kvm
+
+
+@pytest.mark.parametrize(("hcr", "to_el2"), [(0, False), (1 << 37, True), (1 << 5, False)], ids=["none", "TEA", "AMO"])
+def test_where_an_abort_goes_is_set_by_registers(hcr, to_el2):
+    kvm = nested()
+    kvm.set_one_reg(SYSREGS["HCR_EL2"], hcr)
+    set_events(kvm, ext_dabt_pending=1)
+    taken = [kvm.get_one_reg(SYSREGS[f"{name}_EL2"]) for name in ("ESR", "FAR", "SPSR", "ELR")]
+    assert taken == ([0x92000010, HFAR, 0x5, 0] if to_el2 else [0] * 4)
+    assert kvm.get_one_reg(CORE["PC"]) == VBAR + (0x1400 if to_el2 else 0x200)
+
+
+def test_an_serror_waits_for_the_next_run_when_its_way_is_opened_by_registers():
+    kvm = nested()
+    kvm.set_one_reg(CORE["PSTATE"], A | 0x5)
+    serror(kvm, UER)
+    kvm.set_one_reg(SYSREGS["HCR_EL2"], 1 << 5)  # AMO: PSTATE.A does not mask what goes to EL2
+    assert (pending(kvm), kvm.get_one_reg(CORE["PC"])) == (UER, 0)
+    kvm.run()
+    assert (pending(kvm), kvm.get_one_reg(CORE["PC"])) == (None, VBAR + 0x1580)
+    assert kvm.get_one_reg(SYSREGS["ESR_EL2"]) == 0xBE000C11
+
+
+def test_registers_of_el2_are_there_with_el2_and_reset_with_the_vcpu():
+    names = {n for n in SYSREGS if n.endswith("_EL2")}
+    assert {SYSREGS[n] for n in names - {"SCTLR2_EL2"}} == nested().reg_list - guest("linux-7.2").reg_list
+    kvm = nested(arm64.Features(double_fault2=True))
+    for number, name in enumerate(sorted(names), 0x1000):
+        kvm.set_one_reg(SYSREGS[name], number)
+    assert [kvm.get_one_reg(SYSREGS[name]) for name in sorted(names)] == [0x1000 + n for n in range(len(names))]
+    kvm.init()
+    assert {kvm.get_one_reg(SYSREGS[name]) for name in names} == {0}
+
+
 # -- registers -------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import errno
 
 from vmm_ras import arm64
 from vmm_ras.errors import HostError, InputError
+from vmm_ras.guests.nested import NestedVcpu
 from vmm_ras.guests.vcpu import Vcpu
 from vmm_ras.kvm.events import VcpuEvents
 from vmm_ras.kvm.hosts import HostProfile
@@ -37,6 +38,15 @@ _ATTRIBUTES = {
     SYSREGS["VBAR_EL1"]: "vbar",
     SYSREGS["DISR_EL1"]: "disr",
 }
+_EL2 = {
+    SYSREGS["HCR_EL2"]: "hcr",
+    SYSREGS["HCRX_EL2"]: "hcrx",
+    SYSREGS["VBAR_EL2"]: "vbar",
+    SYSREGS["SCTLR_EL2"]: "sctlr",
+    SYSREGS["SCTLR2_EL2"]: "sctlr2",
+}
+"""Registers of a vCPU with EL2, as its ``set_el2`` names them."""
+_SYNDROMES_EL2 = {SYSREGS[f"{name.upper()}_EL2"]: f"{name}_el2" for name in ("elr", "esr", "far", "spsr")}
 SCTLR_RESET = 0x00C5_0078
 """SCTLR_EL1 after KVM_ARM_VCPU_INIT (Linux, arch/arm64/kvm/sys_regs.c)."""
 _X = {CORE[f"X{n}"]: n for n in range(31)}
@@ -53,8 +63,9 @@ class KvmVcpu:
         if arm64.EL2H in vcpu.MODES and not host.el2:
             raise InputError(f"{host.name}: no vCPU has EL2 there")
         self.vcpu, self.host, self.host_ras = vcpu, host, host_ras
-        without = set() if vcpu.features.double_fault2 else {SYSREGS["SCTLR2_EL1"]}
-        self.reg_list = frozenset((*_X, *_ATTRIBUTES, *_ID_REGISTERS)) - without
+        without = set() if vcpu.features.double_fault2 else {SYSREGS["SCTLR2_EL1"], SYSREGS["SCTLR2_EL2"]}
+        el2 = (*_EL2, *_SYNDROMES_EL2) if isinstance(vcpu, NestedVcpu) else ()
+        self.reg_list = frozenset((*_X, *_ATTRIBUTES, *el2, *_ID_REGISTERS)) - without
         """KVM_GET_REG_LIST: those that the model has."""
         self.hfar = 0
         self._abort = False
@@ -129,6 +140,10 @@ class KvmVcpu:
         vcpu.x[:] = [0] * 31
         vcpu.pstate = arm64.PSTATE_DAIF | arm64.EL1H
         vcpu.sctlr = SCTLR_RESET
+        if isinstance(vcpu, NestedVcpu):
+            vcpu.set_el2(**dict.fromkeys(_EL2.values(), 0), running=False)
+            for name in _SYNDROMES_EL2.values():
+                setattr(vcpu, name, 0)
         if self.host.init_clears_serror:
             vcpu.vsesr = None
 
@@ -142,7 +157,10 @@ class KvmVcpu:
             return self.vcpu.x[_X[reg]]
         if reg in _ID_REGISTERS:
             return self.vcpu.features.id_registers()[_ID_REGISTERS.index(reg)]
-        value: int = getattr(self.vcpu, _ATTRIBUTES[reg])
+        if reg in _EL2:
+            name, state = _EL2[reg], self.vcpu.take()
+            return int(state[name] if name.startswith("hcr") else state[f"{name}_el2"])
+        value: int = getattr(self.vcpu, _ATTRIBUTES.get(reg) or _SYNDROMES_EL2[reg])
         return value
 
     def set_one_reg(self, reg: int, value: int) -> None:
@@ -156,5 +174,7 @@ class KvmVcpu:
                 raise Refused("KVM_SET_ONE_REG", errno.EINVAL)
         elif reg == CORE["PSTATE"] and value & arm64.PSTATE_M not in self.vcpu.MODES:
             raise Refused("KVM_SET_ONE_REG", errno.EINVAL)
+        elif reg in _EL2 and isinstance(self.vcpu, NestedVcpu):
+            self.vcpu.set_el2(**{_EL2[reg]: value}, running=False)
         else:
-            setattr(self.vcpu, _ATTRIBUTES[reg], value)
+            setattr(self.vcpu, _ATTRIBUTES.get(reg) or _SYNDROMES_EL2[reg], value)

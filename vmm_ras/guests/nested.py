@@ -58,15 +58,19 @@ class NestedVcpu(Vcpu):
         vbar: int | None = None,
         sctlr: int | None = None,
         sctlr2: int | None = None,
+        running: bool = True,
     ) -> bool:
-        """Write HCR_EL2, HCRX_EL2, VBAR_EL2, SCTLR_EL2, SCTLR2_EL2; True if a pending SError was taken then."""
+        """Write HCR_EL2, HCRX_EL2, VBAR_EL2, SCTLR_EL2, SCTLR2_EL2; True if a pending SError was taken then.
+
+        One is, where the vCPU is ``running`` and not stopped.
+        """
         self._hcr = self._hcr if hcr is None else hcr
         self._hcrx = self._hcrx if hcrx is None else hcrx
         self._vbar_el2 = self._vbar_el2 if vbar is None else vbar
         self._sctlr_el2 = self._sctlr_el2 if sctlr is None else sctlr
         self._sctlr2_el2 = self._sctlr2_el2 if sctlr2 is None else sctlr2
         self._prepare()
-        return self.poll_serror()
+        return running and self.poll_serror()
 
     @property
     def _host(self) -> bool:

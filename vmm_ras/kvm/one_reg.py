@@ -74,10 +74,15 @@ SYSREGS: Final[dict[str, int]] = {
     "FAR_EL1": sysreg(3, 0, 6, 0, 0),
     "VBAR_EL1": sysreg(3, 0, 12, 0, 0),
     "DISR_EL1": sysreg(3, 0, 12, 1, 1),
+    "SCTLR_EL2": sysreg(3, 4, 1, 0, 0),
+    "SCTLR2_EL2": sysreg(3, 4, 1, 0, 3),
     "HCR_EL2": sysreg(3, 4, 1, 1, 0),
     "HCRX_EL2": sysreg(3, 4, 1, 2, 2),
+    "SPSR_EL2": sysreg(3, 4, 4, 0, 0),
+    "ELR_EL2": sysreg(3, 4, 4, 0, 1),
     "ESR_EL2": sysreg(3, 4, 5, 2, 0),
     "FAR_EL2": sysreg(3, 4, 6, 0, 0),
+    "VBAR_EL2": sysreg(3, 4, 12, 0, 0),
 }
 """The system registers that a VMM reads or writes when it tells an error, or carries an error to another host.
 
