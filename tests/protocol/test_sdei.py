@@ -788,6 +788,11 @@ def test_a_pe_that_wakes_is_masked_and_keeps_all_else(guest):
 # -- the caller's mistakes
 
 
+def test_events_go_from_1_to_31_bits():
+    sdei = SdeiDispatcher([EventDescription((1 << 31) - 1), EventDescription(1, True)], [0])
+    assert [sdei.call(0, t.EVENT_STATUS, (event,), at()).x0 for event in (1, (1 << 31) - 1)] == [0, 0]
+
+
 def test_constructor_refuses():
     for events in ([(0, False, False)], [(-1,)], [(1 << 31,)], [(5,), (5, True)]):
         with pytest.raises(InputError, match="SDEI events"):
