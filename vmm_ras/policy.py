@@ -174,6 +174,17 @@ class Rule(_Table):
     report_ms: Annotated[int, Field(ge=1, le=3_600_000, strict=True)] = 1000
     unacked: Unacked = Unacked.model_construct()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _relayed(cls, data: Any) -> Any:
+        """``syndrome = "relay"`` is short for ``sea = { relay = true }``."""
+        if not isinstance(data, dict) or "syndrome" not in data:
+            return data
+        rest = {key: value for key, value in data.items() if key != "syndrome"}
+        if data["syndrome"] != "relay" or not isinstance(rest.setdefault("sea", {}), dict):
+            raise ValueError('syndrome: expected "relay"; what else the SEA says is in sea')
+        return rest | {"sea": rest["sea"] | {"relay": True}}
+
     @model_validator(mode="after")
     def _whole(self) -> Rule:
         if self.action == "tell" and not self.deliver:

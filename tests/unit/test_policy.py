@@ -381,6 +381,15 @@ def test_rules_that_contradict_themselves_are_found(body: str, wanted: str) -> N
     assert finding.startswith(f"rule 1 'x' contradicts itself: {wanted}")
 
 
+def test_the_hosts_own_syndrome_has_a_short_word() -> None:
+    short = load_policy(RULE + 'syndrome = "relay"\nsea = { set = "ueo" }\n')
+
+    assert digest(short) == digest(load_policy(RULE + 'sea = { set = "ueo", relay = true }\n'))
+    assert load_policy(RULE + 'syndrome = "relay"\n').rule[0].sea.relay
+    for wrong in ('syndrome = "made"\n', 'syndrome = "relay"\nsea = 3\n', "syndrome = []\n"):
+        assert message(RULE + wrong).startswith("p.toml: rule 1 'all': syndrome: expected \"relay\"")
+
+
 def test_overlaps_are_told_where_neither_rule_covers_the_other() -> None:
     text = (
         'version = 1\n[[rule]]\nname = "low"\nwhen = { gpa_to = 0x8000 }\naction = "ignore"\n'
