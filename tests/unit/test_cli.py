@@ -205,6 +205,27 @@ def test_bad_input_gets_one_line(words: list[str], stdin: bytes, wanted: str) ->
     assert wanted in error
 
 
+def test_names_that_are_not_utf_8_are_json_too(tmp_path: Path) -> None:
+    trace, policy, block = (
+        Path(os.fsdecode(os.fsencode(tmp_path / n) + b"\xff")) for n in ("trace", "policy", "block")
+    )
+    trace.write_bytes(TRACE.read_bytes())
+    policy.write_bytes(cli("policy", "show").stdout)
+    block.write_bytes(StatusBlock.of([Entry.of(PlatformMemory(node=1))]).encode())
+
+    for words, name in (
+        (("trace", "stats", trace), trace),
+        (("trace", "convert", trace, "-o", f"{trace}.out"), trace),
+        (("compare", trace, "--policy", policy), trace),
+        (("policy", "check", policy), policy),
+        (("cper", "decode", block), block),
+    ):
+        found = json.loads(cli(*words, "--json").stdout)
+        assert str(name) in (found.get("file"), found.get("trace"))
+    for options in ([], ["--columns", "file,node", "--of", "PlatformMemory"]):
+        assert os.fsencode(block) in cli("cper", "decode", block, *options).stdout
+
+
 def test_version() -> None:
     assert cli("--version").stdout.decode().split()[0] == "vmm-ras"
 

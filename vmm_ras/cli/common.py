@@ -65,11 +65,23 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+def json_text(value: Any, option: int | None = None) -> bytes:
+    """JSON, also of names of files that are not UTF-8: their odd bytes are lone surrogates, as ``\\udcff``."""
+    import orjson
+
+    try:
+        return orjson.dumps(value, option=option)
+    except orjson.JSONEncodeError:
+        import json
+
+        return json.dumps(value, indent=2 if option == orjson.OPT_INDENT_2 else None).encode()
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     import orjson
 
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+    sys.stdout.buffer.write(json_text(value, orjson.OPT_INDENT_2) + b"\n")
 
 
 def read_bytes(file: Path) -> bytes:

@@ -95,7 +95,7 @@ class _Encoded:
 
     def write(self, text: str) -> object:
         """Write a line."""
-        return self._to(text.encode())
+        return self._to(text.encode(errors="surrogateescape"))
 
 
 def _reader(name: str, cls: Any) -> Callable[[Mapping[str, Any]], Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cper.words import counted
-from vmm_ras.cli.common import Json, Progress, usage
+from vmm_ras.cli.common import Json, Progress, json_text, usage
 from vmm_ras.cli.cper_input import Format, JsonFormat, Own, chunks, libcper_document, load_sections
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class Run:
             return
         self.files += 1
         name = "-" if str(path) == "-" else str(path)
+        if not name.isascii():
+            self._dumps = json_text
         try:
             with ExitStack() as stack:
                 stream = sys.stdin.buffer if name == "-" else stack.enter_context(path.open("rb"))
@@ -133,14 +135,14 @@ class Run:
             ),
             *([f"DAMAGED: {wrong}"] if wrong is not None else []),
         ]  # fmt: skip
-        self._out.write("  ".join(parts).encode() + b"\n")
+        self._out.write("  ".join(parts).encode(errors="surrogateescape") + b"\n")
 
     def _fail(self, name: str, why: str) -> None:
         self.unread += 1
         if self._json:
             self._write({"file": name, "error": why})
         else:
-            self._out.write(f"{name}  {why}\n".encode())
+            self._out.write(f"{name}  {why}\n".encode(errors="surrogateescape"))
 
     def end(self) -> None:
         """Say how much it was; exit with 1 if anything could not be read."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from cper.words import counted
-from vmm_ras.cli.common import OPTIONS, Json, console, number, print_json, slot, usage
+from vmm_ras.cli.common import OPTIONS, Json, console, json_text, number, print_json, slot, usage
 from vmm_ras.cli.machine import SHIFTS, Map, PageSize
 
 if TYPE_CHECKING:
@@ -248,9 +248,7 @@ def _summary(json_: bool, out: Path | None, counts: dict[str, Any], lines: list[
     elif out is not None and str(out) != "-":
         print_json(counts)
     else:
-        import orjson
-
-        print(orjson.dumps(counts).decode(), file=sys.stderr)
+        print(json_text(counts).decode(), file=sys.stderr)
 
 
 def _notes(notes: Iterable[str]) -> list[str]:
