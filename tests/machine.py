@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from acpi.presets import PRESETS
-from vmm_ras.effects import Effect
-from vmm_ras.events import Code, Event, HostSignal
+from vmm_ras import sdei_table
+from vmm_ras.effects import Effect, SetRegisters, Stop
+from vmm_ras.events import Code, Event, Failed, GuestCall, HostSignal, Stopped
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.guests.os import Action
 from vmm_ras.memory import MemoryMap, MemorySlot
@@ -17,6 +18,8 @@ from vmm_ras.profiles import PROFILES
 
 HVA, GPA, SIZE = 0x7F00_0000_0000, 0x4000_0000, 1 << 30
 TABLES = 0x3FF0_0000
+SDEI = 'version = 1\n[[rule]]\nname = "r"\nwhen = { code = "AO" }\ndeliver = ["sdei"]\n'
+CONSUMED = '[[rule]]\nname = "c"\nwhen = { code = "AR" }\ndeliver = ["sea"]\n'
 
 
 class Machine:
@@ -83,6 +86,51 @@ class Machine:
         return [(a.source_id, a.outcome) for a in found]
 
 
+class Gated(Machine):
+    """A machine whose adapter is slow: Stops of ``deaf`` vCPUs are kept in ``unanswered``."""
+
+    def __init__(self, policy: str = SDEI + CONSUMED, **options: Any) -> None:
+        super().__init__(policy=policy, **options)
+        self.deaf: set[int] = set()
+        self.unanswered: dict[int, Stop] = {}
+        self.entered: list[tuple[int, int | None]] = []
+        """(vCPU, source) of each SDEI handler that was entered."""
+        perform = self.guest.perform
+
+        def slow(effects: list[Effect], now: float) -> list[Any]:
+            for e in effects:
+                if isinstance(e, SetRegisters) and len(e.x) == 4:
+                    assert not self.core.sdei.masked(e.vcpu)
+                    self.entered.append((e.vcpu, e.source_id))
+                if isinstance(e, Stop) and e.vcpu in self.deaf:
+                    self.unanswered[e.vcpu] = e
+            return perform([e for e in effects if e not in self.unanswered.values()], now)
+
+        self.guest.perform = slow  # type: ignore[method-assign]
+
+    def call(self, vcpu: int, function: int, *args: int) -> list[Effect]:
+        """A call of the guest's kernel."""
+        state = self.guest.vcpus[vcpu].state()
+        return self.receive(GuestCall(vcpu, function, args, state._replace(pstate=5)))
+
+    def mask(self, *vcpus: int) -> None:
+        for vcpu in vcpus:
+            self.call(vcpu, sdei_table.PE_MASK)
+
+    def answer(self, vcpu: int) -> list[Effect]:
+        """The vCPU comes at last."""
+        del self.unanswered[vcpu]
+        return self.receive(Stopped(vcpu, self.guest.vcpus[vcpu].state()))
+
+    def fail(self, vcpu: int) -> list[Effect]:
+        """Its thread is gone."""
+        return self.receive(Failed(self.unanswered.pop(vcpu).id, "the thread is gone"))
+
+
 def of(effects: Iterable[Effect], kind: type) -> list[Any]:
     """The effects of one kind."""
     return [e for e in effects if isinstance(e, kind)]
+
+
+def stops(effects: list[Effect]) -> list[int]:
+    return [e.vcpu for e in of(effects, Stop)]

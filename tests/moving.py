@@ -33,8 +33,10 @@ def arrived(data: bytes, world: World) -> World:
     new.m.core, new.m.guest, arrival = guest_state.resume(snapshot)
     assert arrival.effects == ()
     new.m.image, new.m.now = world.m.image, snapshot.now
+    new.lost, new.hostile, new.break_next = set(world.lost), world.hostile, list(world.break_next)
+    new.gone, new.slow, new.unanswered = set(world.gone), set(world.slow), dict(world.unanswered)
     new.watch(world.policy)
-    new.lost, new.hostile, new.break_next = set(world.lost), world.hostile, world.break_next
+    new._out, new._held = set(world._out), dict(world._held)
     return new
 
 

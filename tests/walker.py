@@ -12,7 +12,19 @@ from typing import Any
 from acpi.ghes import ErrorStatusHeader
 from cper.common import Severity
 from tests.machine import GPA, HVA, SIZE, Machine
-from vmm_ras.effects import ArmAck, InjectSea, InjectSerror, PollAck, RaiseLine, SetRegisters, WriteGuest
+from vmm_ras.effects import (
+    ArmAck,
+    Hold,
+    InjectSea,
+    InjectSerror,
+    PollAck,
+    RaiseLine,
+    Release,
+    Reply,
+    SetRegisters,
+    Stop,
+    WriteGuest,
+)
 from vmm_ras.errors import GuestError, InputError
 from vmm_ras.events import (
     AckRead,
@@ -25,16 +37,19 @@ from vmm_ras.events import (
     MemoryFault,
     Proceed,
     Replaced,
+    Stopped,
     TellRecord,
     TellSdei,
     TellSea,
     TellSerror,
 )
 from vmm_ras.inbox import MAX_RECORDS
-from vmm_ras.memory import ACKED, TOUCH, UNREPORTED
+from vmm_ras.memory import ACKED, POSTED, TOUCH, UNREPORTED
 
 BASE = GPA >> 12
 BREAKABLE = (ArmAck, WriteGuest, InjectSea, InjectSerror, SetRegisters, RaiseLine, PollAck)
+LONGEST_HOLD = 2.4001
+"""Seconds: of the policies below, hold_ms and report_ms."""
 _ASYNC = 'deliver = ["sdei", "gsiv", "gpio", "polled", "sei"]\n'
 _CONSUMED = (
     '[[rule]]\nname = "in-kernel"\nwhen = { code = "AR", el = 1, guest = ["linux"] }\naction = "bare"\n'
@@ -50,6 +65,7 @@ POLICIES: dict[str, str | None] = {
     "mask": f'version = 1\n{_CONSUMED}large = "mask"\n{_FOUND}large = "mask"\n',
     "touch": f'version = 1\n{_CONSUMED}large = "touch"\n{_FOUND}large = "touch"\n',
     "serror": f'version = 1\n{_CONSUMED}[[rule]]\nname = "found"\ndeliver = ["sei", "polled", "gpio"]\n',
+    "sea-only": "version = 1\n" + _CONSUMED.replace(', "sdei", "gsiv", "gpio", "polled", "sei"', "") + _FOUND,
     "history": (
         'version = 1\n[[rule]]\nname = "storm"\nwhen = { code = "AO", rate = { events = 5, seconds = 1 } }\n'
         'deliver = ["polled", "gsiv", "gpio"]\n'
@@ -68,7 +84,13 @@ class World:
         self.lost: set[int] = set()
         self.hostile = False
         """Whether the guest has done what may cost it what it was told."""
-        self.break_next: type | None = None
+        self.break_next: list[type] = []
+        """Kinds of effects to fail, one after the other."""
+        self.gone: set[int] = set()
+        """vCPUs that cannot be stopped."""
+        self.slow: set[int] = set()
+        """vCPUs that come to a stop when they are waited for no longer."""
+        self.unanswered: dict[int, Stop] = {}
         self.watch(policy)
 
     def watch(self, policy: str) -> None:
@@ -79,8 +101,16 @@ class World:
         placed = [s.placed for s in self.m.core.sources.values()]
         self._blocks = {p.block: p.block_length for p in placed}
         self._acks = {p.ack for p in placed if p.ack is not None}
+        self._out: set[int] = set()
+        """vCPUs that are out of the guest."""
+        self._coming: set[int] = set()
+        """vCPUs whose Stopped is on its way to the core."""
+        self._held: dict[int, float] = {}
+        """vCPU to since when it is held."""
         self._perform = self.m.guest.perform
         self.m.guest.perform = self._watched  # type: ignore[method-assign]
+        for kind in (Stopped, GuestCall):
+            self.m.core.handlers[kind] = self._came(self.m.core.handlers[kind])
 
     # -- every effect is looked at
 
@@ -94,14 +124,56 @@ class World:
             if isinstance(e, SetRegisters) and e.source_id is not None:
                 assert not self.m.core.sdei.masked(e.vcpu), "a masked PE is entered"
                 assert len(self.m.core.sdei.running(e.vcpu)) <= 2, "a third SDEI level"
-        if self.break_next is not None:
-            for index, e in enumerate(effects):
-                if isinstance(e, self.break_next) and getattr(e, "source_id", None) is not None:
-                    self.break_next = None
-                    rest = [r for r in effects[index + 1 :] if getattr(r, "source_id", None) != e.source_id]
-                    first = self._perform(effects[:index], now)
-                    return [*first, Failed(e.id, "made to fail"), *self._perform(rest, now)]
-        return self._perform(effects, now)
+        out: list[Any] = []
+        todo: list[Any] = []
+        left = list(effects)
+        while left:
+            e = left.pop(0)
+            failed = ""
+            if isinstance(e, Stop) and e.vcpu in self.gone:
+                failed = "the vCPU is gone"
+            elif self.break_next and isinstance(e, self.break_next[0]) and self._can_fail(e):
+                del self.break_next[0]
+                failed = "made to fail"
+            if failed:
+                out += [*self._perform(todo, now), Failed(e.id, failed)]
+                todo = []
+                source = getattr(e, "source_id", None)
+                if source is not None:
+                    left = [r for r in left if getattr(r, "source_id", None) != source]
+            elif isinstance(e, Stop) and e.vcpu in self.slow and e.vcpu not in self._out:
+                self.unanswered[e.vcpu] = e
+            else:
+                self._of_vcpu(e)
+                todo.append(e)
+        return out + self._perform(todo, now)
+
+    @staticmethod
+    def _can_fail(e: Any) -> bool:
+        return isinstance(e, Stop) or getattr(e, "source_id", None) is not None
+
+    def _of_vcpu(self, e: Any) -> None:
+        """A vCPU is touched while it is out of the guest only, and goes before the core believes that it came."""
+        if isinstance(e, Stop):
+            if e.vcpu not in self.m.guest.programs:
+                self._out.add(e.vcpu)
+                self._coming.add(e.vcpu)
+        elif isinstance(e, (Hold, InjectSea, InjectSerror, SetRegisters, Reply, Release)):
+            assert e.vcpu in self._out, f"vCPU {e.vcpu} is in the guest: {e}"
+            if isinstance(e, Hold):
+                self._held.setdefault(e.vcpu, self.m.now)
+            elif isinstance(e, Release):
+                assert e.vcpu not in self._coming, f"vCPU {e.vcpu} is let go, and the core takes it for stopped"
+                self._out.discard(e.vcpu)
+                self._held.pop(e.vcpu, None)
+
+    def _came(self, handler: Any) -> Any:
+        def took(event: Any, now: float) -> Any:
+            self._coming.discard(event.vcpu)
+            self._out.add(event.vcpu)
+            return handler(event, now)
+
+        return took
 
     def _inside(self, e: Any) -> None:
         """Whatever the guest has scribbled: the core touches blocks and gates where it placed them, nothing else."""
@@ -172,8 +244,25 @@ class World:
         for event in self.m.core.ways["sdei"]:
             self.m.receive(TellSdei(event.placed.vector, vcpu))
 
-    def fail_next(self, kind: type) -> None:
-        self.break_next = kind
+    def fail_next(self, *kinds: type) -> None:
+        self.break_next = list(kinds)
+
+    def cannot_stop(self, vcpu: int) -> None:
+        """Whoever asks for the vCPU is told that it cannot be stopped."""
+        self.gone.add(vcpu)
+        if vcpu in self.unanswered:
+            self.m.receive(Failed(self.unanswered.pop(vcpu).id, "the vCPU is gone"))
+
+    def stops_late(self, vcpu: int) -> None:
+        self.slow.add(vcpu)
+
+    def stops_again(self, vcpu: int) -> None:
+        self.gone.discard(vcpu)
+        self.slow.discard(vcpu)
+        if self.unanswered.pop(vcpu, None) is not None:
+            self._out.add(vcpu)
+            self._coming.add(vcpu)
+            self.m.receive(Stopped(vcpu, self.m.guest.vcpus[vcpu].state()))
 
     def nonsense(self, effect: int, source: int) -> None:
         self.m.core.receive(AckRead(0, source, effect), self.m.now)
@@ -203,6 +292,8 @@ class World:
 
     def wild_call(self, vcpu: int, function: int, args: tuple[int, ...], el: int = 1) -> None:
         """A hypercall with any arguments: a guest that ruins its own SDEI state may never see what SDEI told."""
+        if vcpu in self.m.core.aborts:  # it is not in the guest
+            return
         self.hostile = True
         state = self.m.guest.vcpus[vcpu].state()._replace(pstate=5 if el else 0)
         self.m.receive(GuestCall(vcpu, function, args, state))
@@ -220,14 +311,25 @@ class World:
         """After every action."""
         core = self.m.core
         counts = core.poison.counts
-        unknown = [page for page in self.lost if not core.poison.state(BASE + page)]
-        assert not unknown, f"pages that nobody knows of: {unknown}"
-        assert sum(counts[1:]) == len(self.lost)
+        unknown = {page for page in self.lost if not core.poison.state(BASE + page)}
+        coming = [a for vcpu, a in core.aborts.items() if vcpu in self.unanswered and a.state is None]
+        nobody = unknown.difference(*(range(a.start - BASE, a.start - BASE + a.pages) for a in coming))
+        assert not nobody, f"pages that nobody knows of: {nobody}"
+        assert sum(counts[1:]) == len(self.lost) - len(unknown)
         assert all(n >= 0 for n in [*counts[1:], *core.poison.waiting])
         assert sum(core.poison.waiting) == counts[UNREPORTED]
-        for abort in core.aborts.values():
-            assert abort.state is not None
-            assert abort.until < float("inf"), "a held vCPU has an end"
+        held = {vcpu for vcpu, abort in core.aborts.items() if abort.state is not None}
+        assert self._out == held, "whoever is out is held"
+        assert set(core.aborts) <= held | set(self.unanswered)
+        assert set(core.stopping) == set(self.unanswered)
+        for vcpu in held:
+            assert core.aborts[vcpu].until <= self._held[vcpu] + LONGEST_HOLD, "a held vCPU has an end"
+        asked = set(core.stopping) | set(core.aborts)
+        assert set(core.wanted) <= asked, "whoever is to take an SEA or SError is asked for, or held"
+        assert set(core.inbox.orders) <= asked
+        for event in {number for numbers in core.sdei.state.pending.values() for number in numbers}:
+            able = {vcpu for vcpu in range(core.vcpus) if core.sdei.can_run(event, vcpu)}
+            assert not able or able & asked, f"SDEI event {event:#x} could run on {able}, and nobody asked for them"
         assert len(core.aborts) <= core.vcpus
         assert len(core.busy) <= len(core.sources)
         assert len(core.inbox.records) <= MAX_RECORDS + len(core.sources)
@@ -239,10 +341,11 @@ class World:
             m.wait(200.0)
             self.check()
             return
-        self.break_next = None
+        self.break_next = []
+        for vcpu in range(4):
+            self.stops_again(vcpu)
         m.os.ack_delay = {}
         m.os.polls_stopped = False
-        broken = [s.placed.source_id for s in m.core.sources.values() if s.state.broken]
         m.wait(10.0)
         for source in m.core.sources.values():  # acknowledgements that never came, and never would
             if not source.free and source.placed.ack is not None:
@@ -258,11 +361,21 @@ class World:
         self.check()
         assert not m.core.aborts
         assert not m.core.inbox.orders
-        if broken:
-            return
         touch = m.core.poison.waiting[TOUCH]
         states = {p: m.core.poison.state(BASE + p) for p in self.lost}
         left = [p for p, s in states.items() if s != ACKED]
+        if left and any(s.state.broken for s in m.core.sources.values()):
+            self._nobody_takes(left)
+            return
         assert len(left) == touch, (left, {s.placed.source_id: s.state for s in m.core.sources.values()})
         if m.os.profile.name == "generic" and self.policy not in {"mask", "touch"}:
             assert all(BASE + p in m.os.offlined for p in self.lost)
+
+    def _nobody_takes(self, left: list[int]) -> None:
+        """What was not told waits for ways of which none is left."""
+        core = self.m.core
+        assert not core.poison.counts[POSTED]
+        for queue, rule in enumerate(core.rules):
+            for way in rule.deliver if core.poison.waiting[queue] else ():
+                for source in core.ways[way] if way != "sea" else ():
+                    assert source.state.broken or (way == "sdei" and not core.sdei.accepts(source.vector)), source.state

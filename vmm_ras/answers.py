@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from vmm_ras import consumed, found, inbox
 from vmm_ras.effects import Acked, Effect, Escalate, TakenBack
 from vmm_ras.events import AckRead, Code, Failed, new
-from vmm_ras.memory import POSTED, UNREPORTED
+from vmm_ras.memory import HEALTHY, POSTED, UNREPORTED
 from vmm_ras.source import NEVER, ErrorSource
 
 # Classes as constants: the compiled copy looks any other name up each time.
@@ -72,17 +72,21 @@ def failed(core: Notifier, event: Failed, now: float) -> list[Effect]:
         if entering == id:
             for other in core.sdei.abandon(vcpu):
                 core.stop(other, out)
-    for source in list(core.busy.values()):
-        s = source.state
-        writing = s.first <= id <= s.first + (2 if source.placed.ack is not None else 1)
-        if writing or id == s.last:
-            if writing:
-                s.broken = reason
-            else:
-                s.refused[s.queue] = now + core.rules[s.queue].unacked.after_ms / 1000
+    for source in core.sources.values():
+        s, busy = source.state, source.source_id in core.busy
+        writing = busy and s.first <= id <= s.first + (2 if source.ack is not None else 1)
+        if writing or id == s.withdrawn:
+            s.broken = reason
+        elif busy and id == s.last:
+            s.refused[s.queue] = now + core.rules[s.queue].unacked.after_ms / 1000
+        else:
+            continue
+        if busy:
             take_back(core, source, reason, out)
-            found.kick(core, now, out)
-            return out
+            if core.aborts and source.way == "sea":
+                consumed.resume(core, now, out)
+        found.kick(core, now, out)
+        return out
     for source in core.busy.values():  # it may have been a look at a gate, or a look was skipped because of it
         if source.state.poll == NEVER:
             source.unread(now)
@@ -97,23 +101,25 @@ def unreachable(core: Notifier, vcpu: int, reason: str, now: float, out: list[Ef
         del core.aborts[vcpu]
         if abort.first >= 0:
             found.found(core, Code.AR, abort.first, abort.start, abort.pages, abort.lsb, now, out)
-    waiting = core.wanted.pop(vcpu, [])
+    waiting, sdei = core.wanted.pop(vcpu, ()), core.sdei
     inbox.forget(core, vcpu, reason, out)
-    sdei = core.sdei
-    moving = [s for s in core.busy.values() if s.way == "sdei" and sdei.can_run(s.placed.vector, vcpu)]
-    sdei.set_absent(vcpu)
-    for source in list(core.busy.values()):
+    asked = [
+        s for s in core.busy.values()
+        if (s.state.vcpu == vcpu and (s.way == "sdei" or s.source_id in waiting))
+        or (s.way == "sdei" and sdei.can_run(s.vector, vcpu))
+    ]  # fmt: skip
+    for other in sdei.set_absent(vcpu):  # events that no source holds, too
+        core.stop(other, out)
+    for source in asked:
         s = source.state
-        other = sdei.signal(source.placed.vector) if source in moving else None
-        if other is not None:
-            s.vcpu = other
-            core.stop(other, out)
-        elif source in moving or source.placed.source_id in waiting or (source.way == "sdei" and s.vcpu == vcpu):
-            s.refused[s.queue] = now + core.rules[s.queue].unacked.after_ms / 1000
-            take_back(core, source, reason, out)
-            for pe in range(core.vcpus):  # when the refusal is over they are tried again
-                if pe not in core.aborts:
-                    sdei.set_absent(pe, False)
+        s.vcpu = sdei.signal(source.vector) if source.way == "sdei" else None
+        if s.vcpu is not None:
+            core.stop(s.vcpu, out)
+            continue
+        s.refused[s.queue] = now + core.rules[s.queue].unacked.after_ms / 1000
+        take_back(core, source, reason, out)
+        if core.aborts and source.way == "sea":
+            consumed.resume(core, now, out)
     found.kick(core, now, out)
 
 
@@ -130,11 +136,12 @@ def take_back(core: Notifier, source: ErrorSource, reason: str, out: list[Effect
         return
     if all(way == "sea" for way in core.rules[queue].deliver):  # no other way of the rule is left for a page
         queue = core.decide(Code.AO, pages[0][0] >> core.page_shift, core.page_shift, out)
+    state = UNREPORTED if core.rules[queue].action == "tell" else HEALTHY  # the access is repeated, and told again
     elsewhere = [_span(core, *entry) for other in core.busy.values() for entry in other.state.pages]
     for entry in pages:
         for page in _span(core, *entry):
             if core.poison.state(page) == POSTED and not any(page in span for span in elsewhere):
-                core.poison.set(page, UNREPORTED, queue)
+                core.poison.set(page, state, queue)
 
 
 def _span(core: Notifier, gpa: int, size: int) -> range:

@@ -93,13 +93,7 @@ def tell_record(
     if abort.first < 0:
         return bare(core, vcpu, state, abort, rule, out)
     for way in rule.deliver:
-        sources = core.ways[way]
-        if way == "sea" and len(sources) > 1:
-            if not core.guest.walks_all_sea_sources:
-                sources = [sources[vcpu % len(sources)]]  # the guest looks at its own only
-            elif any(s.placed.source_id in core.busy for s in sources):  # else one vCPU's SEA eats the other's record
-                sources = [s for s in sources if s.placed.source_id in core.busy]
-        for source in sources:
+        for source in _sea_sources(core, vcpu) if way == "sea" else core.ways[way]:
             if source.refuses(queue, now):
                 continue
             if way != "sea":
@@ -120,6 +114,16 @@ def tell_record(
         return False
     _queue(core, abort, queue, out)
     return bare(core, vcpu, state, abort, rule, out)
+
+
+def _sea_sources(core: Notifier, vcpu: int) -> list[ErrorSource]:
+    """The sources by which this vCPU can be told now; one that is not acknowledged is to be waited for."""
+    sources = core.ways["sea"]
+    if len(sources) > 1:
+        if not core.guest.walks_all_sea_sources:
+            return [sources[vcpu % len(sources)]]  # the guest looks at its own only
+        return [s for s in sources if s.source_id in core.busy] or sources  # else one vCPU's SEA eats another's record
+    return sources
 
 
 def _queue(core: Notifier, abort: Abort, queue: int, out: list[Effect]) -> None:
@@ -228,13 +232,12 @@ def _neighbours(core: Notifier, abort: Abort, limit: int, out: list[Effect]) -> 
 
 
 def resume(core: Notifier, now: float, out: list[Effect]) -> None:
-    """The SEA source is free: the vCPU that waited longest is told."""
+    """An SEA source is free: of the vCPUs that wait for it, the one that has waited longest is told."""
     for vcpu, abort in list(core.aborts.items()):
-        if abort.state is None or abort.asked:
+        if abort.state is None or abort.asked or core.rules[abort.queue].action != "tell":
+            continue  # not here yet; or the orchestrator was asked, and has until the hold ends
+        if all(s.source_id in core.busy for s in _sea_sources(core, vcpu)):
             continue
-        if core.rules[abort.queue].action == "tell":  # else the orchestrator was asked, and has until the hold ends
-            del core.aborts[vcpu]
-            gone = tell_record(core, vcpu, abort.state, abort, abort.queue, now, out)
-            if vcpu in core.aborts:  # the source is taken again
-                return
-            core.leave(vcpu, abort.state, gone, out)
+        del core.aborts[vcpu]
+        gone = tell_record(core, vcpu, abort.state, abort, abort.queue, now, out)
+        core.leave(vcpu, abort.state, gone, out)

@@ -50,7 +50,7 @@ def found(
         if isinstance(source, ErrorSource) and poison.post(start):
             core.stuck.discard(queue)
             core.last_id = id = core.last_id + 1
-            out.append(new(_Decided, (id, _AO, start << shift, 1 << shift, ruling.name, "tell")))
+            out.append(new(_Decided, (id, code, start << shift, 1 << shift, ruling.name, "tell")))
             _publish(core, source, ((start << shift, 1 << shift),), queue, now, out)
             return
     rule = ruling.rule
@@ -203,6 +203,8 @@ def notify(core: Notifier, source: ErrorSource, out: list[Effect]) -> None:
         if state.vcpu is not None and state.tries and core.awaits(state.vcpu):
             core.sdei.set_absent(state.vcpu)  # it does not come: another one is told
         vcpu = core.sdei.signal(source.vector)
+        if vcpu is None and core.sdei.state.absent:
+            vcpu = _ask_again(core, source, out)
         if vcpu is not None:
             state.vcpu = vcpu
             core.stop(vcpu, out)
@@ -215,7 +217,19 @@ def notify(core: Notifier, source: ErrorSource, out: list[Effect]) -> None:
         waiting = core.wanted.setdefault(vcpu, [])
         if source.source_id not in waiting:  # told again before it could be told at all
             waiting.append(source.source_id)
+        if vcpu not in core.aborts:  # else it is out or coming, and takes it when it goes
+            core.stop(vcpu, out)
+
+
+def _ask_again(core: Notifier, source: ErrorSource, out: list[Effect]) -> int | None:
+    """Nobody else can take the event: those that could not be stopped are asked again.  The one that is to take it."""
+    sdei = core.sdei
+    for vcpu in range(core.vcpus):
+        if vcpu not in core.aborts:  # who is held stays out
+            sdei.set_absent(vcpu, False)
+    for vcpu in sdei.wanted():  # other events wait too
         core.stop(vcpu, out)
+    return sdei.signal(source.vector)
 
 
 def visit(core: Notifier, vcpu: int, state: VcpuState, out: list[Effect]) -> bool:

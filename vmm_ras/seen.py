@@ -110,10 +110,16 @@ def replaced(core: Notifier, event: Replaced, now: float) -> list[Effect]:
             continue
         core.poison.mark(first, end - first, HEALTHY)
         for vcpu, abort in list(core.aborts.items()):
+            start, stop = abort.start, abort.start + abort.pages
             if first <= abort.first < end:  # its access succeeds when it is repeated
                 del core.aborts[vcpu]
                 if abort.state is not None:
                     core.leave(vcpu, abort.state, False, out)
-            elif abort.start < end and first < abort.start + abort.pages:  # of its large page one page is left
-                core.aborts[vcpu] = abort._replace(start=abort.first, pages=1)
+            for low, high in ((start, min(first, stop)), (max(end, start), stop)):  # what is left of a large page
+                if low <= abort.first < high:
+                    core.aborts[vcpu] = abort._replace(start=low, pages=high - low)
+                elif low < high and abort.state is None:  # nobody knows of it yet
+                    found.found(core, Code.AO, low, low, high - low, abort.lsb, now, out)
+    if core.poison.counts[UNREPORTED]:
+        found.kick(core, now, out)
     return out

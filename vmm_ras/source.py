@@ -54,6 +54,9 @@ class SourceState:
     """When to look at the ack next."""
     peek: int = 0
     """Id of the effect that reads the block status, to see whether the guest has read the block; 0: none is out."""
+    withdrawn: int = 0
+    """Id of the effect that withdraws the last block which was taken back: whatever its list holds of what was posted
+    since is skipped where that fails."""
     wait: float = FIRST_POLL
     """Seconds from that look to the one after."""
     broken: str = ""
@@ -161,4 +164,5 @@ class ErrorSource:
 
     def take_back(self, id: int) -> WriteGuest:
         """The effect that withdraws an unread block: block status 0, which a guest takes for empty."""
+        self.state.withdrawn = id
         return WriteGuest(id, self.placed.source_id, self.placed.block, b"\0\0\0\0")

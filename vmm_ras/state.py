@@ -48,6 +48,7 @@ class _Source(_Plain):
     overdue: _When
     poll: _When
     peek: _Id
+    withdrawn: _Id = 0
     wait: Annotated[float, Field(gt=0, le=1e6)]
     broken: Annotated[str, Field(max_length=1000)]
     refused: list[tuple[int, float]]

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.prove import walk
 from tests.walker import BREAKABLE, POLICIES, World
+from vmm_ras.effects import Stop
 
 PAGES = st.integers(0, 70)
 VCPUS = st.integers(0, 3)
@@ -20,7 +21,7 @@ class AnyOrder(RuleBasedStateMachine):
     world: World
 
     @initialize(
-        preset=st.sampled_from(["all", "default", "qemu-11.1"]),
+        preset=st.sampled_from(["all", "default", "qemu-11.1", "conformance"]),
         guest=st.sampled_from(["linux", "generic"]),
         policy=st.sampled_from(list(POLICIES)),
     )
@@ -87,9 +88,21 @@ class AnyOrder(RuleBasedStateMachine):
     def polls(self, stopped: bool) -> None:
         self.world.polls(stopped)
 
-    @rule(kind=st.sampled_from(BREAKABLE))
-    def fail_next(self, kind: type) -> None:
-        self.world.fail_next(kind)
+    @rule(kinds=st.lists(st.sampled_from((*BREAKABLE, Stop)), min_size=1, max_size=3))
+    def fail_next(self, kinds: list[type]) -> None:
+        self.world.fail_next(*kinds)
+
+    @rule(vcpu=VCPUS)
+    def cannot_stop(self, vcpu: int) -> None:
+        self.world.cannot_stop(vcpu)
+
+    @rule(vcpu=VCPUS)
+    def stops_late(self, vcpu: int) -> None:
+        self.world.stops_late(vcpu)
+
+    @rule(vcpu=VCPUS)
+    def stops_again(self, vcpu: int) -> None:
+        self.world.stops_again(vcpu)
 
     @rule(effect=st.integers(0, 2**40), source=st.integers(0, 9))
     def nonsense(self, effect: int, source: int) -> None:

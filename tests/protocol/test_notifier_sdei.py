@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from acpi.presets import PRESETS
-from tests.machine import GPA, HVA, SIZE, TABLES, Machine, of
+from tests.machine import CONSUMED, GPA, HVA, SDEI, SIZE, TABLES, Gated, Machine, of, stops
 from vmm_ras import sdei_table as t
-from vmm_ras.effects import Effect, Escalate, Hold, Posted, Release, Reply, SetRegisters, Stop, TakenBack
+from vmm_ras.effects import Effect, Escalate, Hold, Posted, Release, Reply, SetRegisters, TakenBack
 from vmm_ras.errors import InputError
 from vmm_ras.events import Code, Failed, GuestCall, HostSignal, Stopped, VcpuState
 from vmm_ras.guests.model import ModelGuest
@@ -17,54 +15,7 @@ from vmm_ras.memory import ACKED, POSTED, MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import load_policy
 
-SDEI = 'version = 1\n[[rule]]\nname = "r"\nwhen = { code = "AO" }\ndeliver = ["sdei"]\n'
 THEN_GSIV = SDEI.replace('["sdei"]', '["sdei", "gsiv"]')
-CONSUMED = '[[rule]]\nname = "c"\nwhen = { code = "AR" }\ndeliver = ["sea"]\n'
-
-
-class Gated(Machine):
-    """A machine whose adapter is slow: Stops of ``deaf`` vCPUs are kept in ``unanswered``."""
-
-    def __init__(self, policy: str = SDEI + CONSUMED, **options: Any) -> None:
-        super().__init__(policy=policy, **options)
-        self.deaf: set[int] = set()
-        self.unanswered: dict[int, Stop] = {}
-        self.entered: list[tuple[int, int | None]] = []
-        """(vCPU, source) of each SDEI handler that was entered."""
-        perform = self.guest.perform
-
-        def slow(effects: list[Effect], now: float) -> list[Any]:
-            for e in effects:
-                if isinstance(e, SetRegisters) and len(e.x) == 4:
-                    assert not self.core.sdei.masked(e.vcpu)
-                    self.entered.append((e.vcpu, e.source_id))
-                if isinstance(e, Stop) and e.vcpu in self.deaf:
-                    self.unanswered[e.vcpu] = e
-            return perform([e for e in effects if e not in self.unanswered.values()], now)
-
-        self.guest.perform = slow  # type: ignore[method-assign]
-
-    def call(self, vcpu: int, function: int, *args: int) -> list[Effect]:
-        """A call of the guest's kernel."""
-        state = self.guest.vcpus[vcpu].state()
-        return self.receive(GuestCall(vcpu, function, args, state._replace(pstate=5)))
-
-    def mask(self, *vcpus: int) -> None:
-        for vcpu in vcpus:
-            self.call(vcpu, t.PE_MASK)
-
-    def answer(self, vcpu: int) -> list[Effect]:
-        """The vCPU comes at last."""
-        del self.unanswered[vcpu]
-        return self.receive(Stopped(vcpu, self.guest.vcpus[vcpu].state()))
-
-    def fail(self, vcpu: int) -> list[Effect]:
-        """Its thread is gone."""
-        return self.receive(Failed(self.unanswered.pop(vcpu).id, "the thread is gone"))
-
-
-def stops(effects: list[Effect]) -> list[int]:
-    return [e.vcpu for e in of(effects, Stop)]
 
 
 def test_an_idle_pe_is_chosen() -> None:

@@ -114,7 +114,8 @@ class ModelGuest:
                         self.drive(notifier, notifier.receive(event, now), now, watch)
                 call = self._resume(index, program)
             vcpu.pstate, vcpu.pc = pstate, pc
-            vcpu.poll_serror()
+            if vcpu.poll_serror():
+                self.os.run(index, now)
 
     def drive(
         self, notifier: Notifier, effects: list[Effect], now: float, watch: Watch | None = None, stay: int = -1
