@@ -42,7 +42,7 @@ class When(_Table):
     """AR: consumed; AO: found."""
     el: Literal[0, 1] | None = None
     """Exception level that the vCPU was stopped at; only an AR has one."""
-    guest: tuple[str, ...] | None = None
+    guest: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Names of guest profiles; ``linux`` stands for ``linux-6.1`` and all others of its family too."""
     lsb_min: Annotated[int, Field(ge=0, le=63, strict=True)] | None = None
     """Smallest log2 of the bytes lost in the host: 12 for a 4 KiB page, 21 for a 2 MiB one."""

@@ -95,6 +95,10 @@ def test_rules_are_tried_in_order_by_place_and_size() -> None:
             RULE + 'when = { guest = ["hurd"] }\n',
             "p.toml: rule 1 'all': when: guest 'hurd' is none of linux, linux-6.1",
         ),
+        *(
+            (RULE + f"when = {{ {key} = [] }}\n", f"p.toml: rule 1 'all': when.{key}: ")
+            for key in ("guest", "vcpu", "open")
+        ),
         (RULE + 'when = { code = "AO", el = 1 }\n', "p.toml: rule 1 'all': when: el: an AO has no exception level"),
         (RULE + "hold_ms = -1\n", "p.toml: rule 1 'all': hold_ms: "),
         (RULE + 'hold_ms = "1"\n', "p.toml: rule 1 'all': hold_ms: "),
