@@ -66,7 +66,9 @@ def lint(
     linux: Annotated[bool, typer.Option(help="Whether the guest is Linux.")] = True,
     json_: Json = False,
 ) -> None:
-    """Say what Linux or the specification objects to, each with its clause; exit 1 if there is an error among it.
+    """Say what Linux or the specification objects to.
+
+    Each objection names its clause; exit 1 if an error is among them.
 
     Example: vmm-ras acpi lint /sys/firmware/acpi/tables
     """
@@ -104,7 +106,9 @@ def build(
     ] = "",
     json_: Json = False,
 ) -> None:
-    """Build all tables of a guest: fw_cfg files with their loader script, the placed image, single .aml files.
+    """Build all tables of a guest.
+
+    As fw_cfg files with their loader script, as the placed image, and as single .aml files.
 
     Example: vmm-ras acpi build minimal-vmm --vcpus 4 --out firmware; vmm-ras acpi lint firmware/fw_cfg/etc_acpi_tables
     """
@@ -147,7 +151,9 @@ def find(
     rsdp: Annotated[str, typer.Option(metavar="GPA", help="Where the RSDP is.  [default: look for it]")] = "",
     json_: Json = False,
 ) -> None:
-    """Walk RSDP, XSDT and HEST in an image of guest memory, and decode what is pending in its error blocks.
+    """Find tables and pending errors in an image of guest memory.
+
+    It walks RSDP, XSDT and HEST, and decodes what is pending in the error blocks.
 
     Example: vmm-ras acpi find guest-memory.bin --base 0x40000000
     """
@@ -163,7 +169,7 @@ def find(
 
 @app.command()
 def types(json_: Json = False) -> None:
-    """List every declared table and structure, with the evidence that backs it.
+    """List every declared table and structure, with its evidence.
 
     Example: vmm-ras acpi types
     """

@@ -30,7 +30,9 @@ def check(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Judge every register that the source sends: same, accepted as zero, settable, to be left out, or impossible.
+    """Judge every register that the source sends.
+
+    It is the same, accepted as zero, settable, to be left out, or impossible.
 
     Example: vmm-ras compat check node-6.12.json node-7.2.json
     """
@@ -59,9 +61,9 @@ def plan(
     pool: Pool = False,
     json_: Json = False,
 ) -> None:
-    """Find the register set that all these hosts take: what the first must give the guest, what must not be sent.
+    """Find the register set that all these hosts take.
 
-    Exit code 1 where there is none.
+    That is what the first must give the guest, and what must not be sent.  Exit code 1 where there is none.
 
     Example: vmm-ras compat plan node-7.2.json node-6.12.json node-6.1.json
     """
@@ -87,9 +89,10 @@ def pool(
     hosts: Annotated[list[Path], typer.Argument(help="Descriptions of all hosts that the guest may run on.")],
     json_: Json = False,
 ) -> None:
-    """Make the list of CPUs that a guest is told of at its boot: which it is shown, which errata it works around.
+    """Make the list of CPUs that a guest is told of at its boot.
 
-    Exit code 1 where a host cannot show the CPU that was chosen.
+    It decides which CPU the guest is shown, and which errata it works around.  Exit code 1 where a host cannot show
+    the CPU that was chosen.
 
     Example: vmm-ras compat pool node-a.json node-b.json
     """

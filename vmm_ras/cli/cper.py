@@ -57,11 +57,12 @@ def show(
     own: Own = None,
     json_: Json = False,
 ) -> None:
-    """Show CPER records, status blocks or a bare section: a tree of fields with their bytes.
+    """Show CPER records, status blocks or a bare section.
 
-    What is cut off or contradicts itself is shown as far as it can be read; then exit 1.
+    As a tree of fields with their places, and as a dump.  What is cut off or contradicts itself is shown as far as
+    it can be read; then exit 1.
 
-    Example: vmm-ras cper show out/demo/blocks/000001-source0.bin
+    Example: vmm-ras cper show out/demo/blocks/000001-source1.bin
     """
     from acpi import document
 
@@ -188,9 +189,11 @@ def convert(
     record_id: Annotated[str, typer.Option(metavar="N", help="Record id of the first record; it counts up.")] = "0",
     json_: Json = False,
 ) -> None:
-    """Convert status blocks into CPER records, and back; say what only one of them can hold.
+    """Convert status blocks into CPER records, and back.
 
-    Example: vmm-ras cper convert out/demo/blocks/000001-source0.bin -o record.cper --record-id 1
+    What only one of them can hold is told.
+
+    Example: vmm-ras cper convert out/demo/blocks/000001-source1.bin -o record.cper --record-id 1
     """
     from acpi.conversion import block_of, record_of
     from acpi.ghes import StatusBlock

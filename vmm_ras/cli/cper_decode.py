@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,11 +34,11 @@ def decode(
     own: Own = None,
     json_: Json = False,
 ) -> None:
-    """Decode many CPER records and status blocks, one behind the other or in many files, in little memory.
+    """Decode many CPER records and status blocks, in little memory.
 
-    An item that cannot be read as a whole is told in its line, and reading goes on; then exit 1.  Columns are fields
-    of the section by their path in its JSON, fields of what it lies in (header.severity, descriptor.fru_text), and
-    file, offset, index; with --jsonl an object a line.
+    They lie one behind the other, or in many files.  An item that cannot be read as a whole is told in its line, and
+    reading goes on; then exit 1.  Columns are fields of the section by their path in its JSON, fields of what it
+    lies in (header.severity, descriptor.fru_text), and file, offset, index; with --jsonl an object a line.
 
     Example: vmm-ras cper decode /var/lib/pstore errors.cper --jsonl
 
@@ -74,7 +74,8 @@ class Run:
 
         from acpi import document
 
-        self._document_of, self._text_of, self._dumps = document.of_item, document.text_of_item, orjson.dumps
+        self._document_of, self._text_of = document.of_item, document.text_of_item
+        self._dumps: Callable[[Any], bytes] = orjson.dumps
         self._json, self._format = json_, format_
         self._out = sys.stdout.buffer
         self._progress = Progress(not sys.stdout.isatty(), "records")

@@ -21,7 +21,9 @@ def diff(
     own: Own = None,
     json_: Json = False,
 ) -> None:
-    """Compare two files field by field; bytes that no field claims are compared as `residue`, `gaps` or `body`.
+    """Compare two files field by field.
+
+    Bytes that no field claims are compared as `residue`, `gaps` or `body`.
 
     Example: vmm-ras cper diff before.cper after.cper --fail-on differ
     """

@@ -11,7 +11,7 @@ from vmm_ras.cli.cper_input import Own, load_sections
 
 
 def types(own: Own = None, json_: Json = False) -> None:
-    """List every known section type: sizes, clause, GUID, and the evidence that backs its layout.
+    """List every known section type: sizes, clause, GUID, evidence.
 
     Example: vmm-ras cper types
     """
@@ -41,7 +41,9 @@ def schema(
     own: Own = None,
     json_: Json = False,
 ) -> None:
-    """Print the JSON Schema of what `cper show --json` prints, or of a section type's fields.
+    """Print the JSON Schema of documents, or of a section's fields.
+
+    A document is what `cper show --json` prints.
 
     Example: vmm-ras cper schema PlatformMemory
     """

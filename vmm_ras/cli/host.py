@@ -27,7 +27,9 @@ def describe(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Write this host's register list, ID registers, writable masks, capabilities and CPU as JSON (arm64, /dev/kvm).
+    """Write what this host's KVM offers as JSON (arm64, /dev/kvm).
+
+    That is its register list, ID registers, writable masks, capabilities and CPU.
 
     Example: vmm-ras host describe -o node7.json
     """

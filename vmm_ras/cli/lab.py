@@ -29,10 +29,10 @@ def demo(
     guest_kernel: Annotated[str, typer.Option(metavar="SERIES", help="Of the guest: 6.1, 6.12 or 7.2.")] = "6.12",
     json_: Json = False,
 ) -> None:
-    """Lose one page of a running guest, and watch its way from madvise to the SIGBUS of a process in the guest.
+    """Lose one page of a running guest, and watch its way.
 
-    An arm64 host is emulated: no special hardware and no right is needed, but Debian's apt. It takes about a minute,
-    and some more to fetch kernels the first time.
+    From madvise on the host to the SIGBUS of a process in the guest.  An arm64 host is emulated: no special hardware
+    and no right is needed, but Debian's apt. It takes about a minute, and some more to fetch kernels the first time.
 
     Example: vmm-ras lab demo
     """

@@ -31,7 +31,7 @@ app = typer.Typer(help="Firmware-first policies.", **OPTIONS)
 def show(
     file: Annotated[Path | None, typer.Argument(help="A policy; without one, the default.")] = None, json_: Json = False
 ) -> None:
-    """Show a policy; without a file the default one, as TOML that can be edited.
+    """Show a policy, or the default one, as TOML that can be edited.
 
     Example: vmm-ras policy show > mine.toml
     """
@@ -48,8 +48,10 @@ def show(
 
 @app.command("check")
 def check(file: Annotated[Path, typer.Argument(help="A policy.")], json_: Json = False) -> None:
-    """Check a policy: that it can be read and decides everything; which rules are unreachable, contradict themselves
-    or overlap.  Overlaps are told and are no fault: the order decides.
+    """Check a policy for mistakes, and for rules that never decide.
+
+    It must be readable and decide everything; rules that are unreachable or contradict themselves are findings.
+    Overlaps are told and are no fault: the order decides.
 
     Example: vmm-ras policy check mine.toml
     """
@@ -93,10 +95,10 @@ def explain(
     strict: Annotated[bool, typer.Option(help="Stop at the first bad line.")] = False,
     json_: Json = False,
 ) -> None:
-    """Say for each event of a trace which rules were tried, and what did not hold.
+    """Say for each event of a trace which rules were tried.
 
-    The trace is replayed into the model guest, so that the rules see what they would see then: exception levels, what
-    the guest has registered, what came before.
+    Of those that do not decide it is said what did not hold.  The trace is replayed into the model guest, so that
+    the rules see what they would see then: exception levels, what the guest has registered, what came before.
 
     Example: vmm-ras policy explain qemu.strace --policy mine.toml
     """

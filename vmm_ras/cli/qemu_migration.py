@@ -26,7 +26,9 @@ def main() -> None:
 
 @app.command("show")
 def show(file: Annotated[Path, typer.Argument(help="What `migrate` wrote.")], json_: Json = False) -> None:
-    """Show the RAS state of a guest that QEMU (arm64, machine virt) has migrated into a file.
+    """Show the RAS state of a guest that QEMU migrated into a file.
+
+    QEMU for arm64, and its machine virt.
 
     Example: vmm-ras qemu-migration show guest.mig
     """

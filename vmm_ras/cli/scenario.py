@@ -48,11 +48,12 @@ def run(
     json_: Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print what failed only.")] = False,
 ) -> None:
-    """Play scenarios, and say what was expected and is not so; of each that fails, the timeline.
+    """Play scenarios, and say what was expected and is not so.
 
-    On qemu and kvm the model plays each too, as the kernel's profile, and both must end alike.  kvm is that of an
-    emulated arm64 host, whose memory is really lost; what cannot be played there is left out, and it is said why.
-    Exit codes: 0 all passed, 1 a file cannot be read, 2 usage, 3 the host lacks something, 4 an expectation fails.
+    Of each that fails the timeline is printed.  On qemu and kvm the model plays each too, as the kernel's profile,
+    and both must end alike.  kvm is that of an emulated arm64 host, whose memory is really lost; what cannot be
+    played there is left out, and it is said why. Exit codes: 0 all passed, 1 a file cannot be read, 2 usage, 3 the
+    host lacks something, 4 an expectation fails.
 
     Example: vmm-ras scenario run fixtures/scenarios/sea --guest linux-6.1
     """

@@ -65,9 +65,10 @@ def save(
     sdei: Sdei = True,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad line.")] = False,
 ) -> None:
-    """Save a machine as it stands, whatever is pending: behind the first events of a trace, or a VM that runs.
+    """Save a machine as it stands, whatever is pending.
 
-    A VM that runs goes on; its memory is not saved.
+    The machine is a model behind the first events of a trace, or a VM that runs.  A VM that runs goes on; its memory
+    is not saved.
 
     Example: vmm-ras snapshot save qemu.strace --after 3 -o vm.snap
     """
@@ -126,7 +127,7 @@ def _save_running(socket: Path, vm: str | None, out: Path, migrate: bool, json_:
 
 @app.command("show")
 def show(file: File, json_: Json = False) -> None:
-    """Show what a snapshot holds, and what its guest is still owed, by vCPU and source.
+    """Show what a snapshot holds, and what its guest is still owed.
 
     Example: vmm-ras snapshot show vm.snap
     """
@@ -161,7 +162,9 @@ def show(file: File, json_: Json = False) -> None:
 
 @app.command("verify")
 def verify(file: File, json_: Json = False) -> None:
-    """Check every byte of a snapshot, and that a machine can be made of it.  Exit code 1 if not.
+    """Check every byte of a snapshot.
+
+    And that a machine can be made of it.  Exit code 1 if not.
 
     Example: vmm-ras snapshot verify vm.snap
     """
@@ -211,9 +214,10 @@ def restore(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the summary only.")] = False,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad line.")] = False,
 ) -> None:
-    """Go on with a replay where a snapshot of it was saved: the rest of TRACE, in a machine made of the file alone.
+    """Go on with a replay where a snapshot of it was saved.
 
-    The rows are those that come after the saved ones; the summary is that of the whole trace.
+    The rest of TRACE goes into a machine made of the file alone.  The rows are those that come after the saved ones;
+    the summary is that of the whole trace.
 
     Example: vmm-ras snapshot restore vm.snap qemu.strace
     """
