@@ -64,6 +64,10 @@ POLICIES: dict[str, str | None] = {
     "host-first": f'version = 1\n{_CONSUMED}report = "first"\nreport_ms = 400\n{_FOUND}report = "first"\n',
     "mask": f'version = 1\n{_CONSUMED}large = "mask"\n{_FOUND}large = "mask"\n',
     "touch": f'version = 1\n{_CONSUMED}large = "touch"\n{_FOUND}large = "touch"\n',
+    "ask": (
+        'version = 1\n[[rule]]\nname = "worn-out"\nwhen = { code = "AO", lost_min = 6 }\naction = "migrate"\n'
+        f"{_CONSUMED}{_FOUND}"
+    ),
     "serror": f'version = 1\n{_CONSUMED}[[rule]]\nname = "found"\ndeliver = ["sei", "polled", "gpio"]\n',
     "sea-only": "version = 1\n" + _CONSUMED.replace(', "sdei", "gsiv", "gpio", "polled", "sei"', "") + _FOUND,
     "history": (
@@ -368,7 +372,7 @@ class World:
             self._nobody_takes(left)
             return
         assert len(left) == touch, (left, {s.placed.source_id: s.state for s in m.core.sources.values()})
-        if m.os.profile.name == "generic" and self.policy not in {"mask", "touch"}:
+        if m.os.profile.name == "generic" and self.policy not in {"ask", "mask", "touch"}:
             assert all(BASE + p in m.os.offlined for p in self.lost)
 
     def _nobody_takes(self, left: list[int]) -> None:
