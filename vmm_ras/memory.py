@@ -35,7 +35,7 @@ class MemoryMap:
             end = 0
             for slot in sorted(self.slots, key=lambda s: s[key]):
                 if slot.size <= 0 or slot[key] < 0 or slot[key] + slot.size > ADDRESS_END:
-                    raise InputError(f"memory slot {slot}: outside the {name} address space")
+                    raise InputError(f"memory slot {':'.join(map(hex, slot))}: outside the {name} address space")
                 if slot[key] < end:
                     raise InputError(f"memory slot at {name} address {slot[key]:#x} overlaps the one before it")
                 end = slot[key] + slot.size

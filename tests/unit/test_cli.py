@@ -231,6 +231,12 @@ def test_version() -> None:
 
 
 def test_usage_errors_exit_with_2() -> None:
+    for command in (["replay"], ["policy", "explain"]):
+        assert b"one of them" in cli(*command, "-", "--policy", "-", stdin=b"version = 1", code=2).stderr
+    assert b"a file expected" in cli("compare", TRACE, "--policy", "-", stdin=b"version = 1", code=2).stderr
+    beyond = cli("replay", TRACE, "--map", "0:0xfffffffffffff000:1G", code=2).stderr
+    assert beyond == b"vmm-ras: --map: memory slot 0x0:0xfffffffffffff000:0x40000000: outside the guest address space\n"
+    assert b"overlaps" in cli("replay", TRACE, "--map", "0:0:1G", "--map", "1G:0:1G", code=2).stderr
     cli("replay", code=2)
     cli("nonsense", code=2)
     cli("cper", "show", "-", "--type", "Nothing", code=2)

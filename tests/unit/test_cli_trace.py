@@ -223,7 +223,7 @@ def test_a_full_disk_is_one_line():
         (["convert", FIXTURES / "mceerr.c"], 1, "not a trace, expected strace"),
         (["convert", FIXTURES / "signals.jsonl", "-o", "/nowhere/x"], 3, "/nowhere/x"),
         (["stats", FIXTURES / "signals.jsonl", "--map", "1:2"], 2, "HVA:GPA:SIZE expected"),
-        (["stats", FIXTURES / "signals.jsonl", "--map", "0:0:4K", "--map", "0:8192:4K"], 1, "overlaps"),
+        (["stats", FIXTURES / "signals.jsonl", "--map", "0:0:4K", "--map", "0:8192:4K"], 2, "overlaps"),
         (["stats", FIXTURES / "signals.jsonl", "--storm-size", "1"], 2, "storm-size"),
         (["generate", "nothing"], 2, "nothing"),
         (["generate", "--memory", "3"], 1, "memory is 3, expected 4096"),

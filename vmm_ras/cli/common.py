@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vmm_ras.memory import MemorySlot
+
 MAX_FILE = 64 << 20
 """Bytes of a blob that a command reads at most."""
 
@@ -134,7 +136,7 @@ def number(text: str, what: str) -> int:
     return value
 
 
-def slot(text: str) -> Any:
+def slot(text: str) -> MemorySlot:
     """A memory slot from HVA:GPA:SIZE."""
     from vmm_ras.memory import MemorySlot
 
@@ -144,6 +146,19 @@ def slot(text: str) -> Any:
     found = MemorySlot(*(number(p, "--map") for p in parts))
     if any(n & 0xFFF for n in found) or not found.size:
         usage(f"--map {text!r}: whole pages of 4 KiB expected")
+    return found
+
+
+def slots(texts: list[str] | None) -> list[MemorySlot]:
+    """The memory slots of all ``--map``."""
+    from vmm_ras.errors import InputError
+    from vmm_ras.memory import MemoryMap
+
+    found = [slot(text) for text in texts or ()]
+    try:
+        MemoryMap(found)
+    except InputError as error:
+        usage(f"--map: {error}")
     return found
 
 

@@ -69,6 +69,8 @@ def compare(
         if len(files) < 2:
             usage("compare what? give --policy FILE, or --guest twice")
     files = files or ["default"]
+    if "-" in files:
+        usage("--policy -: a file expected, which is read for each guest")
     if len(files) * len(profiles) > MAX_RUNS:
         usage(f"{len(files)} policies under {len(profiles)} guests: at most {MAX_RUNS} pairs")
     from vmm_ras.compare import Comparison, Run

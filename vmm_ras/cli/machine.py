@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmm_ras.cli.common import number, read_text, slot, usage
+from vmm_ras.cli.common import number, read_text, slots, usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,18 +97,20 @@ def sdei_events(texts: list[str] | None) -> Iterator[tuple[int, bool, bool]]:
 
 def machine(
     policy_file: str | None, hook_file: Path | None, guest: str, map_: list[str] | None, preset: PresetName, vcpus: int,
-    page_size: PageSize, sdei: bool, style: Style = Style.native,
+    page_size: PageSize, sdei: bool, style: Style = Style.native, trace: str = "",
 ) -> Replay:  # fmt: skip
-    """The machine that these options describe.  Raises InputError."""
+    """The machine that these options describe, for that trace.  Raises InputError."""
     from acpi.presets import PRESETS
     from vmm_ras.profiles import PROFILES
     from vmm_ras.record import STYLES
     from vmm_ras.replay import TABLES, Replay
 
+    if trace == policy_file == "-":
+        usage("standard input can be the trace or the policy, one of them")
     if guest not in PROFILES:
         usage(f"--guest {guest!r}: expected one of {', '.join(PROFILES)}")
     return Replay(
         PRESETS[preset.value].place(TABLES), policy=policy(policy_file), hook=hook(hook_file), guest=PROFILES[guest],
-        slots=[slot(text) for text in map_ or ()], vcpus=vcpus, page_shift=SHIFTS[page_size.value],
+        slots=slots(map_), vcpus=vcpus, page_shift=SHIFTS[page_size.value],
         style=STYLES[style.value], sdei=sdei,
     )  # fmt: skip

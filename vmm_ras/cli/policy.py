@@ -109,7 +109,7 @@ def explain(
     from vmm_ras.explain import explain as explained
     from vmm_ras.traces import open_trace
 
-    run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei)
+    run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, trace=trace)
     out = None if json_ else console()
 
     def say() -> None:

@@ -71,7 +71,7 @@ def replay(
                 usage(f"{option.opts[0]}: {trace} is a scenario, which describes its machine itself")
         _scenario(trace, policy_file, guest, out, json_, quiet, wanted)
         return
-    run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style)
+    run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style, trace)
     from vmm_ras.traces import open_trace
 
     blocks = None if out is None else _Blocks(out, run)

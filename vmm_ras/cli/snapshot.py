@@ -79,7 +79,7 @@ def save(
         return
     if trace is None or after is None or vm is not None or migrate:
         usage("expected TRACE and --after, or --socket")
-    run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style)
+    run = machine(policy_file, hook_file, guest, map_, preset, vcpus, page_size, sdei, style, str(trace))
     from vmm_ras import replay_state
     from vmm_ras.snapshot import pending
     from vmm_ras.traces import open_trace

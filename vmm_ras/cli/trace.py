@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from cper.words import counted
-from vmm_ras.cli.common import OPTIONS, Json, console, json_text, number, print_json, slot, usage
+from vmm_ras.cli.common import OPTIONS, Json, console, json_text, number, print_json, slots, usage
 from vmm_ras.cli.machine import SHIFTS, Map, PageSize
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ def stats(
     from vmm_ras.traces import open_trace
     from vmm_ras.traces.stats import Stats
 
-    slots = [slot(text) for text in map_ or ()]
-    counts = Stats(slots, gap=storm_gap, least=storm_size)
+    counts = Stats(slots(map_), gap=storm_gap, least=storm_size)
     with open_trace(trace, strict=strict, page_shift=SHIFTS[host_page.value]) as source:
         if source.addresses != "hva":
             counts.addresses = source.addresses
