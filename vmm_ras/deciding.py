@@ -7,6 +7,7 @@ Each condition of ``policy.When`` is written once, as a Python expression over t
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -147,7 +148,7 @@ class Decider:
             return None, ""
         index = self._index.get(name) if isinstance(name, str) else None
         if index is None:
-            return None, f"the hook named {name!r}, which is no rule"
+            return None, f"the hook named {reprlib.repr(name)}, which is no rule"
         rule = self.rules[index]
         if lost.code == Code.AO and rule.action == "bare":
             return None, f"the hook named {name!r}, which tells consumed errors only"

@@ -380,6 +380,7 @@ def test_a_hook_names_the_rule() -> None:
         ("nobody", "the hook named 'nobody', which is no rule"),
         (7, "the hook named 7, which is no rule"),
         ([], "the hook named [], which is no rule"),
+        ("x" * 1_000_000, "the hook named 'xxxxxxxxxxxx...xxxxxxxxxxxxx', which is no rule"),
         (ZeroDivisionError("oh\nno"), "the hook raised ZeroDivisionError: oh"),
     ],
 )
@@ -392,6 +393,17 @@ def test_a_hook_that_fails_is_told_and_the_rules_decide(answer: object, reason: 
     effects = hooked(decide).ao(1)
 
     assert [e.reason for e in of(effects, HookFailed)] == [reason]
+    assert decided(effects) == ["found"]
+
+
+def test_an_answer_that_cannot_be_shown_is_none() -> None:
+    class Silent:
+        def __repr__(self) -> str:
+            raise ValueError
+
+    effects = hooked(lambda lost, view: Silent()).ao(1)
+
+    assert of(effects, HookFailed)[0].reason.startswith("the hook named <Silent instance at ")
     assert decided(effects) == ["found"]
 
 
