@@ -345,18 +345,19 @@ def test_what_runs_on_a_pe_is_in_the_way_there_only(guest):
         guest.ready(PRIVATE, vcpu=vcpu)
         guest.ready(PRIVATE_CRITICAL, vcpu=vcpu)
     guest.ready(SHARED)
+    guest.ready(CRITICAL)
     guest.unmask(0, 1, 2, 3)
     guest.run(PRIVATE, 1)
+    guest.run(CRITICAL, 3)
     guest.run(PRIVATE_CRITICAL, 2)
-    guest.run(PRIVATE_CRITICAL, 3)
     assert [guest.sdei.signal(PRIVATE, vcpu) for vcpu in range(4)] == [0, None, None, None]
     assert [guest.sdei.signal(PRIVATE_CRITICAL, vcpu) for vcpu in range(4)] == [0, 1, None, None]
     assert guest.sdei.signal(SHARED, 2) == 0
-    done = guest("EVENT_COMPLETE", 0, vcpu=3)
-    assert (done.completed, done.wanted) == (PRIVATE_CRITICAL, (3,))
-    assert guest.sdei.signal(PRIVATE_CRITICAL, 2) is None
-    assert guest.sdei.dispatch(2, at()) is None
-    assert guest.sdei.dispatch(3, at()).event == PRIVATE_CRITICAL
+    done = guest("EVENT_COMPLETE", 0, vcpu=2)
+    assert (done.completed, done.wanted) == (PRIVATE_CRITICAL, (2,))
+    assert [guest.sdei.signal(PRIVATE_CRITICAL, vcpu) for vcpu in range(4)] == [0, 1, 2, None]
+    assert guest.sdei.dispatch(3, at()) is None
+    assert guest.sdei.dispatch(2, at()).event == PRIVATE_CRITICAL
 
 
 def test_an_event_signalled_while_it_runs_runs_again(guest):
@@ -772,6 +773,24 @@ def test_a_shared_event_of_a_pe_that_is_switched_on_goes_on(guest):
     assert guest.sdei.signal(SHARED) is None
     assert guest.sdei.reset_pe(0) == ()
     assert guest.sdei.wanted() == (2,)
+
+
+def test_a_private_event_is_gone_on_a_pe_that_is_switched_on_and_there_only(guest):
+    for vcpu in (1, 2, 3):
+        guest.ready(PRIVATE, vcpu=vcpu)
+    guest.sdei.reset_pe(2)
+    guest.sdei.reset_pe(1)
+    assert [guest.status(PRIVATE, vcpu) for vcpu in range(4)] == [0, 0, 0, 3]
+    assert guest.sdei.signal(PRIVATE) is None  # it waits where it is registered
+    assert guest("PE_UNMASK", vcpu=3).wanted == (3,)
+    assert guest.sdei.reset_pe(3) == (PRIVATE,)
+    assert not guest.sdei.accepts(PRIVATE)
+
+
+def test_only_the_pe_that_wakes_is_masked(guest):
+    guest.unmask(0, 1, 2, 3)
+    guest.sdei.wake_pe(2)
+    assert [guest.sdei.masked(vcpu) for vcpu in range(4)] == [False, False, True, False]
 
 
 def test_a_pe_that_wakes_is_masked_and_keeps_all_else(guest):

@@ -67,6 +67,31 @@ def test_snapshot_survives_json():
     assert again.set_absent(3, False) == sdei.set_absent(3, False) == (0, 3)
 
 
+def test_a_restored_dispatcher_sends_events_where_the_first_would():
+    guest = Guest()
+    for vcpu in range(4):
+        guest.ready(PRIVATE_CRITICAL, vcpu=vcpu)
+    for vcpu in (2, 3):
+        guest.ready(PRIVATE, vcpu=vcpu)
+    guest.ready(CRITICAL)
+    guest.ready(SHARED)
+    guest.x0("EVENT_DISABLE", SHARED)
+    assert guest.x0("EVENT_ROUTING_SET", SHARED, t.RM_ANY, AFFINITY[3]) == 0
+    guest.x0("EVENT_ENABLE", SHARED)
+    guest.unmask(0, 1, 2, 3)
+    guest.run(SHARED, 0)
+    guest.run(CRITICAL, 2)
+    guest.run(PRIVATE_CRITICAL, 3)
+    again = restore(guest.sdei.snapshot())
+    for sdei in (guest.sdei, again):
+        assert [sdei.signal(PRIVATE_CRITICAL, vcpu) for vcpu in range(4)] == [0, 1, None, None]
+        assert [sdei.signal(PRIVATE, vcpu) for vcpu in range(4)] == [None] * 4
+        assert sdei.withdraw(PRIVATE)
+        assert sdei.signal(PRIVATE) is None
+    assert again.snapshot() == guest.sdei.snapshot()
+    assert {"vcpu": 2, "events": [PRIVATE_CRITICAL, PRIVATE]} in again.snapshot()["pending"]
+
+
 def test_what_was_handed_over_is_shared_with_nobody():
     sdei = nested()
     before = json.dumps(sdei.snapshot())
