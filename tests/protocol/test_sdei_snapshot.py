@@ -15,6 +15,7 @@ from tests.protocol.sdei_guest import (
     HANDLER,
     KEPT,
     MPIDRS,
+    PAN,
     PPI,
     PRIVATE,
     PRIVATE_CRITICAL,
@@ -26,6 +27,7 @@ from tests.protocol.sdei_guest import (
     at,
 )  # fmt: skip
 from vmm_ras import sdei_table as t
+from vmm_ras.arm64 import Features
 from vmm_ras.errors import SnapshotError
 from vmm_ras.sdei import SdeiDispatcher
 
@@ -90,6 +92,19 @@ def test_a_restored_dispatcher_sends_events_where_the_first_would():
         assert sdei.signal(PRIVATE) is None
     assert again.snapshot() == guest.sdei.snapshot()
     assert {"vcpu": 2, "events": [PRIVATE_CRITICAL, PRIVATE]} in again.snapshot()["pending"]
+
+
+def test_what_is_no_state_is_given_again():
+    """The features of the PEs, the version and the interrupts that are not the client's."""
+    guest = Guest(version=t.VERSION_1_0)
+    guest.ready(SHARED)
+    guest.unmask(0)
+    features = Features(pan=False)
+    again = SdeiDispatcher.restore(guest.sdei.snapshot(), EVENTS, MPIDRS, features, version=t.VERSION_1_0, kept=[KEPT])
+    assert again.call(0, t.VERSION, (), at()).x0 == t.VERSION_1_0
+    assert again.call(0, t.INTERRUPT_BIND, (KEPT,), at()).x0 == t.DENIED
+    assert again.signal(SHARED) == 0
+    assert again.dispatch(0, at()).pstate == HANDLER & ~PAN
 
 
 def test_what_was_handed_over_is_shared_with_nobody():
