@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
@@ -253,6 +254,7 @@ def default_policy() -> Policy:
 def _one_line(error: ValidationError, data: dict[str, Any], where: str) -> str:
     found = error.errors(include_url=False)
     found = [e for e in found if e["type"] != "too_short"] or found  # a list is short only for what was wrong in it
+    found.sort(key=lambda e: e["type"] != "extra_forbidden")  # what lacks may be what is misspelt
     first, count = found[0], len(found)
     loc = [str(step) for step in first["loc"]]
     place = ""
@@ -264,9 +266,13 @@ def _one_line(error: ValidationError, data: dict[str, Any], where: str) -> str:
     key = ".".join(loc)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = "unknown key"
+        keys = {key for table in (Policy, Rule, When, Rate, Syndrome, Unacked) for key in table.model_fields}
+        near = get_close_matches(loc[-1], keys, 1)
+        message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
     elif first["type"] == "missing":
         message = "is missing"
+    elif first["type"] == "tuple_type":
+        message = "Input should be a list"
     parts = [p for p in (place, key) if p]
     more = f" (and {count - 1} more)" if count > 1 else ""
     return f"{where}: {': '.join([*parts, message])}{more}"

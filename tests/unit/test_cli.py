@@ -301,6 +301,11 @@ def test_policy_explain_says_which_rules_were_tried() -> None:
     }  # fmt: skip
     own = [r for r in rows if r["outcome"] == "own-memory"]
     assert all(r["decisions"] == [] for r in own), "nothing was decided about the VMM's own memory"
+    told = subprocess.run(
+        [sys.executable, "-m", "vmm_ras.cli", "policy", "explain", TRACE],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True,
+    ).stdout  # fmt: skip
+    assert told.startswith(b"no map given"), "what is said of an event comes before it"
     text = cli("policy", "explain", TRACE).stdout.decode()
     assert "    AR  consumed-in-kernel       el = 1, but el is 0\n    AR  consumed                 holds" in text
 

@@ -102,7 +102,10 @@ def test_images_without_tables_are_one_line(tmp_path: Path) -> None:
 
     assert b"empty" in cli("acpi", "find", empty, code=1).stderr
     assert b"no RSDP" in cli("acpi", "find", zero, code=1).stderr
-    assert b"outside the image" in cli("acpi", "find", zero, "--rsdp", "0", code=1).stderr
+    assert (
+        b"outside the image, which begins at 0x40000000 (--base)"
+        in cli("acpi", "find", zero, "--rsdp", "0", code=1).stderr
+    )
 
 
 def test_types_tells_what_has_evidence() -> None:

@@ -124,7 +124,7 @@ def test_the_dump_of_a_record_with_zeroes_is_read_again(tmp_path):
 
 
 def test_text_of_no_form_is_one_line():
-    for text in (b"hello, world\nhere\n", b"{0x43, 0x50, 0x45, 0x52};\n"):
+    for text in (b"hello, world\nhere\n", b"{0x43, 0x50, 0x45, 0x52};\n", "Wörter\n".encode()):
         error = cli("cper", "show", "-", stdin=text, code=1).stderr
         assert error.startswith(b"vmm-ras: -: text that is neither hexadecimal, a dump of it")
         assert error.count(b"\n") == 1

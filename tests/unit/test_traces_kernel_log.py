@@ -117,6 +117,7 @@ def test_somebody_else_who_says_it_is_not_the_kernel():
         "Memory failure: 0x8a3c1: Killing app due to hardware memory corruption",
         "Memory failure: 0xfffffffffffff1: Sending SIGBUS to app:1 due to hardware memory corruption",
         "Memory failure: 0x11112222333344445: Sending SIGBUS to app:1 due to hardware memory corruption",
+        "Memory failure: 0x8a3�: Sending SIGBUS to app:1 due to hardware memory corruption",
     ],
 )
 def test_a_notification_that_makes_no_sense_is_bad(line):

@@ -110,7 +110,7 @@ def build(
 
     As fw_cfg files with their loader script, as the placed image, and as single .aml files.
 
-    Example: vmm-ras acpi build minimal-vmm --vcpus 4 --out firmware; vmm-ras acpi lint firmware/fw_cfg/etc_acpi_tables
+    Example: vmm-ras acpi build minimal-vmm --vcpus 4 --out firmware; vmm-ras acpi lint firmware/aml
     """
     import orjson
 
@@ -142,6 +142,7 @@ def build(
         for name, gpa, data in image.regions:
             print(f"{gpa:#012x}  {len(data):8}  {name}")
         print(f"{out}: fw_cfg/ for firmware that runs the loader script, image/ as placed, aml/ for an initrd")
+        print(f"{out / 'aml'}: what `acpi show` and `acpi lint` read")
 
 
 @app.command()
@@ -183,7 +184,7 @@ def types(json_: Json = False) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("Name", "Kind", "Bytes", "Header offsets", "iasl", "Foreign bytes", "Kernel"):
-        table.add_column(head)
+        table.add_column(head, no_wrap=head == "Name", overflow="fold")
     for t in found:
         columns = (t.offsets, t.iasl, t.foreign, t.kernel)
         style = "" if t.backed else "yellow"

@@ -101,10 +101,13 @@ def read_items(file: Path) -> list[Item]:
 
 def _is_text(data: bytes) -> bool:
     """Whether it is printable and does not begin as a record does; no whole block is."""
-    return not b"CPER".startswith(data[:4]) and not data.translate(None, _PRINTABLE)
+    try:
+        return not b"CPER".startswith(data[:4]) and not data.translate(None, _PRINTABLE) and bool(data.decode())
+    except UnicodeDecodeError:
+        return False
 
 
-_PRINTABLE = bytes(range(0x20, 0x7F)) + b"\t\r\n"
+_PRINTABLE = bytes({*range(0x20, 0x100), *b"\t\r\n"} - {0x7F})
 
 
 def chunks(stream: BinaryIO) -> Iterator[bytes]:

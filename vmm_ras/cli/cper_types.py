@@ -51,4 +51,4 @@ def schema(
     from cper.schema import section_schema
 
     load_sections(own)
-    print_json(section_schema(section_class(type_)) if type_ else document_schema())
+    print_json(section_schema(section_class(type_, "SECTION")) if type_ else document_schema())

@@ -61,7 +61,8 @@ class MemoryImage:
         """``size`` bytes at ``gpa``.  Raises GuestError."""
         at = gpa - self.base
         if at < 0 or at + size > len(self.data):
-            raise GuestError(f"{counted(size, 'byte')} at {gpa:#x}: outside the image")
+            bounds = f"outside the image, which begins at {self.base:#x} (--base)"
+            raise GuestError(f"{counted(size, 'byte')} at {gpa:#x}: {bounds}")
         return self.data[at : at + size]
 
     def find_rsdp(self) -> int:

@@ -119,6 +119,7 @@ def explain(
 
     with open_trace(trace, strict=strict) as entries:
         for row, decisions in explained(run, each(entries, run.notices, say)):
+            say()
             if out is None:
                 import orjson
 
@@ -129,7 +130,8 @@ def explain(
             out.print(timeline.line(row), soft_wrap=True)
             for decision in decisions:
                 for name, reason in decision.tried:
-                    out.print(f"    {decision.code}  {name:24} {reason or 'holds'}", style="dim" if reason else "bold")
+                    text = f"    {decision.code}  {name:24} {reason or 'holds'}"
+                    out.print(text, style="dim" if reason else "bold", markup=False, soft_wrap=True)
                 if not decision.tried:
                     out.print(f"    {decision.code}  {decision.rule:24} named by the hook", style="bold")
     say()

@@ -158,7 +158,7 @@ def rows_as_text(run: Replay, entries: Any, quiet: bool) -> None:
 
     def say() -> None:
         for notice in run.notices:
-            out.print(notice, style="dim", highlight=False, markup=False)
+            out.print(notice, style="dim", highlight=False, markup=False, soft_wrap=True)
         run.notices.clear()
 
     for row in run.run(each(entries, run.notices, say)):

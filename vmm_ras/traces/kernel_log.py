@@ -22,7 +22,7 @@ _SENT = re.compile(
     rb"(?: early)? due to hardware memory corruption\s*\Z",
     re.DOTALL,
 )
-_SENDS = re.compile(rb"(?:Memory failure: |MCE )0x[0-9a-fA-F]+: (?:Sending SIGBUS|Killing )")
+_SENDS = re.compile(rb"(?:Memory failure: |MCE )0x[^\s:]*: (?:Sending SIGBUS|Killing )")
 # x86 also says "MCE: Killing COMM:TID due to ... fault at HVA" of a thread that touched poison: it names no page frame.
 _ABOUT = re.compile(rb"Memory failure: |MCE 0x|MCE: Killing |Memory error may not recovered: ")
 
