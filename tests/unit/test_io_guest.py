@@ -51,7 +51,7 @@ def mask():
 class Machine:
     """A guest whose vCPUs make the exits that the test gives them."""
 
-    def __init__(self, host, kvm, *, vcpus=1, preset="all", guest="generic-sei", policy=None):
+    def __init__(self, host, kvm, *, vcpus=1, preset="all", guest="generic", policy=None):
         self.host, self.vm, self.ram = host, Vm(kvm), GuestRam(RAM, SIZE)
         self.vm.add_memory(self.ram.slot)
         image = PRESETS[preset].place(TABLES)
