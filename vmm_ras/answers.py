@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from vmm_ras import consumed, found, inbox
 from vmm_ras.effects import Acked, Effect, Escalate, TakenBack
 from vmm_ras.events import AckRead, Code, Failed, new
-from vmm_ras.memory import HEALTHY, POSTED, UNREPORTED
+from vmm_ras.memory import POSTED, UNREPORTED
 from vmm_ras.source import NEVER, ErrorSource
 
 # Classes as constants: the compiled copy looks any other name up each time.
@@ -136,7 +136,7 @@ def take_back(core: Notifier, source: ErrorSource, reason: str, out: list[Effect
         return
     if all(way == "sea" for way in core.rules[queue].deliver):  # no other way of the rule is left for a page
         queue = core.decide(Code.AO, pages[0][0] >> core.page_shift, core.page_shift, out)
-    state = UNREPORTED if core.rules[queue].action == "tell" else HEALTHY  # the access is repeated, and told again
+    state, queue = found.kept(core, queue)  # the access is repeated, and told again
     elsewhere = [_span(core, *entry) for other in core.busy.values() for entry in other.state.pages]
     for entry in pages:
         for page in _span(core, *entry):

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from vmm_ras import found
 from vmm_ras.delivery import sea_syndrome
 from vmm_ras.effects import Decided, Effect, Escalate, Hold, InjectSea, Posted, Release, Report
 from vmm_ras.events import Code, VcpuState, new
-from vmm_ras.memory import HEALTHY, HELD, POSTED, TOUCH, UNREPORTED, aligned
+from vmm_ras.memory import HELD, POSTED, TOUCH, UNREPORTED, aligned
 from vmm_ras.policy import Rule
 from vmm_ras.source import NEVER, ErrorSource
 
@@ -137,10 +138,9 @@ def _rest(core: Notifier, abort: Abort, rule: Rule, out: list[Effect]) -> None:
     """The rest of a large host page was found, not used: it is told as AO, or when it is touched."""
     if abort.pages > 1:
         queue = core.decide(Code.AO, abort.first, abort.lsb, out)
-        if rule.large == "touch":
-            core.poison.add(abort.start, abort.pages, TOUCH)
-        elif core.rules[queue].action != "ignore":
-            core.poison.add(abort.start, abort.pages, queue if core.rules[queue].action == "tell" else TOUCH)
+        state, queue = (UNREPORTED, TOUCH) if rule.large == "touch" else found.kept(core, queue)
+        if state == UNREPORTED:
+            core.poison.add(abort.start, abort.pages, queue)
 
 
 def _hold(
@@ -166,10 +166,7 @@ def bare(core: Notifier, vcpu: int, state: VcpuState, abort: Abort, rule: Rule, 
     """An SEA without a record; the page is told by the way of found ones.  Returns that the vCPU was released."""
     if abort.first >= 0:
         queue = core.decide(Code.AO, abort.first, abort.lsb, out)
-        action = core.rules[queue].action
-        core.poison.set(
-            abort.first, HEALTHY if action == "ignore" else UNREPORTED, queue if action == "tell" else TOUCH
-        )
+        core.poison.set(abort.first, *found.kept(core, queue))
         _rest(core, abort, rule, out)
     known = state.far_known or abort.gva is not None
     esr = sea_syndrome(rule.sea, state.el, known, abort.esr, core.guest.ras)
@@ -225,10 +222,10 @@ def _post_sea(
 def _neighbours(core: Notifier, abort: Abort, limit: int, out: list[Effect]) -> tuple[tuple[int, int], ...]:
     """Further lost pages of the same host page that still wait to be told."""
     queue, shift = core.decide(Code.AO, abort.first, abort.lsb, out), core.page_shift
-    found = core.poison.take(queue, limit, abort.start, abort.start + abort.pages)
-    for page in found:
+    pages = core.poison.take(queue, limit, abort.start, abort.start + abort.pages)
+    for page in pages:
         core.poison.set(page, POSTED)
-    return tuple((page << shift, 1 << shift) for page in found)
+    return tuple((page << shift, 1 << shift) for page in pages)
 
 
 def resume(core: Notifier, now: float, out: list[Effect]) -> None:

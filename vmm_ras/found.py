@@ -19,7 +19,7 @@ from vmm_ras.effects import (
     Undelivered,
 )
 from vmm_ras.events import Code, VcpuState, new
-from vmm_ras.memory import POSTED, TOUCH, UNREPORTED
+from vmm_ras.memory import HEALTHY, POSTED, TOUCH, UNREPORTED
 from vmm_ras.policy import Rule
 from vmm_ras.source import NEVER, ErrorSource
 
@@ -79,6 +79,12 @@ def found(
     if rule.report != "never":
         until = core.ready[queue][0] if rule.report == "first" and queue in core.ready else None
         out.append(Report(core.next_id(), code, gpa, size, rule.name, until))
+
+
+def kept(core: Notifier, queue: int) -> tuple[int, int]:
+    """State and queue of a page found by this rule: one that the orchestrator is asked about waits for a touch."""
+    action = core.rules[queue].action
+    return (HEALTHY, 0) if action == "ignore" else (UNREPORTED, queue if action == "tell" else TOUCH)
 
 
 def pause(core: Notifier, source: ErrorSource, pages: int, due: float, now: float) -> None:

@@ -108,6 +108,17 @@ def test_what_lies_beside_a_consumed_page_is_not_forgotten_either() -> None:
     assert [m.state(page) for page in (0x10, 0x11, 0x1F, 0x30)] == [UNREPORTED, ACKED, UNREPORTED, UNREPORTED]
 
 
+def test_a_block_that_is_taken_back_does_not_forget_its_page() -> None:
+    """Only an SEA could tell it, and fails: its access is repeated, but the guest may be moved before."""
+    m = Machine(policy=policy(BOTH, rule("ask", 'code = "AO"', 'action = "migrate"')))
+    m.core.receive(HostSignal(Code.AR, HVA + 0x5000, 12, 100), m.now)
+    (sea,) = of(m.core.receive(Stopped(0, m.guest.vcpus[0].state()), m.now), InjectSea)
+
+    m.drive(m.core.receive(Failed(sea.id, "refused"), m.now))
+
+    assert m.state(5) == UNREPORTED
+
+
 # -- vCPU and guest ------------------------------------------------------------------------------
 
 
