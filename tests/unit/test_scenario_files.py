@@ -12,6 +12,7 @@ from tests import conformance_tables
 from tests.command_line import cli
 from vmm_ras.errors import InputError
 from vmm_ras.events import MemoryFault
+from vmm_ras.policy import default_policy, load_policy
 from vmm_ras.scenario import bound
 from vmm_ras.scenario.model_stage import ModelStage
 from vmm_ras.scenario.play import Seen, play
@@ -228,3 +229,10 @@ def test_the_model_is_deterministic():
     one, two = (play(scenario, ModelStage("linux-6.12")) for _ in range(2))
     assert one == two
     assert one.timeline == two.timeline
+
+
+def test_a_scenario_that_names_its_ways_takes_the_same_care_of_kernels_as_the_default_policy() -> None:
+    text = bound.policy_text(script.Head("any", deliver=("polled",)))
+    assert text is not None
+
+    assert load_policy(text).rule[0].when == default_policy().rule[0].when

@@ -24,7 +24,7 @@ _POLICY = """
 version = 1
 [[rule]]
 name = "consumed-in-kernel"
-when = {{ code = "AR", el = 1, guest = ["linux"] }}
+when = {{ code = "AR", el = 1, guest = ["linux", "generic-sei", "no-ras", "no-apei"] }}
 action = "bare"
 [[rule]]
 name = "consumed"
