@@ -151,6 +151,23 @@ def test_need_6_guest_first_or_host_first_over_every_notification(way: str, firs
     assert m.state(5) == ACKED
 
 
+@pytest.mark.parametrize("guest", ["linux", "generic"])
+@pytest.mark.parametrize("first", ["guest", "host"])
+def test_need_6_a_consumed_error_too(guest: str, first: str) -> None:
+    """The vCPU is kept out of the guest until the host has spoken, or its time is over."""
+    report = "also" if first == "guest" else "first"
+    for waits in (False, True):
+        m = Machine(guest=guest, policy=f'version = 1\n{CONSUMED}report = "{report}"\nreport_ms = 300\n{FOUND}')
+
+        told = of(m.ar(5, vcpu=2), InjectSea)
+        after = of(m.wait(0.31) if waits else m.receive(Proceed("consumed")), InjectSea)
+
+        assert [e.vcpu for e in told] == ([2] if first == "guest" else [])
+        assert [e.vcpu for e in after] == ([] if first == "guest" else [2])
+        assert m.state(5) == ACKED
+        assert offlined(m, 5)
+
+
 def test_need_7_an_ao_that_was_synchronous() -> None:
     """Hosts were seen to send AO for synchronous errors; QEMU then tells an arm guest nothing, and it goes on."""
     sync = '[[rule]]\nname = "sync"\nwhen = { code = "AO", thread = "vcpu" }\naction = "consumed"\n'
