@@ -212,7 +212,9 @@ class Replay:
         if isinstance(event, GuestAbort):
             row = Row(self.seq, line, self.now, "AR", None, event.gpa, self.page_shift, event.vcpu)
             if event.vcpu >= self.notifier.vcpus:
-                self.notices.append(f"line {line}: there is no vCPU {event.vcpu}")
+                self._bad(line, f"there is no vCPU {event.vcpu} (--vcpus)")
+                if event.gpa is None:
+                    row.outcome = "ignored"
         else:
             row = Row(self.seq, line, self.now, "AO", None, event.gpa, max(event.size - 1, 0).bit_length())
         self._begin(row, event, row.gpa, 1 << row.lsb)
@@ -264,13 +266,14 @@ class Replay:
                 try:
                     self._add_slot(item)
                 except InputError as error:
-                    self.summary.bad_lines += 1
-                    self.notices.append(f"line {line}: {error}")
+                    self._bad(line, str(error))
             case VcpuThread(vcpu, tid):
                 if vcpu >= self.notifier.vcpus:
-                    self.notices.append(f"line {line}: there is no vCPU {vcpu}")
+                    self._bad(line, f"there is no vCPU {vcpu} (--vcpus)")
                 else:
                     self.notifier.threads[tid] = vcpu
+            case AckDelay(_, source_id) if source_id is not None and source_id not in self.notifier.sources:
+                self._bad(line, f"there is no source {source_id}")
             case AckDelay(ms, source_id):
                 os.ack_delay[source_id] = float("inf") if ms is None else ms / 1000
             case MaskSerror(vcpu, masked) if vcpu < self.notifier.vcpus:
@@ -287,10 +290,13 @@ class Replay:
             case PollStop(stopped):
                 os.polls_stopped = stopped
             case BadLine(reason):
-                self.summary.bad_lines += 1
-                self.notices.append(f"line {line}: {reason}")
+                self._bad(line, reason)
             case _:
-                self.notices.append(f"line {line}: there is no such vCPU")
+                self._bad(line, f"there is no vCPU {item.vcpu} (--vcpus)")
+
+    def _bad(self, line: int, reason: str) -> None:
+        self.summary.bad_lines += 1
+        self.notices.append(f"line {line}: {reason}")
 
     def _run_on(self, vcpu: int) -> None:
         """The vCPU took a pending SError: let the guest handle it, and look at the acks."""

@@ -37,6 +37,7 @@ OUTCOMES = {
     "serror-panic": "guest panicked on the SError",
     "own-memory": "the VMM's own memory: not for the guest",
     "no-guest-memory": "no guest memory there",
+    "on-touch": "told when it is touched",
     "waiting": "not told yet",
 }
 """What became of an event, in words."""

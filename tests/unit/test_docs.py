@@ -36,6 +36,16 @@ def test_every_make_target_in_the_readme_exists() -> None:
         assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", (ROOT / page).read_text())) <= targets
 
 
+def test_what_a_replay_prints_is_explained() -> None:
+    from vmm_ras.rows import LOST, OUTCOMES, Row
+    from vmm_ras.summary import Summary
+
+    page = (ROOT / "docs" / "replay.md").read_text()
+    named = set(re.findall(r"`([\w-]+)`", page))
+    assert {*Row(0, 0, 0.0, "AR", None, None, 12).plain(), *Summary().plain(), *Summary().failures, *OUTCOMES} <= named
+    assert set(re.findall(r"`([\w-]+)`", page.split("`lost` counts events", 1)[1].split(";")[0])) == LOST
+
+
 TESTING = (ROOT / "docs" / "testing-policies.md").read_text()
 
 

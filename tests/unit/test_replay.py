@@ -17,6 +17,7 @@ from acpi.ghes import StatusBlock
 from acpi.presets import PRESETS
 from vmm_ras import replay as module
 from vmm_ras import rows as rows_module
+from vmm_ras.cli import timeline
 from vmm_ras.ledger import crc32c
 from vmm_ras.memory import MemorySlot
 from vmm_ras.policy import load_policy
@@ -249,6 +250,27 @@ def test_bad_lines_are_reported_and_counted() -> None:
     assert len(rows) == 2
     assert machine.summary.bad_lines == 1
     assert any(n.startswith("line 3:") for n in machine.notices)
+
+
+def test_what_the_machine_has_not_is_a_bad_line() -> None:
+    lines = ['"abort","vcpu":9,"esr":"0x92000410"', '"vcpu","vcpu":8,"tid":7', '"guest","action":"el","vcpu":8,"el":0',
+             '"guest","action":"ack-delay","ms":5,"source_id":77']  # fmt: skip
+    rows, machine = run([*(f'{{"event":{line}}}' for line in lines), signal("AO", 1, 1.0)])
+
+    assert [r.outcome for r in rows] == ["ignored", "offlined"], "nobody waits for a vCPU that is not there"
+    assert machine.summary.bad_lines == 4
+    assert [n.split(":")[0] for n in machine.notices[:4]] == ["line 2", "line 3", "line 4", "line 5"]
+    assert machine.notices[3] == "line 5: there is no source 77"
+
+
+def test_a_page_that_waits_for_a_touch_is_unseen_and_it_is_said() -> None:
+    policy = load_policy('version = 1\n[[rule]]\nname = "all"\ndeliver = ["sea", "sdei"]\nlarge = "touch"\n')
+    rows, machine = run([signal("AO", 512, 1.0, lsb=21)], policy=policy)
+
+    assert (rows[0].outcome, machine.summary.failures["unseen"]) == ("on-touch", 512)
+    assert "told when it is touched" in timeline.line(rows[0]).plain
+    cells = [str(cell) for column in timeline.summary(machine.summary).columns for cell in column.cells]
+    assert "when the replay ended, 60 s after the last event" in cells
 
 
 def test_gzip_is_read_by_content(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cper.words import counted
+from vmm_ras.replay import SETTLE
 from vmm_ras.rows import OUTCOMES, size_of
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def summary(s: Summary) -> Table:
     counts("told by", {k: v for k, v in s.deliveries.items() if k != "none"})
     counts("outcomes", dict(s.outcomes))
     counts("pages told", s.pages)
+    if s.pages.get("unreported") or s.pages.get("posted"):
+        table.add_row("", f"when the replay ended, {SETTLE:g} s after the last event")
     table.add_row("blocks", f"{s.blocks:,} published")
     signalled = counted(s.signalled, "process", "processes", ",")
     table.add_row("guest", f"{counted(s.offlined, 'page', form=',')} offlined, {signalled} signalled")
