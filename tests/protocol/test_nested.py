@@ -138,6 +138,7 @@ def test_pstate_on_entry_to_el2(hcr, sctlr, old, new):
 )
 def test_where_an_serror_goes(pstate, hcr, hcrx, sctlr2, where):
     vcpu = at(pstate, hcr, hcrx, features=DF2, sctlr2=sctlr2)
+    assert vcpu.serror_target() == (None if where is None else 2 if where > VBAR2 else 1)
     assert vcpu.pend_serror(UER) is (where is not None)
     assert vcpu.isr == (0x100 if where is None else 0)
     assert vcpu.pc == (0x1000 if where is None else where)
