@@ -175,8 +175,11 @@ class Replayed:
         self.summary: Summary = replay.summary
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{n} {what}" for what, n in self.summary.failures.items())
-        return f"<{self.file.name}: {counted(len(self.rows), 'event')}, {counts}>"
+        s, told = self.summary, [counted(len(self.rows), "event")]
+        told += [f"{n} {what}" for what, n in s.failures.items()]
+        told += [counted(s.bad_lines, "bad line")] if s.bad_lines else []
+        told += [f"{s.unlocated} without a place"] if s.unlocated else []
+        return f"<{self.file.name}: {', '.join(told)}>"
 
     def timeline(self) -> str:
         """A line for each event."""
@@ -185,13 +188,17 @@ class Replayed:
         return "\n".join(line(row).plain for row in self.rows)
 
     def loses_nothing(self) -> Verdict:
-        """Whether the guest was told of every error, did something about each, and lives."""
+        """Whether the guest was told of every error, did something about each, and lives.
+
+        Of a line that cannot be read, and of an error that the trace gives no place, nobody can say so.
+        """
         from vmm_ras.rows import LOST, PANIC
         from vmm_ras.scenario import Verdict
 
         bad = [r for r in self.rows if r.outcome in LOST | PANIC | {"waiting"}]
         where = "".join(f"; line {r.line}: {r.code} gpa {r.gpa or 0:#x} {r.outcome}" for r in bad[:3])
-        return Verdict(not any(self.summary.failures.values()), repr(self) + where)
+        lost = any(self.summary.failures.values()) or self.summary.bad_lines or self.summary.unlocated
+        return Verdict(not lost, repr(self) + where)
 
 
 def _runner(request: pytest.FixtureRequest, policy: Any, mapped: bool = True) -> ModelRunner:

@@ -181,6 +181,8 @@ def test_a_wrong_policy_gives_one_line(run, fixture: str, line: str) -> None:
 
 def test_a_trace_is_replayed(run, pytester: pytest.Pytester) -> None:
     pytester.path.joinpath("mine.strace").write_bytes(TRACE.read_bytes())
+    broken = '{"event":"trace","version":1}\n{"event":"signal"}\n{"event":"unlocated","what":"somewhere"}\n'
+    pytester.path.joinpath("broken.jsonl").write_text(broken)
     out = run(
         """
         import pytest
@@ -195,12 +197,16 @@ def test_a_trace_is_replayed(run, pytester: pytest.Pytester) -> None:
 
         def test_no_trace(trace):
             trace("test_a_trace_is_replayed.py")
+
+        def test_unread(trace):
+            assert trace("broken.jsonl").loses_nothing()
         """,
         passed=1,
-        failed=2,
+        failed=3,
     )
 
     assert "assert <mine.strace: 18 events, 0 lost, 5" in out
+    assert "assert <broken.jsonl: 0 events, 0 lost, 0 unseen, 0 panic, 1 bad line, 1 without a place>" in out
     assert "no way open" not in out
     assert "vmm-ras timeline" in out
     assert out.count("→ not told yet") > 2
