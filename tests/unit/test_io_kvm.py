@@ -12,6 +12,7 @@ from vmm_ras import arm64
 from vmm_ras.effects import SetRegisters
 from vmm_ras.errors import GuestError, HostError
 from vmm_ras.events import GuestAbort
+from vmm_ras.guests.kvm import KvmVcpu
 from vmm_ras.guests.vcpu import Vcpu as ModelVcpu
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm import inject, ioctl, vcpu
@@ -216,6 +217,20 @@ class TestSea:
         inject.take_sea(cpu, 0x9200_0410, far, at_access=False)
         for name in ("pc", "pstate", "elr", "spsr", "esr", "far"):
             assert getattr(model, name) == getattr(same, name), name
+
+    @pytest.mark.parametrize("host", ["linux-7.2"], indirect=True)
+    @pytest.mark.parametrize("at_access", [False, True])
+    @pytest.mark.parametrize("ease", [0, arm64.SCTLR2_EASE])
+    def test_a_guest_that_wants_it_at_its_serror_vector(self, host, cpu, at_access, ease):
+        """FEAT_DoubleFault2, SCTLR2_EL1.EASE: KVM enters there, and so do we."""
+        model = ModelVcpu(arm64.Features(double_fault2=True), vbar=VBAR)
+        host.vcpus[cpu.fd].model = KvmVcpu(model, host.profile)
+        at(cpu, 0x1000, EL1)
+        cpu.set(SYSREGS["VBAR_EL1"], VBAR)
+        cpu.set(SYSREGS["SCTLR2_EL1"], ease)
+        host.vcpus[cpu.fd].model.hfar = 0x5008
+        inject.take_sea(cpu, 0x96000010, None if at_access else 0x5008, at_access=at_access)
+        assert (model.pc, model.esr, model.far) == (VBAR + (0x380 if ease else 0x200), 0x96000010, 0x5008)
 
     def test_an_abort_that_is_not_made_is_no_success(self, host, cpu):
         at(cpu)

@@ -15,6 +15,7 @@ from vmm_ras.kvm.one_reg import CORE, SYSREGS
 
 PC, PSTATE, ELR, SPSR = CORE["PC"], CORE["PSTATE"], CORE["ELR_EL1"], CORE["SPSR_EL1"]
 ESR, FAR, VBAR, SCTLR = SYSREGS["ESR_EL1"], SYSREGS["FAR_EL1"], SYSREGS["VBAR_EL1"], SYSREGS["SCTLR_EL1"]
+SCTLR2 = SYSREGS["SCTLR2_EL1"]
 _IDS = tuple(SYSREGS[f"ID_AA64{name}_EL1"] for name in ("PFR0", "PFR1", "MMFR1", "MMFR2"))
 _X = tuple(CORE[f"X{n}"] for n in range(31))
 _VECTORS = 2048
@@ -35,8 +36,9 @@ def take_sea(vcpu: Vcpu, esr: int, far: int | None, at_access: bool) -> None:
     of its ESR only what the caller wants otherwise is replaced.  Else all registers are set here.
     """
     vcpu.settle_access()
-    pc, pstate = vcpu.get(PC), vcpu.get(PSTATE)
-    entry = _vector(vcpu, pstate, arm64.VECTOR_SYNCHRONOUS)
+    pc, pstate, features = vcpu.get(PC), vcpu.get(PSTATE), _features(vcpu)
+    ease = features.double_fault2 and vcpu.get(SCTLR2) & arm64.SCTLR2_EASE
+    entry = _vector(vcpu, pstate, arm64.VECTOR_SERROR if ease else arm64.VECTOR_SYNCHRONOUS)
     if at_access and far is None:
         vcpu.set_events(VcpuEvents(ext_dabt_pending=1))
         vcpu.settle()  # KVM before 7.2 enters the exception with the next KVM_RUN
@@ -49,7 +51,7 @@ def take_sea(vcpu: Vcpu, esr: int, far: int | None, at_access: bool) -> None:
         for reg, value in ((ESR, esr), (FAR, far), (ELR, pc), (SPSR, pstate), (PC, entry)):
             if value is not None:
                 vcpu.set(reg, value)
-        vcpu.set(PSTATE, arm64.entry_pstate(pstate, vcpu.get(SCTLR), _features(vcpu)))
+        vcpu.set(PSTATE, arm64.entry_pstate(pstate, vcpu.get(SCTLR), features))
     found = vcpu.get(PC), vcpu.get(ELR), vcpu.get(SPSR), vcpu.get(ESR)
     if found != (entry, pc, pstate, esr):
         raise GuestError(f"vCPU {vcpu.index} did not take the abort: PC {found[0]:#x}, expected {entry:#x}")
