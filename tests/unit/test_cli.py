@@ -205,6 +205,16 @@ def test_bad_input_gets_one_line(words: list[str], stdin: bytes, wanted: str) ->
     assert wanted in error
 
 
+def test_names_in_brackets_are_names(tmp_path: Path) -> None:
+    (tmp_path / "[").mkdir()
+    for name in ("[bold]x", "[/b]x"):
+        policy, table = tmp_path / name, Path(f"{tmp_path / name}.bin")
+        policy.write_bytes(cli("policy", "show").stdout)
+        cli("hest", "build", "-o", table)
+        assert name.encode() in cli("compare", TRACE, "--policy", policy).stdout
+        assert table.name.encode() in cli("acpi", "show", table).stdout
+
+
 def test_names_that_are_not_utf_8_are_json_too(tmp_path: Path) -> None:
     trace, policy, block = (
         Path(os.fsdecode(os.fsencode(tmp_path / n) + b"\xff")) for n in ("trace", "policy", "block")

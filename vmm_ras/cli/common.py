@@ -39,7 +39,7 @@ def console() -> Console:
         def on_broken_pipe(self) -> None:
             raise  # rich itself ends with 1  # noqa: PLE0704
 
-    out = Output(highlight=False, emoji=False)
+    out = Output(highlight=False, emoji=False, markup=False)
     out.width = max(out.width, NARROWEST) if out.is_terminal else 200  # a file or pipe has no edge
     return out
 

@@ -168,8 +168,8 @@ def _show(comparison: Comparison) -> None:
     out.print(table)
     for run in comparison.runs:
         if why := run.replay.summary.panicked:
-            out.print(f"{_name(run, comparison)}: panicked: {why}", markup=False)
-    out.print(f"\n{counted(comparison.differing, 'event', form=',')} fared differently", markup=False)
+            out.print(f"{_name(run, comparison)}: panicked: {why}")
+    out.print(f"\n{counted(comparison.differing, 'event', form=',')} fared differently")
     if comparison.examples:
         out.print(_examples(comparison))
 

@@ -109,7 +109,7 @@ def inject(
                 answer = client.ask(command, vm=vm, **given)
                 did.append({"what": what, "command": command} | answer)
                 if out is not None:
-                    out.print(f"{what}: {_words(answer)}", markup=False)
+                    out.print(f"{what}: {_words(answer)}")
             status = _settled(client, vm, wait)
         except RasError as error:
             if out is None:
@@ -200,13 +200,12 @@ def _show(out: Console, status: dict[str, Any]) -> None:
         f"{status['vm']}: {status['guest']}, {counted(status['vcpus'], 'vCPU')}; pages unreported "
         f"{pages['unreported']}, posted {pages['posted']}, acknowledged {pages['acked']}; records told "
         f"{records['told']}, waiting {pending['records']}, dropped {records['dropped']}",
-        markup=False,
     )
     for name, count in status["waiting"].items():
-        out.print(f"  {counted(count, 'page waits', 'pages wait')} under rule {name}", markup=False)
+        out.print(f"  {counted(count, 'page waits', 'pages wait')} under rule {name}")
     for what, text in (("held", "vCPUs held"), ("sdei", "SDEI events pending"), ("injections", "injections waiting")):
         if pending[what]:
-            out.print(f"  {text}: {pending[what]}", markup=False)
+            out.print(f"  {text}: {pending[what]}")
     model = status.get("model")
     if model is not None:
         done = ", ".join(f"{name} {count}" for name, count in model["outcomes"].items()) or "nothing yet"

@@ -131,7 +131,7 @@ def explain(
             for decision in decisions:
                 for name, reason in decision.tried:
                     text = f"    {decision.code}  {name:24} {reason or 'holds'}"
-                    out.print(text, style="dim" if reason else "bold", markup=False, soft_wrap=True)
+                    out.print(text, style="dim" if reason else "bold", soft_wrap=True)
                 if not decision.tried:
                     out.print(f"    {decision.code}  {decision.rule:24} named by the hook", style="bold")
     say()

@@ -97,7 +97,6 @@ def _render(file: MigrationFile, state: RasState) -> None:
         f"{file.machine or 'machine not named'}: {counted(len(state.cpus), 'vCPU')}, "
         f"{counted(len(file.devices), 'device')}, {ram >> 20} MiB in {counted(len(file.ram.blocks), 'RAM block')}, "
         f"{counted(file.pages, 'page')} of {file.page_size} bytes",
-        markup=False,
     )
     for cpu in state.cpus:
         if cpu.serror is not None:
@@ -108,7 +107,7 @@ def _render(file: MigrationFile, state: RasState) -> None:
     for s in state.sources:
         gate = "no ack register" if s.ack is None else "not acknowledged" if s.unacked else "acknowledged"
         where = f"source {s.source.source_id}, {s.source.notification.plain}, block {s.source.block:#x}"
-        out.print(f"{where}: {s.state}, {gate}", style="bold" if s.block is not None else "", markup=False)
+        out.print(f"{where}: {s.state}, {gate}", style="bold" if s.block is not None else "")
         if s.block is not None:
             render(out, s.block.encode(), block_fields(s.block))
     if state.ged_events:

@@ -158,7 +158,7 @@ def rows_as_text(run: Replay, entries: Any, quiet: bool) -> None:
 
     def say() -> None:
         for notice in run.notices:
-            out.print(notice, style="dim", highlight=False, markup=False, soft_wrap=True)
+            out.print(notice, style="dim", soft_wrap=True)
         run.notices.clear()
 
     for row in run.run(each(entries, run.notices, say)):
@@ -166,7 +166,7 @@ def rows_as_text(run: Replay, entries: Any, quiet: bool) -> None:
         if progress:
             progress.step()
         else:
-            out.print(timeline.line(row), highlight=False, soft_wrap=True)
+            out.print(timeline.line(row), soft_wrap=True)
     if progress:
         progress.end()
     say()
