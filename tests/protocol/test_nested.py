@@ -59,6 +59,7 @@ def at(pstate, hcr=0, hcrx=0, *, features=arm64.NEOVERSE_N1, pc=0x1000, **kwargs
 def test_where_an_sea_goes(pstate, hcr, hcrx, pc, ec):
     vcpu = at(pstate, hcr, hcrx, features=DF2)
     el = vcpu.el
+    assert vcpu.sea_target() == (2 if pc >= VBAR2 else 1)
     vcpu.take_sea(arm64.sea_esr(el, 0x1234), 0x1234)
     assert vcpu.pc == pc
     if pc & ~0xFFF == VBAR2 & ~0xFFF:
@@ -167,6 +168,10 @@ def test_ease_and_nmea_of_el2_are_its_own():
     assert (vcpu.pc, vcpu.esr_el2) == (VBAR2 + 0x580, 0x92000010)
     assert vcpu.pend_serror(UER) is True  # masked by PSTATE.A on entry, but for NMEA
     assert (vcpu.pc, vcpu.elr_el2) == (VBAR2 + 0x380, VBAR2 + 0x580)
+    vcpu = at(EL1H, TEA | AMO)
+    vcpu.set_el2(sctlr2=EASE | NMEA)  # without FEAT_DoubleFault2
+    vcpu.take_sea(0x96000010, 0)
+    assert (vcpu.pc, vcpu.pend_serror(UER)) == (VBAR2 + 0x400, False)
     vcpu = at(EL2H, features=DF2, sctlr2=EASE)  # EL1's
     vcpu.take_sea(0x96000010, 0)
     assert vcpu.pc == VBAR2 + 0x200

@@ -241,6 +241,7 @@ def test_starts_at_el1_with_everything_masked():
     assert (vcpu.el, vcpu.pstate, vcpu.isr) == (1, 0x3C5, 0)
     assert (vcpu.pc, vcpu.elr, vcpu.spsr, vcpu.esr, vcpu.far, vcpu.disr, vcpu.sp_el0, vcpu.sp_el1) == (0,) * 8
     assert vcpu.x == [0] * 31
+    assert (vcpu.vbar, vcpu.sctlr, vcpu.sctlr2, vcpu.vsesr, vcpu.latent) == (0, 0, 0, None, None)
 
 
 def test_masking_and_unmasking_touch_pstate_a_only():
@@ -374,10 +375,20 @@ def test_an_esb_defers_the_worse_of_what_waits():
     vcpu.note_error(0x11)
     assert vcpu.esb() is True
     assert (vcpu.disr, vcpu.isr) == (0x8000_0011, 0)
+    vcpu.pend_serror(UER)
+    vcpu.note_error(UEO)
+    assert vcpu.esb() is True
+    assert vcpu.disr == 0x8000_0C11
+    for iss in (UER, UEO):
+        vcpu.note_error(iss)
+    assert vcpu.esb() is True
+    assert vcpu.disr == 0x8000_0C11
 
 
 def test_without_iesb_an_exception_synchronizes_nothing():
-    for features, sctlr in ((arm64.NEOVERSE_N1, 0), (arm64.Features(iesb=False), IESB)):
+    for features, sctlr in (
+        (arm64.NEOVERSE_N1, 0), (arm64.Features(iesb=False), IESB), (arm64.Features(ras=False), IESB)
+    ):  # fmt: skip
         vcpu = Vcpu(features, vbar=VBAR, sctlr=sctlr)
         vcpu.run_at(0, 0x400000)
         vcpu.note_error(UER)
@@ -395,6 +406,16 @@ def test_with_iesb_taking_an_exception_makes_the_error_pending():
     assert (vcpu.pc, vcpu.isr, vcpu.disr, vcpu.latent) == (VBAR + 0x400, 0x100, 0, None)
     assert vcpu.eret() is True  # to EL0, which does not mask it; it was not taken immediately, so IESB is 0
     assert (vcpu.pc, vcpu.elr, vcpu.esr) == (VBAR + 0x580, 0x400000, 0xBE000C11)
+
+
+def test_with_iesb_the_worse_of_what_waits_stays():
+    for pending, latent in ((UER, UEO), (UEO, UER)):
+        vcpu = Vcpu(sctlr=IESB)
+        vcpu.run_at(1, 0x1000, A)
+        vcpu.pend_serror(pending)
+        vcpu.note_error(latent)
+        vcpu.take_sea(SEA, None)
+        assert (vcpu.vsesr, vcpu.latent) == (UER, None)
 
 
 def test_with_iesb_a_return_takes_an_unmasked_error_before_it_leaves():

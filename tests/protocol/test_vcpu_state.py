@@ -84,6 +84,32 @@ def test_what_is_taken_shares_nothing() -> None:
     assert before["x"][0] == 0
 
 
+def test_what_is_put_back_shares_nothing() -> None:
+    vcpu, state = Vcpu(), Vcpu().take()
+    vcpu.put(state)
+
+    vcpu.x[0] = 7
+
+    assert state["x"][0] == 0
+
+
+@pytest.mark.parametrize("kind", [Vcpu, NestedVcpu])
+def test_a_new_vcpu_holds_zeroes(kind: type[Vcpu]) -> None:
+    assert {name: value for name, value in kind().take().items() if value} == {"pstate": 0x3C5, "x": [0] * 31}
+
+
+def test_every_bit_of_a_register_is_remembered() -> None:
+    vcpu, word = Vcpu(), (1 << 64) - 1
+    full = dict.fromkeys(vcpu.take(), word) | {
+        "x": [word] * 31,
+        "pstate": word ^ 0x1F,
+        "vsesr": 0x1FFFFFF,
+        "latent": 0x1FFFFFF,
+    }
+    vcpu.put(full)
+    assert vcpu.take() == full
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

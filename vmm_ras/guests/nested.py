@@ -83,8 +83,7 @@ class NestedVcpu(Vcpu):
 
     @property
     def _implicit_esb(self) -> bool:
-        sctlr = self._sctlr_el2 if self.el == 2 else self._sctlr
-        return self.features.iesb and bool(sctlr & arm64.SCTLR_IESB)
+        return self._has_iesb(self._sctlr_el2 if self.el == 2 else self._sctlr)
 
     def _effective_sctlr2(self) -> int:
         return super()._effective_sctlr2() if self._hcrx & arm64.HCRX_SCTLR2EN else 0

@@ -114,7 +114,7 @@ class Vcpu:
         self._asynchronous = _entries(vbar + VECTOR_SERROR)
         self._synchronous = self._asynchronous if sctlr2 & arm64.SCTLR2_EASE else _entries(vbar)
         self._serror_mask = 0 if sctlr2 & arm64.SCTLR2_NMEA else PSTATE_A
-        self._synchronizes = not self._serror_mask or self._implicit_esb
+        self._synchronizes = self._implicit_esb
 
     def _effective_sctlr2(self) -> int:
         return self._sctlr2 if self.features.double_fault2 else 0
@@ -151,7 +151,11 @@ class Vcpu:
 
     @property
     def _implicit_esb(self) -> bool:
-        return self.features.iesb and bool(self._sctlr & arm64.SCTLR_IESB)
+        return self._has_iesb(self._sctlr)
+
+    def _has_iesb(self, sctlr: int) -> bool:
+        """FEAT_IESB needs FEAT_RAS."""
+        return self.features.ras and self.features.iesb and bool(sctlr & arm64.SCTLR_IESB)
 
     @property
     def el(self) -> int:
@@ -210,7 +214,7 @@ class Vcpu:
             self.latent = None
             if not latent & arm64.ISS_IDS and latent & arm64.ISS_DFSC == arm64.DFSC_SERROR and self._unmasked():
                 latent |= arm64.ISS_IESB
-            self.vsesr = arm64.merge_serror(self.vsesr, latent) if self.features.ras else 0
+            self.vsesr = arm64.merge_serror(self.vsesr, latent)
         return self.poll_serror()
 
     def _unmasked(self) -> bool:
