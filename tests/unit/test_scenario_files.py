@@ -27,7 +27,7 @@ WRONG = {
     "": "empty, expected a scenario",
     PAGE: "1: expected event 'scenario' in the first line, and there only",
     HEAD + HEAD: "2: expected event 'scenario' in the first line, and there only",
-    HEAD + "{": "2: not JSON",
+    HEAD + "{": "2: not JSON at column 2 (unexpected end of data), expected an object",
     HEAD + "[]": "2: an array, expected an object",
     HEAD + '{"event":"page","name":"a"}': "2: owner is missing, expected it in this event",
     HEAD + '{"event":"page","name":"A","owner":"reader"}': "2: name is 'A', expected",

@@ -98,8 +98,8 @@ def _one(line: bytes | None, wall: bool, begun: bool) -> tuple[float | None, Tra
         return None
     try:
         fields = orjson.loads(line)
-    except ValueError as error:
-        return f"not JSON ({jsonl_models.plain(str(error))}), expected an object"
+    except orjson.JSONDecodeError as error:
+        return jsonl_models.not_json(error)
     entry = jsonl_models.parse(fields, wall)
     if begun and not isinstance(entry, str) and isinstance(entry[1], Header):
         return "event 'trace' after other events, expected it in the first line"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
+from orjson import JSONDecodeError
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -301,6 +302,11 @@ def _kind(value: object) -> str:
         return "an object" if isinstance(value, dict) else "an array"
     text = {True: "true", False: "false", None: "null"}.get(value) if isinstance(value, bool | None) else None
     return text or plain(ascii(value))
+
+
+def not_json(error: JSONDecodeError) -> str:
+    """What is wrong with a line that is no JSON."""
+    return f"not JSON at column {error.colno} ({plain(error.msg)}), expected an object"
 
 
 def plain(text: str, most: int = 80) -> str:

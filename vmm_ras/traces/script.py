@@ -227,10 +227,10 @@ def read(data: bytes, name: str) -> Script:
             raise wrong(f"a line of more than {LONGEST} bytes, expected a JSON object")
         try:
             fields = orjson.loads(line)
-        except ValueError as error:
-            from vmm_ras.traces.jsonl_models import plain
+        except orjson.JSONDecodeError as error:
+            from vmm_ras.traces.jsonl_models import not_json
 
-            raise wrong(f"not JSON ({plain(str(error))}), expected an object") from None
+            raise wrong(not_json(error)) from None
         item = script_models.parse(fields)
         if isinstance(item, str):
             raise wrong(item)
