@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.walker import BREAKABLE, POLICIES, World
+from tests.walker import BREAKABLE, POLICIES, SDEI_CALLS, World
 from vmm_ras.effects import Stop
 
 LIFE = 150
@@ -50,6 +50,7 @@ def actions(r: random.Random, hostile: bool) -> list[tuple[int, str, Any]]:
         (10, "run_at", lambda: (vcpu(), r.randrange(2))),
         (4, "mask", lambda: (vcpu(),)),
         (3, "sdei", lambda: (r.random() < 0.6,)),
+        (6, "sdei_call", lambda: (vcpu(), r.choice(SDEI_CALLS))),
         (3, "polls", lambda: (r.random() < 0.4,)),
         (6, "told_record", lambda: (r.randrange(256), r.choice((None, None, r.randrange(6))), vcpu())),
         (4, "told_abort", lambda: (vcpu(), r.random() < 0.3)),

@@ -12,6 +12,7 @@ from typing import Any
 from acpi.ghes import ErrorStatusHeader
 from cper.common import Severity
 from tests.machine import GPA, HVA, SIZE, Machine
+from vmm_ras.arm64 import PSTATE_A
 from vmm_ras.effects import (
     ArmAck,
     Hold,
@@ -45,8 +46,10 @@ from vmm_ras.events import (
 )
 from vmm_ras.inbox import MAX_RECORDS
 from vmm_ras.memory import ACKED, POSTED, TOUCH, UNREPORTED
+from vmm_ras.sdei_table import EVENT_DISABLE, EVENT_ENABLE, PE_MASK, PE_UNMASK
 
 BASE = GPA >> 12
+SDEI_CALLS = (PE_MASK, PE_UNMASK, PE_UNMASK, EVENT_DISABLE, EVENT_ENABLE, EVENT_ENABLE)
 BREAKABLE = (ArmAck, WriteGuest, InjectSea, InjectSerror, SetRegisters, RaiseLine, PollAck)
 LONGEST_HOLD = 2.4001
 """Seconds: of the policies below, hold_ms and report_ms."""
@@ -288,6 +291,19 @@ class World:
         if not self.m.core.aborts and all(v.el == 0 for v in self.m.guest.vcpus):
             self.m.guest.start_sdei(self.m.core, self.m.now, registered)
 
+    def sdei_call(self, vcpu: int, function: int) -> None:
+        """The client masks or unmasks the PE (a CPU goes offline), or disables or enables its events."""
+        v, events = self.m.guest.vcpus[vcpu], [s.vector for s in self.m.core.ways["sdei"]]
+        if vcpu in self.m.core.aborts:
+            return
+        pc, pstate = v.pc, v.pstate
+        v.run_at(1, pc, PSTATE_A)
+        for event in events if function in {EVENT_DISABLE, EVENT_ENABLE} else events[:1]:
+            self.m.receive(GuestCall(vcpu, function, (event,), v.state()))
+        v.pc, v.pstate = pc, pstate
+        if v.poll_serror():
+            self.m.os.run(vcpu, self.m.now)
+
     def polls(self, stopped: bool) -> None:
         self.m.os.polls_stopped = stopped
 
@@ -348,6 +364,8 @@ class World:
         self.break_next = []
         for vcpu in range(4):
             self.stops_again(vcpu)
+            self.sdei_call(vcpu, PE_UNMASK)
+            self.sdei_call(vcpu, EVENT_ENABLE)
         m.os.ack_delay = {}
         m.os.polls_stopped = False
         m.wait(10.0)

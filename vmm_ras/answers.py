@@ -126,7 +126,7 @@ def unreachable(core: Notifier, vcpu: int, reason: str, now: float, out: list[Ef
 def take_back(core: Notifier, source: ErrorSource, reason: str, out: list[Effect]) -> None:
     """Withdraw an unread block; its pages wait again."""
     queue, record, pages = source.state.queue, source.state.record, source.clear()
-    core.busy.pop(source.placed.source_id, None)
+    del core.busy[source.source_id]
     if source.way == "sdei":
         core.sdei.withdraw(source.placed.vector)
     out.append(TakenBack(core.next_id(), source.placed.source_id, pages, reason))

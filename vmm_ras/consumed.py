@@ -128,8 +128,6 @@ def _sea_sources(core: Notifier, vcpu: int) -> list[ErrorSource]:
 
 
 def _queue(core: Notifier, abort: Abort, queue: int, out: list[Effect]) -> None:
-    if abort.first < 0:
-        return
     core.poison.set(abort.first, UNREPORTED, queue)
     _rest(core, abort, core.rules[queue], out)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.prove import walk
-from tests.walker import BREAKABLE, POLICIES, World
+from tests.walker import BREAKABLE, POLICIES, SDEI_CALLS, World
 from vmm_ras.effects import Stop
 
 PAGES = st.integers(0, 70)
@@ -83,6 +83,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(registered=st.booleans())
     def sdei(self, registered: bool) -> None:
         self.world.sdei(registered)
+
+    @rule(vcpu=VCPUS, function=st.sampled_from(SDEI_CALLS))
+    def sdei_call(self, vcpu: int, function: int) -> None:
+        self.world.sdei_call(vcpu, function)
 
     @rule(stopped=st.booleans())
     def polls(self, stopped: bool) -> None:

@@ -10,18 +10,20 @@ from acpi.ghes import ErrorStatusHeader
 from acpi.presets import PRESETS
 from cper.common import Severity
 from tests.machine import CONSUMED, GPA, HVA, SDEI, SIZE, TABLES, Gated, Machine, of, stops
-from vmm_ras.effects import Acked, Decided, Dropped, Hold, InjectSea, Posted, Release, TakenBack
-from vmm_ras.events import Code, Failed, GuestAbort, HostSignal, Replaced, TellRecord, TellSdei, TellSea
+from vmm_ras import sdei_table as t
+from vmm_ras.effects import Acked, Decided, Dropped, Hold, InjectSea, Posted, Release, SetRegisters, Stop, TakenBack
+from vmm_ras.events import Code, Failed, GuestAbort, HostSignal, Replaced, Stopped, TellRecord, TellSdei, TellSea
 from vmm_ras.memory import ACKED, HEALTHY, POSTED, MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import load_policy
+from vmm_ras.sdei_state import EventDescription
 
 NEVER = float("inf")
 FOUND = '[[rule]]\nname = "r"\nwhen = { code = "AO" }\ndeliver = ["gsiv"]\n'
 BY_GSIV = "version = 1\n" + FOUND + CONSUMED
 BY_SEI = BY_GSIV.replace('["gsiv"]', '["sei", "gsiv"]\nunacked = { after_ms = 500 }')
 RECORD = ErrorStatusHeader(uncorrectable=True, severity=Severity.INFORMATIONAL).encode()
-SEA, SEI, GSIV = 0, 3, 4
+SEA, SDEI_SOURCE, SEI, GSIV = 0, 1, 3, 4
 
 
 def told(effects: list[Any]) -> list[tuple[str, tuple[int, ...]]]:
@@ -184,6 +186,74 @@ def test_those_that_could_not_be_stopped_are_asked_again_when_there_is_nobody_el
 
     assert m.entered == [(0, 1)]
     assert m.state(1) == ACKED
+
+
+def test_an_event_and_an_serror_of_one_vcpu_both_find_their_way() -> None:
+    m = Gated(guest="generic")
+    m.deaf = {0}
+    m.ao(1)
+    m.receive(TellRecord(RECORD, SEI, 0))
+
+    effects = m.fail(0)
+
+    assert m.entered == [(1, SDEI_SOURCE)]
+    assert [e.source_id for e in of(effects, TakenBack)] == [SEI]
+    assert len(m.core.inbox.records) == 1
+
+
+def test_whose_handler_was_told_and_did_not_answer_is_no_reason_to_wait() -> None:
+    """The handler has ended, the acknowledgement is missing, and its vCPU is gone."""
+    m = Gated()
+    m.os.ack_delay[SDEI_SOURCE] = NEVER
+    m.ao(1)
+    m.deaf = {0}
+    m.receive(TellSea(0, 0x92000410))
+
+    m.fail(0)
+
+    assert m.entered == [(0, SDEI_SOURCE), (1, SDEI_SOURCE)]
+
+
+def test_a_record_whose_handler_went_with_its_vcpu_is_told_by_another_way() -> None:
+    m = Gated(SDEI.replace('["sdei"]', '["sdei", "gsiv"]') + CONSUMED)
+    m.deaf = {0}
+    m.ao(1)
+    m.unanswered.clear()
+    entered = m.core.receive(Stopped(0, m.guest.vcpus[0].state()), m.now)
+    assert [type(e) for e in entered] == [SetRegisters, Release]
+    m.receive(TellSea(0, 0x92000410))
+
+    assert told(m.fail(0)) == [("gsiv", (1,))]
+
+
+def test_who_waits_for_a_source_need_not_wait_for_a_vcpu_that_is_gone() -> None:
+    m = Gated(BY_GSIV)
+    m.deaf = {2}
+    m.receive(TellRecord(RECORD, SEA, 2))
+    m.ar(1, vcpu=1)
+    assert set(m.core.aborts) == {1}
+
+    m.fail(2)
+
+    assert not m.core.aborts
+    m.wait(2.0)
+    assert m.state(1) == ACKED
+
+
+def test_what_waited_behind_a_handler_that_could_not_be_entered_is_next() -> None:
+    m = Gated(sdei_events=[EventDescription(0x400, shared=True)])
+    m.call(0, t.EVENT_REGISTER, 0x400, 0xFFFF_8000_0803_0000, 0, 0, 0)
+    m.call(0, t.EVENT_ENABLE, 0x400)
+    m.mask(1, 2, 3)
+    m.deaf = {0}
+    m.receive(TellSdei(0x324))
+    m.receive(TellSdei(0x400))
+    m.unanswered.clear()
+    (entered, _) = m.core.receive(Stopped(0, m.guest.vcpus[0].state()), m.now)
+
+    (stop,) = m.core.receive(Failed(entered.id, "EINVAL"), m.now)
+
+    assert (type(stop), stop.vcpu) == (Stop, 0)
 
 
 # -- who is held --------------------------------------------------------------------------------
