@@ -49,6 +49,7 @@ def test_a_range_is_one_run_however_long(first: int, count: int) -> None:
     assert found.count == count
     assert first + count not in found
     assert (first + count - 1 in found) == (count > 0)
+    assert {len(piece) for piece in found._pieces.values()} <= {1 << 15}
 
 
 def test_an_empty_set_has_no_runs() -> None:
