@@ -26,9 +26,13 @@ class Handlers:
     def __init__(self, state: SdeiState, features: Features) -> None:
         self.events = {event.number: event for event in state.events}
         self.by_mpidr = {mpidr: vcpu for vcpu, mpidr in enumerate(state.mpidrs)}
+        self.use(features)
+        self.adopt(state)
+
+    def use(self, features: Features) -> None:
+        """The PEs implement these: they decide what entering a handler does to PSTATE."""
         self.features = features
         self._entry, self._sctlr = entry_bits(features, 0), 0
-        self.adopt(state)
 
     def adopt(self, state: SdeiState) -> None:
         """Go on from this state."""

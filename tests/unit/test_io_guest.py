@@ -16,6 +16,8 @@ from vmm_ras import arm64
 from vmm_ras.effects import Acked, Decided, Dropped, InjectSea, OwnMemory, Posted, Release, TakenBack
 from vmm_ras.errors import HostError
 from vmm_ras.events import Code, HostSignal, MemoryFault, TellSea, TellSerror
+from vmm_ras.guests.kvm import KvmVcpu
+from vmm_ras.guests.vcpu import Vcpu as ModelVcpu
 from vmm_ras.io import sigbus
 from vmm_ras.io.guest_ram import GuestRam
 from vmm_ras.io.kvm import ioctl, vcpu
@@ -181,6 +183,15 @@ def test_an_abort_that_the_host_relays(make, flags, fnv):
     assert model.esr == sea.esr == (0x96000410 if fnv else 0x96000010)
     assert model.far == (0 if fnv else 0xFFFF_8000_0000_1238)
     assert [e.pages for e in m.saw(Posted) if e.delivery == "sea"] == ([((LOST, 4096),)] if flags else [])
+
+
+def test_an_sdei_handler_is_entered_as_the_hosts_processors_take_exceptions(make):
+    """PSTATE.DIT stays and TCO is set, where there are FEAT_DIT and FEAT_MTE2."""
+    m = make()
+    assert m.core.sdei.entry_pstate(arm64.PSTATE_DIT, 0) == EL1 | arm64.PSTATE_PAN
+    m.sides[0].model = KvmVcpu(ModelVcpu(arm64.Features(dit=True, mte=True)), m.host.profile)
+    m.guest.start()
+    assert m.core.sdei.entry_pstate(arm64.PSTATE_DIT, 0) == EL1 | arm64.PSTATE_PAN | arm64.PSTATE_DIT | arm64.PSTATE_TCO
 
 
 def test_lost_memory_as_a_memory_fault(make):

@@ -75,6 +75,7 @@ class KvmGuest:
 
         ``effects``: what a core that was restored still asks for; it is carried out before any other event.
         """
+        self.core.sdei.use(inject.features_of(self.vm.vcpus[0]))
         sigbus.block_signals()
         self.service.begin()
         for thread in self.vcpus:

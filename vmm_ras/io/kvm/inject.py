@@ -36,7 +36,7 @@ def take_sea(vcpu: Vcpu, esr: int, far: int | None, at_access: bool) -> None:
     of its ESR only what the caller wants otherwise is replaced.  Else all registers are set here.
     """
     vcpu.settle_access()
-    pc, pstate, features = vcpu.get(PC), vcpu.get(PSTATE), _features(vcpu)
+    pc, pstate, features = vcpu.get(PC), vcpu.get(PSTATE), features_of(vcpu)
     ease = features.double_fault2 and vcpu.get(SCTLR2) & arm64.SCTLR2_EASE
     entry = _vector(vcpu, pstate, arm64.VECTOR_SERROR if ease else arm64.VECTOR_SYNCHRONOUS)
     if at_access and far is None:
@@ -122,5 +122,6 @@ def _vector(vcpu: Vcpu, pstate: int, kind: int) -> int:
         raise GuestError(f"vCPU {vcpu.index}: {error}") from None
 
 
-def _features(vcpu: Vcpu) -> arm64.Features:
+def features_of(vcpu: Vcpu) -> arm64.Features:
+    """What its ID registers say that it implements.  Raises KvmError."""
     return arm64.Features.of_id_registers(*(vcpu.get(reg) for reg in _IDS))
