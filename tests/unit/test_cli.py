@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from acpi.ghes import Entry, StatusBlock
 from cper.memory import PlatformMemory
 from cper.record import Record
 from tests.command_line import cli, process, tree_paths
 from vmm_ras.cli import COMMANDS
+from vmm_ras.cli.common import print_table
 from vmm_ras.ledger import crc32c
 
 ROOT = Path(__file__).parents[2]
@@ -203,6 +205,19 @@ def test_bad_input_gets_one_line(words: list[str], stdin: bytes, wanted: str) ->
     assert error.startswith("vmm-ras: ")
     assert error.count("\n") == 1
     assert wanted in error
+
+
+def test_a_table_cuts_no_word_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "30")
+    table = Table("name", "where")
+    words = ["GenericHardwareErrorSourceV2", "/root/.cache/vmm-ras-lab/tools/usr/bin/aarch64-linux-gnu-gcc", "a", "b"]
+    table.add_row(*words[:2])
+    table.add_row(words[2], f"{words[3]} {words[1]}")
+    print_table(table)
+
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in [*words, "name", "where"])
 
 
 def test_names_in_brackets_are_names(tmp_path: Path) -> None:

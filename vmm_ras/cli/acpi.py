@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cper.words import counted
-from vmm_ras.cli.common import MAX_FILE, OPTIONS, Json, console, number, print_json, read_bytes, write_bytes
+from vmm_ras.cli.common import (
+    MAX_FILE,
+    OPTIONS,
+    Json,
+    console,
+    number,
+    print_json,
+    print_table,
+    read_bytes,
+    write_bytes,
+)
 
 if TYPE_CHECKING:
     from acpi.dump import DumpedTable
@@ -190,7 +200,7 @@ def types(json_: Json = False) -> None:
         style = "" if t.backed else "yellow"
         size = "" if t.size is None else str(t.size)
         table.add_row(t.name, t.kind, size, *(", ".join(c) or "-" for c in columns), style=style)
-    console().print(table)
+    print_table(table)
 
 
 def _read(path: Path) -> list[DumpedTable]:

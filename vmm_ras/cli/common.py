@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from vmm_ras.memory import MemorySlot
 
@@ -42,6 +43,14 @@ def console() -> Console:
     out = Output(highlight=False, emoji=False, markup=False)
     out.width = max(out.width, NARROWEST) if out.is_terminal else 200  # a file or pipe has no edge
     return out
+
+
+def print_table(table: Table) -> None:
+    """Print a table in which no word is cut in two: a terminal that is too narrow breaks the lines."""
+    out = console()
+    for column in table.columns:
+        column.min_width = max(map(len, " ".join(map(str, (column.header, *column.cells))).split()), default=0)
+    out.print(table, crop=False)
 
 
 class Progress:

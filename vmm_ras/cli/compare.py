@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cper.words import counted
-from vmm_ras.cli.common import Json, Progress, console, print_json, usage
+from vmm_ras.cli.common import Json, Progress, console, print_json, print_table, usage
 from vmm_ras.cli.machine import Map, Pages, PageSize, Preset, PresetName, Sdei, Style, Trace, Vcpus, machine
 
 if TYPE_CHECKING:
@@ -165,13 +165,13 @@ def _show(comparison: Comparison) -> None:
         better = 0 if timed and others else figure.better  # times of other events are no better and no worse
         marked = any(value != base for value, base in cells)
         table.add_row(figure.words, *(_cell(v, b, better, timed) for v, b in cells), style="" if marked else "dim")
-    out.print(table)
+    print_table(table)
     for run in comparison.runs:
         if why := run.replay.summary.panicked:
             out.print(f"{_name(run, comparison)}: panicked: {why}")
     out.print(f"\n{counted(comparison.differing, 'event', form=',')} fared differently")
     if comparison.examples:
-        out.print(_examples(comparison))
+        print_table(_examples(comparison))
 
 
 def _name(run: Run, comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vmm_ras.cli.common import OPTIONS, Json, console, print_json, read_bytes, usage
+from vmm_ras.cli.common import OPTIONS, Json, console, print_json, print_table, read_bytes, usage
 
 if TYPE_CHECKING:
     from vmm_ras.compat.check import Check
@@ -187,7 +187,7 @@ def _render(found: Check, every: bool) -> None:
             )  # fmt: skip
     out = console()
     if table.row_count:
-        out.print(table)
+        print_table(table)
         out.print()
     counts = ", ".join(f"{count} {name}" for name, count in found.counts().items() if count)
     out.print(f"{'possible' if found.possible else 'impossible'}: {counts}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vmm_ras.cli.common import Json, console, print_json, section_class
+from vmm_ras.cli.common import Json, print_json, print_table, section_class
 from vmm_ras.cli.cper_input import Own, load_sections
 
 
@@ -33,7 +33,7 @@ def types(own: Own = None, json_: Json = False) -> None:
             t.name, t.sizes, t.clause or "-", str(t.guid), *(", ".join(b) or "none" for b in backing),
             style="" if t.backed else "yellow",
         )  # fmt: skip
-    console().print(table)
+    print_table(table)
 
 
 def schema(

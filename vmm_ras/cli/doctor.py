@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from vmm_ras.cli.common import Json, console, print_json
+from vmm_ras.cli.common import Json, print_json, print_table
 
 LAB_MEMORY = 3000
 """MiB that a run of the lab takes."""
@@ -57,13 +57,12 @@ def doctor(
 def _show(findings: list[Finding], missing: dict[str, list[Finding]]) -> None:
     from rich.table import Table
 
-    out = console()
     table = Table("for", "what", "here", "found", box=None, pad_edge=False, header_style="bold")
     for f in findings:
         here = "yes" if f.there else "no" if f.needed else "without"
         style = "" if f.there else "red" if f.needed else "yellow"
         table.add_row(f.purpose, f.name, here, f.said, style=style)
-    out.print(table)
+    print_table(table)
     for purpose, lacking in missing.items():
         what = "; ".join(f"{f.name}: {f.said}" for f in lacking)
         print(f"{purpose}: " + (f"not possible here: {what}" if lacking else "possible"))
