@@ -354,3 +354,18 @@ def test_a_guest_that_reads_other_bytes_is_noticed() -> None:
 
     assert machine.told(page=3).outcome == "garbled"
     assert machine.told(page=3).acked_after is None
+
+
+def test_words_that_mean_nothing_are_refused_and_not_simply_false() -> None:
+    machine = Machine(ModelRunner())
+    machine.loses(page=1)
+
+    for ask, words in (
+        (lambda: machine.told(page=1).by("sae"), "way 'sae': expected one of sea, sei, sdei"),
+        (lambda: machine.told(page=2).by("sdei", "gsvi"), "way 'gsvi': "),
+        (lambda: machine.escalates("halt"), "action 'halt': expected one of report, stop, reset, migrate"),
+        (lambda: machine.proceeds(rule="fuond"), "rule 'fuond': expected one of consumed-in-kernel, consumed, found"),
+    ):
+        with pytest.raises(InputError) as error:
+            ask()
+        assert str(error.value).startswith(words)

@@ -19,6 +19,8 @@ from vmm_ras.scenario.told import Telling, Verdict
 from vmm_ras.traces.items import Entry, TraceItem, VcpuThread
 
 T = TypeVar("T")
+ACTIONS = ("report", "stop", "reset", "migrate")
+"""What an orchestrator can be asked for."""
 
 
 class Machine:
@@ -168,7 +170,12 @@ class Machine:
         return Verdict(held, f"vCPU {vcpu} is {'' if held else 'not '}held")
 
     def escalates(self, action: str | None = None) -> Verdict:
-        """Whether the orchestrator was asked for something: ``report``, ``stop``, ``reset`` or ``migrate``."""
+        """Whether the orchestrator was asked for something: ``report``, ``stop``, ``reset`` or ``migrate``.
+
+        Raises InputError for another word.
+        """
+        if action not in {None, *ACTIONS}:
+            raise InputError(f"action {action!r}: expected one of {', '.join(ACTIONS)}")
         asked = [f"{e.action} ({e.reason})" for e in self._of(Escalate)]
         asked += [f"report (rule {e.rule})" for e in self._of(Report)]
         wanted = [a for a in asked if action is None or a.startswith(f"{action} ")]

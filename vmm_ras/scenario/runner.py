@@ -10,6 +10,7 @@ from acpi.presets import PRESETS
 from vmm_ras.deciding import Hook
 from vmm_ras.effects import Effect
 from vmm_ras.errors import InputError
+from vmm_ras.events import Proceed
 from vmm_ras.guests.os import Action
 from vmm_ras.memory import PAGE_SHIFTS, STATES, MemorySlot
 from vmm_ras.policy import Policy, load_policy
@@ -156,7 +157,10 @@ class ModelRunner:
         return self.replay.image.sources
 
     def play(self, item: Any) -> None:
-        """An event or action, now, and all that follows."""
+        """An event or action, now, and all that follows.  Raises InputError for what cannot happen."""
+        rules = [rule.name for rule in self.replay.notifier.rules]
+        if isinstance(item, Proceed) and item.rule not in rules:
+            raise InputError(f"rule {item.rule!r}: expected one of {', '.join(rules)}")
         self.journal.append(Moment(self.now, item))
         self.replay.play(item)
 

@@ -12,6 +12,7 @@ from cper.wire import Struct, WireError
 from cper.words import counted
 from vmm_ras.effects import Posted
 from vmm_ras.errors import InputError
+from vmm_ras.profiles import WAYS
 from vmm_ras.rows import OUTCOMES
 from vmm_ras.scenario.journal import seconds
 
@@ -201,7 +202,10 @@ class Telling:
         return None if self.acked_at is None else self.acked_at - self.happened_at
 
     def by(self, *ways: str) -> Verdict:
-        """Whether it was told by one of these ways."""
+        """Whether it was told by one of these ways.  Raises InputError for what is no way."""
+        for way in ways:
+            if way not in WAYS.values():
+                raise InputError(f"way {way!r}: expected one of {', '.join(WAYS.values())}")
         if not self or self.delivery in ways:
             return Verdict(bool(self), repr(self))
         p = self._told
