@@ -105,7 +105,7 @@ def test_an_access_from_el0(name):
 @pytest.mark.parametrize("name", PROFILES)
 def test_an_serror_without_a_record(name):
     """Linux was seen to go on after UEO and CE, and to panic on all others (FINDINGS; ISS as there)."""
-    for iss in (0x811, 0x1811, 0x11, 0x411, 0xC11, 0, 1 << 24):
+    for iss in (0x811, 0x1811, 0x11, 0x411, 0xC11, 0, 1 << 24, 1 << 24 | 0x811):  # IDS: AET means nothing
         survived = iss in (0x811, 0x1811)
         guest, _ = machine(PROFILES[name])
         guest.vcpus[0].pend_serror(iss)

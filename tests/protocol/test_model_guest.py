@@ -1,0 +1,142 @@
+"""What the model guest does by itself: polls, late acknowledgements, the calls of its SDEI client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from acpi.hest import NotificationType
+from tests.machine import Machine
+from vmm_ras import sdei_table as t
+from vmm_ras.guests.os import SDEI_ENTRY, GuestOs
+from vmm_ras.sdei_state import EventDescription
+
+NEVER = float("inf")
+POLLED = 'version = 1\n[[rule]]\nname = "all"\ndeliver = ["sea", "polled"]\n'
+
+
+def source(m: Machine, kind: NotificationType) -> Any:
+    return next(placed for placed in m.image.sources if placed.notification == kind)
+
+
+def test_it_looks_at_a_polled_source_each_interval() -> None:
+    m = Machine()
+    placed = source(m, NotificationType.POLLED)
+    interval = placed.poll_interval_ms / 1000
+    assert m.os.next_time(7.0) == NEVER  # nothing was written there: no look is needed
+
+    m.os.block_written(placed.source_id)
+
+    for periods, now in ((0, 0.0), (1, 0.001), (1, interval), (2, interval + 0.001), (9, 8.5 * interval)):
+        assert m.os.next_time(now) == pytest.approx(periods * interval)
+
+
+def test_what_waits_for_a_poll_is_read_when_it_is_due() -> None:
+    m = Machine(policy=POLLED)
+    interval = source(m, NotificationType.POLLED).poll_interval_ms / 1000
+    m.now = 3.25 * interval
+    m.ao(1)
+    assert m.did() == []
+    m.wait(0.5 * interval)
+    assert m.did() == []
+    m.wait(0.25 * interval)
+    assert m.did() == [(source(m, NotificationType.POLLED).source_id, "offlined")]
+    assert m.os.next_time(m.now) == NEVER
+
+
+@pytest.mark.parametrize("why", ["stopped", "panicked"])
+def test_who_does_not_poll_never_reads(why: str) -> None:
+    m = Machine(policy=POLLED)
+    m.ao(1)
+    if why == "stopped":
+        m.os.polls_stopped = True
+    else:
+        m.os.panicked = "SError"
+    assert m.os.next_time(m.now) == NEVER
+    m.os.advance(1000.0)
+    assert m.did() == []
+
+
+def test_a_late_acknowledgement_comes_at_its_time_and_once() -> None:
+    m = Machine()
+    sea = source(m, NotificationType.SEA)
+    m.os.ack_delay = {None: 0.5}
+    m.guest.drive(m.core, m.ar(1), m.now)
+
+    def acked() -> bool:
+        return bool(m.guest.memory.word(sea.ack) & sea.ack_write)
+
+    assert (m.os.next_time(m.now), acked()) == (1.5, False)
+    m.os.advance(1.499)
+    assert not acked()
+    m.os.advance(1.5)
+    assert acked()
+    assert m.os.next_time(1.5) == NEVER
+
+
+def test_the_delay_of_a_source_goes_before_that_of_all() -> None:
+    m = Machine()
+    m.os.ack_delay = {None: 5.0, source(m, NotificationType.SEA).source_id: 0.25}
+    m.ar(1)
+    assert m.os.next_time(m.now) == 1.25
+    m.wait(1.0)
+    m.os.ack_delay = {source(m, NotificationType.SEA).source_id: NEVER}
+    m.ar(2)
+    assert m.os.next_time(m.now) == NEVER
+
+
+def test_a_late_acknowledgement_that_meets_poison_is_seen_at_its_source() -> None:
+    m = Machine()
+    sea = source(m, NotificationType.SEA)
+    m.os.ack_delay = {None: 0.5}
+    m.ar(1)
+    m.did()
+    m.guest.memory.poison(sea.ack & ~0xFFF, 0x1000)
+    m.os.advance(2.0)
+    assert m.did() == [(sea.source_id, "unreadable")]
+
+
+# -- the SDEI client ------------------------------------------------------------------------------
+
+
+def with_two_events() -> tuple[GuestOs, int]:
+    """A guest with two SDEI sources, one whose event nobody named, and a platform event of each scope."""
+    os: GuestOs = Machine().os
+    one = next(s for s in os.sources if s.notification == NotificationType.SDEI)
+    os.sources = (*os.sources, one._replace(vector=0x777), one._replace(vector=0))
+    os.sdei_events = (EventDescription(0x900, True), EventDescription(0x901))
+    return os, one.vector
+
+
+def test_the_client_registers_shared_events_once_and_private_ones_on_each_vcpu() -> None:
+    os, first = with_two_events()
+    others = len(os.sources)
+    index = next(n for n, s in enumerate(os.sources) if s.vector == first and s.notification == NotificationType.SDEI)
+
+    def ready(event: int, argument: int) -> list[tuple[int, tuple[int, ...]]]:
+        return [(t.EVENT_REGISTER, (event, SDEI_ENTRY, argument, t.RM_ANY, 0)), (t.EVENT_ENABLE, (event,))]
+
+    own = ready(0x901, others)
+    assert list(os.register_sdei(True)) == [
+        (t.VERSION, ()), (t.PRIVATE_RESET, ()), (t.SHARED_RESET, ()), *ready(first, index), *ready(0x777, others - 2),
+        *ready(0x900, others), *own, (t.PE_UNMASK, ()),
+    ]  # fmt: skip
+    assert list(os.register_sdei(False)) == [(t.VERSION, ()), (t.PRIVATE_RESET, ()), *own, (t.PE_UNMASK, ())]
+
+
+def test_the_client_gives_up_the_events_of_its_sources() -> None:
+    os, first = with_two_events()
+    assert list(os.unregister_sdei()) == [
+        (call, (event,)) for event in (first, 0x777) for call in (t.EVENT_DISABLE, t.EVENT_UNREGISTER)
+    ]
+
+
+def test_an_event_that_is_no_sources_own_is_counted_and_reads_nothing() -> None:
+    m = Machine()
+    vcpu, sources = m.guest.vcpus[0], len(m.os.sources)
+    for event, argument in ((0x900, sources), (0x900, sources), (0x901, 0), (0x901, sources + 9)):
+        vcpu.pc, vcpu.x[:4] = SDEI_ENTRY, [event, argument, 0x1000, 0]
+        m.os.run(0, 1.0)
+    assert m.os.sdei_handled == {0x900: 2, 0x901: 2}
+    assert m.did() == []
