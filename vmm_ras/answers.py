@@ -75,7 +75,7 @@ def failed(core: Notifier, event: Failed, now: float) -> list[Effect]:
     for source in core.sources.values():
         s, busy = source.state, source.source_id in core.busy
         writing = busy and s.first <= id <= s.first + (2 if source.ack is not None else 1)
-        if writing or id == s.withdrawn:
+        if writing or id == s.withdrawn != 0:
             s.broken = reason
         elif busy and id == s.last:
             s.refused[s.queue] = now + core.rules[s.queue].unacked.after_ms / 1000
