@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from acpi.hest import NotificationType
-from tests.machine import Machine
+from tests.machine import GPA, Machine
 from vmm_ras import sdei_table as t
 from vmm_ras.guests.os import SDEI_ENTRY, GuestOs
+from vmm_ras.profiles import SECTION_TYPES
 from vmm_ras.sdei_state import EventDescription
 
 NEVER = float("inf")
@@ -95,6 +98,56 @@ def test_a_late_acknowledgement_that_meets_poison_is_seen_at_its_source() -> Non
     m.guest.memory.poison(sea.ack & ~0xFFF, 0x1000)
     m.os.advance(2.0)
     assert m.did() == [(sea.source_id, "unreadable")]
+
+
+# -- what it does about the sections of a block ---------------------------------------------------
+
+MEMORY, ARM, OTHER = SECTION_TYPES["platform_memory"], SECTION_TYPES["arm_processor"], UUID(int=7)
+ONE, TWO, OUTSIDE = GPA + 0x1000, GPA + 0x1_0000, 0x7FFF_1234_5000
+
+
+def memory_error(address: int, length: int = 80) -> tuple[UUID, bytes]:
+    """A Platform Memory section with a physical address, by hand; 73 bytes before UEFI 2.3."""
+    return MEMORY, struct.pack("<QQQ", 2, 0, address).ljust(length, b"\0")
+
+
+def cache_error(*addresses: int) -> tuple[UUID, bytes]:
+    """An ARM Processor section with cache errors, by hand."""
+    body = struct.pack("<IHHI12x16x", 0, len(addresses), 0, 0)
+    for address in addresses:
+        body += struct.pack("<BBHBHBQQQ", 0, 32, 16, 2, 0, 0, 0, 0, address)
+    return ARM, body
+
+
+def does(*sections: tuple[UUID, bytes]) -> tuple[str, list[int], int]:
+    """A guest reads a recoverable block of these: the outcome, the pages that it offlined, how many it reported."""
+    m = Machine()
+    sea = source(m, NotificationType.SEA)
+    entries = b"".join(
+        struct.pack("<16sIHBBI16x20x8x", kind.bytes_le, 0, 0x300, 0, 0, len(body)) + body for kind, body in sections
+    )
+    m.guest.memory.write(sea.block, struct.pack("<IIIII", 1 | len(sections) << 4, 0, 0, len(entries), 0) + entries)
+    assert m.os.read_source(sea, 1.0)
+    ((_, outcome),) = m.did()
+    return outcome, [first << 12 for first, count in m.os.offlined.runs() for _ in range(count)], m.os.memory_failures
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ([memory_error(ONE)], ("offlined", [ONE], 1)),
+        ([cache_error(ONE), memory_error(TWO)], ("offlined", [ONE, TWO], 2)),
+        ([(OTHER, b"abc"), memory_error(ONE)], ("offlined", [ONE], 1)),
+        ([memory_error(ONE, 73)], ("offlined", [ONE], 1)),
+        ([memory_error(ONE, 72), memory_error(TWO)], ("offlined", [TWO], 1)),
+        ([memory_error(OUTSIDE), memory_error(OUTSIDE)], ("ignored", [], 2)),
+        ([cache_error(OUTSIDE)], ("ignored", [], 1)),
+        ([memory_error(ONE), cache_error(OUTSIDE, OUTSIDE)], ("offlined", [ONE], 3)),
+    ],
+)  # fmt: skip
+def test_each_section_of_a_block_is_acted_upon(sections: Any, expected: Any) -> None:
+    """Linux reports an address outside RAM too, and goes on with the next section (ghes_do_proc)."""
+    assert does(*sections) == expected
 
 
 # -- the SDEI client ------------------------------------------------------------------------------
