@@ -25,6 +25,7 @@ from vmm_ras.effects import (
     TakenBack,
     Undelivered,
 )
+from vmm_ras.events import Code
 from vmm_ras.guests.model import ModelGuest
 from vmm_ras.rows import PANIC, Row
 from vmm_ras.summary import Summary
@@ -34,6 +35,8 @@ WINDOW = 65536
 MAX_ESCALATIONS = 100
 """Escalations whose text the summary keeps."""
 _SETTLED: Final = frozenset({"known", "ignored", "on-touch"})
+_ASKED: Final = frozenset({"stop", "reset", "migrate"})
+_AO: Final = Code.AO
 
 crc32c: Final = crcmod.predefined.mkPredefinedCrcFun("crc-32c")
 
@@ -157,9 +160,12 @@ class Ledger:
     def _decided(self, e: Decided, now: float) -> None:
         row = self.handling
         if row is not None:
-            _, _, _, _, row.rule, what = e
+            _, code, _, _, row.rule, what = e
             if what in _SETTLED:
                 row.outcome = what
+                self._close(row)
+            elif what in _ASKED and code is _AO:  # the guest is told when it touches the page
+                row.outcome = "on-touch"
                 self._close(row)
 
     def _injected(self, e: InjectSea, now: float) -> None:

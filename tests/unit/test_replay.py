@@ -263,6 +263,16 @@ def test_what_the_machine_has_not_is_a_bad_line() -> None:
     assert machine.notices[3] == "line 5: there is no source 77"
 
 
+@pytest.mark.parametrize("action", ["stop", "reset", "migrate"])
+def test_a_found_page_about_which_the_orchestrator_is_asked_waits_for_a_touch(action: str) -> None:
+    rest = '[[rule]]\nname = "rest"\ndeliver = ["sea"]\nsea = { ea = 1 }\n'
+    policy = load_policy(f'version = 1\n[[rule]]\nname = "ask"\nwhen = {{ code = "AO" }}\naction = "{action}"\n{rest}')
+    rows, machine = run([signal("AO", 1, 1.0), signal("AO", 2, 2.0), signal("AR", 1, 3.0)], policy=policy)
+
+    assert [(r.rule, r.outcome) for r in rows] == [("ask", "on-touch")] * 2 + [("rest", "offlined")]
+    assert (machine.summary.failures["unseen"], machine.summary.escalated) == (1, 2)
+
+
 def test_a_page_that_waits_for_a_touch_is_unseen_and_it_is_said() -> None:
     policy = load_policy('version = 1\n[[rule]]\nname = "all"\ndeliver = ["sea", "sdei"]\nlarge = "touch"\n')
     rows, machine = run([signal("AO", 512, 1.0, lsb=21)], policy=policy)
