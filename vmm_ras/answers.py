@@ -137,17 +137,11 @@ def take_back(core: Notifier, source: ErrorSource, reason: str, out: list[Effect
     if all(way == "sea" for way in core.rules[queue].deliver):  # no other way of the rule is left for a page
         queue = core.decide(Code.AO, pages[0][0] >> core.page_shift, core.page_shift, out)
     state, queue = found.kept(core, queue)  # the access is repeated, and told again
-    elsewhere = [_span(core, *entry) for other in core.busy.values() for entry in other.state.pages]
+    elsewhere = [found.span(core, *entry) for other in core.busy.values() for entry in other.state.pages]
     for entry in pages:
-        for page in _span(core, *entry):
+        for page in found.span(core, *entry):
             if core.poison.state(page) == POSTED and not any(page in span for span in elsewhere):
                 core.poison.set(page, state, queue)
-
-
-def _span(core: Notifier, gpa: int, size: int) -> range:
-    """The pages of one entry; a large one may be named by an address inside it."""
-    first = (gpa & -size) >> core.page_shift
-    return range(first, first + (size >> core.page_shift))
 
 
 def overdue(core: Notifier, source: ErrorSource, now: float, out: list[Effect]) -> None:

@@ -175,9 +175,18 @@ def _post(core: Notifier, source: ErrorSource, queue: int, now: float, out: list
     _publish(core, source, pages, queue, now, out)
 
 
+def span(core: Notifier, gpa: int, size: int) -> range:
+    """The pages of one entry; a large one may be named by an address inside it."""
+    first = (gpa & -size) >> core.page_shift
+    return range(first, first + (size >> core.page_shift))
+
+
 def tell_elsewhere(core: Notifier, silent: ErrorSource, now: float, out: list[Effect]) -> bool:
     """Tell the pages of a source that the guest does not acknowledge through another one; whether it takes them all."""
-    queue, pages = silent.state.queue, silent.state.pages
+    queue = silent.state.queue
+    pages = tuple(  # but for those that were replaced since
+        entry for entry in silent.state.pages if any(core.poison.state(page) == POSTED for page in span(core, *entry))
+    )
     for way in core.rules[queue].deliver if pages else ():
         for source in core.ways[way]:
             if way == "sea" or not source.free or source.refuses(queue, now):

@@ -48,6 +48,7 @@ from vmm_ras.policy import load_policy
 NEVER = float("inf")
 SEA, SDEI, POLLED, SEI, GSIV, GPIO, SEA_2 = range(7)
 CONSUMED = '[[rule]]\nname = "consumed"\nwhen = { code = "AR" }\ndeliver = ["sea"]\n'
+THERE = '[[rule]]\nname = "there"\nwhen = { code = "AO", gpa_from = 0x40005000 }\ndeliver = ["gpio"]\n'
 
 
 def found(*ways: str, more: str = "", consumed: str = CONSUMED) -> str:
@@ -128,8 +129,7 @@ def test_an_event_whose_block_could_not_be_written_is_not_told() -> None:
 
 @pytest.mark.parametrize(("page", "way"), [(4, "gsiv"), (5, "gpio")])
 def test_an_abort_that_could_not_be_made_is_told_by_the_rule_for_its_address(page: int, way: str) -> None:
-    there = '[[rule]]\nname = "there"\nwhen = { code = "AO", gpa_from = 0x40005000 }\ndeliver = ["gpio"]\n'
-    m = Machine(policy=found("gsiv", consumed=CONSUMED + there))
+    m = Machine(policy=found("gsiv", consumed=CONSUMED + THERE))
     m.os.ack_delay[SEA] = NEVER
     (sea,) = of(m.ar(page), InjectSea)
 
@@ -240,6 +240,28 @@ def test_a_full_block_is_told_by_the_next_way_too() -> None:
     assert of(effects, Escalate) == []
 
 
+@pytest.mark.parametrize("large", ["pages", "mask"])
+def test_what_was_replaced_meanwhile_is_not_told_by_the_next_way(large: str) -> None:
+    m = Machine(policy=found("gsiv", "gpio", more=SILENT + f'\nlarge = "{large}"'))
+    m.os.ack_delay[GSIV] = NEVER
+    m.ao(4, lsb=14)
+    m.receive(Replaced(GPA + 0x4000, 0x3000))
+    (block,) = of(m.wait(0.11), Posted)
+    assert block.pages == (((GPA + 0x7000, 4096),) if large == "pages" else ((GPA + 0x4000, 0x4000),))
+
+
+def test_of_what_was_replaced_as_a_whole_the_orchestrator_hears() -> None:
+    m = Machine(policy=found("gsiv", "gpio", more=SILENT))
+    m.os.ack_delay[GSIV] = NEVER
+    m.ao(8)
+    m.receive(Replaced(GPA + 0x8000, 0x1000))
+
+    effects = m.wait(0.11)
+
+    assert of(effects, Posted) == []
+    assert [e.action for e in of(effects, Escalate)] == ["report"]
+
+
 def test_what_a_vcpu_does_not_acknowledge_is_no_other_vcpus_abort() -> None:
     rule = CONSUMED.replace('["sea"]', f'["sea", "gpio"]\n{SILENT}')
     m = Machine("conformance", "generic", policy=found("gsiv", consumed=rule))
@@ -295,6 +317,55 @@ def test_the_time_of_a_lost_range_is_that_of_the_record() -> None:
     (posted,) = of(m.receive(MemoryFault(GPA, 4096, 1_700_000_000.0)), Posted)
 
     assert str(StatusBlock.decode(posted.block).entries[0].header.timestamp) == "2023-11-14 22:13:20"
+
+
+def test_a_byte_of_a_page_is_the_page() -> None:
+    m = Machine(policy=found("gsiv"))
+
+    assert told(m.receive(MemoryFault(GPA + 0x1FFF, 2))) == [("gsiv", [1, 2])]
+
+
+@pytest.mark.parametrize(("page", "way"), [(4, "gsiv"), (5, "gpio")])
+def test_an_abort_of_a_vcpu_that_there_is_not_is_found_memory(page: int, way: str) -> None:
+    m = Machine(policy=found("gsiv", consumed=CONSUMED + THERE))
+
+    effects = m.receive(GuestAbort(4, 0x92000010, None, GPA + (page << 12), 1_700_000_000.0))
+
+    assert told(effects) == [(way, [page])]
+    assert [e.code for e in of(effects, Decided)] == [Code.AR]
+    block = StatusBlock.decode(of(effects, Posted)[0].block)
+    assert str(block.entries[0].header.timestamp) == "2023-11-14 22:13:20"
+    m.wait(0.1)
+    assert m.state(page) == ACKED
+
+
+@pytest.mark.parametrize("gpa", [GPA - 1, GPA + SIZE, None])
+def test_an_abort_outside_guest_memory_has_no_page(gpa: int | None) -> None:
+    m = Machine(policy=found("gsiv"))
+
+    effects = m.receive(GuestAbort(3, 0x92000010, None, gpa))
+
+    assert [e.gpa for e in of(effects, Decided)] == [-1]
+    assert [(e.vcpu, e.source_id) for e in of(effects, InjectSea)] == [(3, None)]
+    assert not any(m.core.poison.counts[1:])
+
+
+@pytest.mark.parametrize("kind", ["abort", "range"])
+def test_every_report_of_an_address_has_its_time(kind: str) -> None:
+    """Three within a second are a storm, however they are reported."""
+    storm = '[[rule]]\nname = "storm"\nwhen = { code = "AO", rate = { events = 3, seconds = 1 } }\ndeliver = ["gpio"]\n'
+    m = Machine(policy=found("gsiv", consumed=CONSUMED + storm))
+
+    def report(page: int) -> list[Any]:
+        gpa = GPA + (page << 12)
+        effects = m.receive(GuestAbort(9, 0, None, gpa) if kind == "abort" else MemoryFault(gpa, 4096))
+        m.wait(0.4)
+        return told(effects)
+
+    ways = [report(page)[0][0] for page in range(4)]
+    m.wait(1.0)
+
+    assert [*ways, report(9)[0][0]] == ["gsiv", "gsiv", "gpio", "gpio", "gsiv"]
 
 
 @pytest.mark.parametrize(("gpa", "size"), [(GPA - 4096, 4096), (GPA + SIZE, 4096)])
