@@ -81,8 +81,6 @@ def replay(
             rows_as_json(run, entries)
         else:
             rows_as_text(run, entries, quiet)
-        for note in entries.notes:
-            print(f"note: {note}", file=sys.stderr)
     if blocks is not None:
         blocks.close()
     _fail_on(run, wanted)
@@ -147,6 +145,7 @@ def each(entries: Iterable[Any], notices: list[str], say: Callable[[], None]) ->
         yield entry
         if notices:
             say()
+    notices += [f"note: {note}" for note in getattr(entries, "notes", ())]
 
 
 def rows_as_text(run: Replay, entries: Any, quiet: bool) -> None:
