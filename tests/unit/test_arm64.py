@@ -108,7 +108,7 @@ def test_a_feature_is_found_in_its_id_register_field(feature, field):
     assert arm64.Features.of_id_registers(**registers) == nothing
     registers[field["register"]] = field["least"] << field["low"]
     assert arm64.Features.of_id_registers(**registers) == nothing._replace(**{feature: True})
-    plain = registers | {"pfr0": registers["pfr0"] | 0x11}  # EL0 and EL1: AArch64, only
+    plain = registers | {"pfr0": registers["pfr0"] | 0x12}  # EL0: both states; EL1: AArch64
     assert nothing._replace(**{feature: True}).id_registers() == tuple(plain.values())
     registers[field["register"]] = field["least"] - 1 << field["low"]
     assert arm64.Features.of_id_registers(**registers) == nothing

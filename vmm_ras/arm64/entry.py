@@ -74,9 +74,12 @@ class Features(NamedTuple):
         )
 
     def id_registers(self) -> tuple[int, int, int, int]:
-        """The fields of the four registers that ``of_id_registers`` looks at, the others 0 (EL0 and EL1: AArch64)."""
+        """The fields of the four registers that ``of_id_registers`` looks at, the others 0.
+
+        EL1 is AArch64; EL0, as a vCPU can run AArch32 there, both.
+        """
         return (
-            0x11 | self.ras << 28 | self.dit << 48,
+            0x12 | self.ras << 28 | self.dit << 48,
             self.bti | self.ssbs << 4 | (2 if self.mte else 0) << 8 | self.nmi << 36 | self.double_fault2 << 56,
             self.pan << 20,
             self.uao << 4 | self.iesb << 12,
