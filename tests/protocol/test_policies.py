@@ -25,7 +25,10 @@ from vmm_ras.effects import (
     Stop,
 )
 from vmm_ras.events import Code, Failed, GuestAbort, HostSignal, MemoryFault, Proceed, Replaced, Stopped
+from vmm_ras.guests import state
+from vmm_ras.guests.model import MAX_ESCALATED
 from vmm_ras.memory import ACKED, HEALTHY, POSTED, UNREPORTED
+from vmm_ras.snapshot import read_snapshot
 from vmm_ras.source import ErrorSource
 
 BOTH = '[[rule]]\nname = "consumed"\nwhen = { code = "AR" }\ndeliver = ["sea"]\n'
@@ -96,6 +99,15 @@ def test_what_the_orchestrator_is_asked_about_is_not_forgotten(action: str) -> N
     assert [run[:3] for run in m.core.poison.runs()] == [(0x40001, 1, UNREPORTED), (0x40010, 16, UNREPORTED)]
     m.ar(0x13)
     assert (m.state(0x13), m.state(0x14)) == (ACKED, UNREPORTED)
+
+
+def test_what_was_asked_for_a_thousand_times_is_not_kept_a_thousand_times() -> None:
+    m = Machine(policy=policy(BOTH, rule("ask", 'code = "AO"', 'action = "migrate"')))
+    asked = [e for page in range(1000) for e in of(m.ao(page % 7), Escalate)]
+
+    assert list(m.guest.escalated) == asked[-MAX_ESCALATED:]
+    data = state.save(m.core, m.guest, m.now, sources=m.image.sources)
+    assert state.resume(read_snapshot(data, state.PARTS))[1].escalated == m.guest.escalated
 
 
 def test_what_lies_beside_a_consumed_page_is_not_forgotten_either() -> None:

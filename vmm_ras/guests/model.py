@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
@@ -44,6 +45,7 @@ _Done: Final = Done
 _GuestCall: Final = GuestCall
 _Stopped: Final = Stopped
 Watch = Callable[[list[Effect]], None]
+MAX_ESCALATED: Final = 100
 MAX_ROUNDS: Final = 4_000_000
 """Lists of effects after one event: more is a loop between core and guest, for a 16 GiB page takes 650,000."""
 
@@ -72,7 +74,8 @@ class ModelGuest:
         """vCPUs whose call was answered, and that were not released since."""
         self.stops: set[int] = set()
         """vCPUs that are to be stopped as soon as their call is answered."""
-        self.escalated: list[Escalate] = []
+        self.escalated: deque[Escalate] = deque(maxlen=MAX_ESCALATED)
+        """What the orchestrator was asked for last."""
         self._stay = -1
         self.listeners: dict[type, Callable[[Any, float], None]] = {}
         self._steps: dict[type, Callable[[Any, float], None] | None] = {

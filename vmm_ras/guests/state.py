@@ -141,7 +141,8 @@ def put(guest: ModelGuest, parts: Mapping[str, Any], arrival: Arrival) -> None:
     _put_os(guest.os, model.os)
     guest.programs = {vcpu: iter([(f, tuple(args)) for f, args in calls]) for vcpu, calls in model.programs}
     guest.answered, guest.stops = set(model.answered), set(model.stops)
-    guest.escalated = [Escalate(*e) for e in model.escalated]
+    guest.escalated.clear()
+    guest.escalated.extend(Escalate(*e) for e in model.escalated)
 
 
 def _put_os(os: GuestOs, o: _Os) -> None:
