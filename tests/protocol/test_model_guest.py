@@ -11,8 +11,9 @@ import pytest
 from acpi.hest import NotificationType
 from tests.machine import GPA, Machine
 from vmm_ras import sdei_table as t
-from vmm_ras.guests.os import SDEI_ENTRY, GuestOs
+from vmm_ras.guests.os import SDEI_ENTRY, VBAR, GuestOs
 from vmm_ras.profiles import SECTION_TYPES
+from vmm_ras.record import memory_block
 from vmm_ras.sdei_state import EventDescription
 
 NEVER = float("inf")
@@ -148,6 +149,141 @@ def does(*sections: tuple[UUID, bytes]) -> tuple[str, list[int], int]:
 def test_each_section_of_a_block_is_acted_upon(sections: Any, expected: Any) -> None:
     """Linux reports an address outside RAM too, and goes on with the next section (ghes_do_proc)."""
     assert does(*sections) == expected
+
+
+def test_a_threshold_that_was_exceeded_takes_the_page_out_softly() -> None:
+    m = Machine()
+    sea = source(m, NotificationType.SEA)
+    for flags, expected in ((0, "ignored"), (8, "soft-offlined")):
+        kind, body = memory_error(ONE)
+        entry = struct.pack("<16sIHBBI16x20x8x", kind.bytes_le, 2, 0x300, 0, flags, len(body)) + body
+        other = struct.pack("<16sIHBBI16x20x8x", kind.bytes_le, 2, 0x300, 0, flags, 80).ljust(152, b"\0")  # no address
+        m.guest.memory.write(sea.block, struct.pack("<IIIII", 2 | 2 << 4, 0, 0, 304, 2) + other + entry)
+        m.os.read_source(sea, 1.0)
+        assert m.did() == [(sea.source_id, expected)]
+        assert (ONE >> 12 in m.os.offlined) == (flags == 8)
+    assert m.os.memory_failures == 0
+
+
+def test_which_sources_an_sea_reads() -> None:
+    """The SEA sources are all read, or the vCPU's own (the profile says so), where there are several."""
+    for guest, per_vcpu, index, read in (
+        ("linux", True, 1, [0, 1]), ("generic", True, 0, [0]), ("generic", True, 1, [1]), ("generic", True, 2, [0]),
+        ("generic", False, 1, [0]), ("linux", False, 1, [0]),
+    ):  # fmt: skip
+        m = Machine(guest=guest)
+        one = source(m, NotificationType.SEA)
+        sources = [one, one._replace(source_id=1, ack=None, register=GPA, block=GPA + 0x1000)][: 1 + per_vcpu]
+        sources[0] = one._replace(source_id=0)
+        m.guest.memory.write(GPA, struct.pack("<Q", GPA + 0x1000))
+        for placed in sources:
+            m.guest.memory.write(placed.block, memory_block([(TWO, 4096)], number=placed.source_id))
+        m.os.by_type[NotificationType.SEA] = sources
+        m.guest.vcpus[index].take_sea(0x92000410, None)
+        m.os.run(index, 1.0)
+        assert m.did() == [(source_id, "offlined") for source_id in read]
+
+
+# -- a source that is empty, malformed or out of reach ---------------------------------------------
+
+
+@pytest.fixture
+def filled() -> tuple[Machine, Any]:
+    """A machine whose SEA source holds a record that is not yet acknowledged."""
+    m = Machine()
+    sea = source(m, NotificationType.SEA)
+    m.guest.memory.write(sea.block, memory_block([(ONE, 4096)]))
+    m.guest.memory.write(sea.ack, bytes(8))
+    return m, sea
+
+
+def left(m: Machine, sea: Any) -> tuple[bool, bool]:
+    """Whether the block is still there, and whether it was acknowledged."""
+    return m.guest.memory.read(sea.block, 4) != bytes(4), bool(m.guest.memory.word(sea.ack) & sea.ack_write)
+
+
+def test_nothing_is_read_where_there_is_nothing(filled: Any) -> None:
+    m, sea = filled
+    m.os.panicked = "SError"
+    assert m.os.read_source(sea, 1.0) is False
+    m.os.panicked = ""
+    address = m.guest.memory.read(sea.register, 8)
+    m.guest.memory.write(sea.register, bytes(8))
+    assert m.os.read_source(sea, 1.0) is False
+    m.guest.memory.write(sea.register, address)
+    assert (m.did(), left(m, sea)) == ([], (True, False))
+    assert m.os.read_source(sea, 1.0) is True
+    assert (m.did(), left(m, sea)) == ([(sea.source_id, "offlined")], (False, True))
+    m.guest.memory.write(sea.ack, bytes(8))
+    assert m.os.read_source(sea, 1.0) is False  # it is empty now, and what is empty is not acknowledged
+    assert (m.did(), left(m, sea)) == ([], (False, False))
+
+
+@pytest.mark.parametrize("late", [{}, {None: 5.0}])
+def test_a_malformed_block_is_cleared_and_acknowledged_and_claims_nothing(filled: Any, late: Any) -> None:
+    m, sea = filled
+    m.os.ack_delay = late
+    m.guest.memory.write(sea.block + 12, b"\1")  # data_length
+    assert m.os.read_source(sea, 1.0) is False
+    assert (m.did(), left(m, sea)) == ([(sea.source_id, "malformed")], (False, not late))
+
+
+def test_a_block_is_as_long_as_its_source_says_at_most(filled: Any) -> None:
+    m, sea = filled
+    size = len(memory_block([(ONE, 4096)]))
+    for length, outcome in ((size - 1, "malformed"), (size, "offlined"), (1 << 32, "offlined")):
+        m.guest.memory.write(sea.block, memory_block([(ONE, 4096)], number=length))
+        m.os.read_source(sea._replace(block_length=length), 1.0)
+        assert m.did() == [(sea.source_id, outcome)]
+
+
+@pytest.mark.parametrize(("raw", "outcome"), [(65536, "offlined"), (65537, "malformed")])
+def test_linux_reads_64_kib_of_a_block(filled: Any, raw: int, outcome: str) -> None:
+    m, sea = filled
+    block = m.guest.memory.read(sea.block, len(memory_block([(ONE, 4096)])))
+    m.guest.memory.write(GPA, struct.pack("<Q", GPA + 0x1000))
+    m.guest.memory.write(GPA + 0x1000, block)
+    m.guest.memory.write(GPA + 0x1004, struct.pack("<II", len(block), raw - len(block)))  # raw data behind the entries
+    m.os.read_source(sea._replace(register=GPA, block_length=1 << 20), 1.0)
+    assert m.did() == [(sea.source_id, outcome)]
+
+
+def test_raw_data_among_the_entries_is_malformed(filled: Any) -> None:
+    m, sea = filled
+    m.guest.memory.write(sea.block + 4, struct.pack("<II", 20, 8))
+    assert m.os.read_source(sea, 1.0) is False
+    assert m.did() == [(sea.source_id, "malformed")]
+    assert ONE >> 12 not in m.os.offlined
+
+
+@pytest.mark.parametrize("part", ["register", "block", "ack"])
+def test_what_is_poisoned_is_unreadable(filled: Any, part: str) -> None:
+    m, sea = filled
+    places = {"register": GPA, "block": GPA + 0x1000, "ack": GPA + 0x2000}
+    m.guest.memory.write(GPA, struct.pack("<Q", GPA + 0x1000))
+    m.guest.memory.write(GPA + 0x1000, memory_block([(TWO, 4096)]))
+    m.guest.memory.poison(places[part], 4096)
+    held = m.os.read_source(sea._replace(register=GPA, ack=GPA + 0x2000), 1.0)
+    assert held is (part == "ack")
+    assert m.did() == [(sea.source_id, "offlined")] * held + [(sea.source_id, "unreadable")]
+
+
+def test_only_polled_sources_are_polled() -> None:
+    m = Machine()
+    polled, sea = (source(m, kind) for kind in (NotificationType.POLLED, NotificationType.SEA))
+    os = GuestOs(m.guest.memory, [], m.os.profile)
+    os.bind((polled, polled._replace(source_id=70, poll_interval_ms=0), sea._replace(source_id=71, poll_interval_ms=9)))
+    assert set(os.polled) == {polled.source_id}
+
+
+@pytest.mark.parametrize(("at", "handled"), [(0, True), (0x700, False), (0x800, False), (-4, False)])
+def test_what_stands_at_a_vector_is_a_handler(at: int, handled: bool) -> None:
+    m = Machine()
+    vcpu = m.guest.vcpus[0]
+    vcpu.pc, vcpu.pstate, vcpu.elr, vcpu.spsr = VBAR + at, 0x3C5, 0x1000, 0x345
+    m.os.run(0, 1.0)
+    assert m.did() == ([(None, "oops")] if handled else [])
+    assert (vcpu.pc == 0x1000) == (0 <= at < 0x800)
 
 
 # -- the SDEI client ------------------------------------------------------------------------------

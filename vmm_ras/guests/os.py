@@ -187,7 +187,7 @@ class GuestOs:
         if 0 <= pc - VBAR < 0x800 and vcpu.pstate & PSTATE_EL:
             taken = True
             while taken:  # the return may let in an SError that waited
-                kind = vcpu.pc - VBAR & 0x180
+                kind = vcpu.pc & 0x180
                 if self.panicked:
                     pass  # nobody is left to handle it
                 elif kind == _VECTOR_SYNC:
