@@ -36,6 +36,8 @@ class Machine:
             threads={100 + n: n for n in range(4)}, policy=None if policy is None else load_policy(policy), **options,
         )  # fmt: skip
         self.now = 1.0
+        self.last_id = 0
+        """Of the effects that were carried out."""
         if sdei:
             self.guest.start_sdei(self.core, 0.0)
 
@@ -50,7 +52,14 @@ class Machine:
     def drive(self, effects: list[Effect]) -> list[Effect]:
         """Carry out effects and all that follows; the effects in order."""
         seen: list[Effect] = []
-        self.guest.drive(self.core, effects, self.now, seen.extend)
+
+        def watch(done: list[Effect]) -> None:
+            for e in done:
+                assert e.id > self.last_id, "the id of an effect is its place in the order of all"
+                self.last_id = e.id
+            seen.extend(done)
+
+        self.guest.drive(self.core, effects, self.now, watch)
         return seen
 
     def ar(self, page: int, vcpu: int = 0, lsb: int = 12) -> list[Effect]:

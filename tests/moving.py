@@ -32,7 +32,7 @@ def arrived(data: bytes, world: World) -> World:
     new.m = Machine.__new__(Machine)
     new.m.core, new.m.guest, arrival = guest_state.resume(snapshot)
     assert arrival.effects == ()
-    new.m.image, new.m.now = world.m.image, snapshot.now
+    new.m.image, new.m.now, new.m.last_id = world.m.image, snapshot.now, world.m.last_id
     new.lost, new.hostile, new.break_next = set(world.lost), world.hostile, list(world.break_next)
     new.gone, new.slow, new.unanswered = set(world.gone), set(world.slow), dict(world.unanswered)
     new.watch(world.policy)

@@ -141,7 +141,7 @@ def test_an_abort_that_could_not_be_made_is_told_by_the_rule_for_its_address(pag
 
 def test_the_first_way_that_is_open_takes_what_was_consumed() -> None:
     rule = CONSUMED.replace('["sea"]', '["sea", "sdei", "gsiv"]')
-    m = Machine(sdei=False, policy=found("gsiv", consumed=rule))
+    m = Machine(sdei=False, policy=found("gsiv", consumed=THERE + rule))
     m.core.sources[SEA].state.broken = "it is lost"
 
     effects = m.ar(1)
@@ -159,6 +159,17 @@ def test_while_the_sea_source_is_busy_the_next_free_one_takes_it() -> None:
     m.ar(2, vcpu=0)
 
     assert told(m.ar(3, vcpu=1)) == [("gsiv", [3])]
+
+
+def test_beside_the_page_that_was_consumed_go_those_of_the_same_host_page() -> None:
+    m = Machine(policy=found("gsiv"))
+    m.os.ack_delay[GSIV] = NEVER
+    for page in (1, 15, 18, 20):
+        m.ao(page)
+
+    (posted,) = of(m.ar(17, lsb=14), Posted)
+
+    assert posted.pages == tuple((GPA + (page << 12), 4096) for page in (17, 16, 18, 19))
 
 
 def test_a_second_sea_source_takes_what_the_first_refuses() -> None:

@@ -364,6 +364,12 @@ def test_any_event_enters_its_handler_on_the_chosen_vcpu(number: int) -> None:
     assert entered.source_id is None
 
 
+def test_a_shared_event_goes_to_the_vcpu_that_was_named() -> None:
+    m = Machine()
+
+    assert [e.vcpu for e in of(asked(m, TellSdei(0x324, 2)), Stop)] == [2]
+
+
 def test_an_event_that_nobody_enabled_stays_pending() -> None:
     m = Machine(sdei=False, sdei_events=EVENTS)
 

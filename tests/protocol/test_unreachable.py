@@ -271,6 +271,19 @@ def test_a_hold_ends_in_time_however_often_the_source_is_acknowledged_meanwhile(
     assert of(effects, Hold) == [], "who waits on is not held anew"
 
 
+def test_who_waits_for_the_orchestrator_keeps_nobody_from_the_source() -> None:
+    asking = '[[rule]]\nname = "asking"\nwhen = { code = "AR", vcpu = [1] }\ndeliver = ["sea"]\nreport = "first"\n'
+    m = Machine(policy="version = 1\n" + asking + FOUND + CONSUMED)
+    m.os.ack_delay[SEA] = 0.1
+    for vcpu in range(3):
+        m.ar(vcpu, vcpu)
+    assert list(m.core.aborts) == [1, 2]
+
+    effects = m.wait(0.2)
+
+    assert [(e.vcpu, e.source_id) for e in of(effects, InjectSea)] == [(2, SEA)]
+
+
 def test_whose_source_is_free_does_not_wait_for_who_waits_for_another() -> None:
     m = Machine("conformance", "generic", policy=BY_GSIV)
     m.os.ack_delay = {SEA: NEVER, 6: 0.5}
