@@ -26,8 +26,8 @@ def source(m: Machine, kind: NotificationType) -> Any:
 
 def test_it_looks_at_a_polled_source_each_interval() -> None:
     m = Machine()
-    placed = source(m, NotificationType.POLLED)
-    interval = placed.poll_interval_ms / 1000
+    placed, interval = source(m, NotificationType.POLLED), 0.25
+    m.os.bind((placed._replace(poll_interval_ms=250),))
     assert m.os.next_time(7.0) == NEVER  # nothing was written there: no look is needed
 
     m.os.block_written(placed.source_id)
@@ -250,7 +250,8 @@ def test_linux_reads_64_kib_of_a_block(filled: Any, raw: int, outcome: str) -> N
 
 def test_raw_data_among_the_entries_is_malformed(filled: Any) -> None:
     m, sea = filled
-    m.guest.memory.write(sea.block + 4, struct.pack("<II", 20, 8))
+    size = len(memory_block([(ONE, 4096)]))
+    m.guest.memory.write(sea.block + 4, struct.pack("<II", size - 4, 8))
     assert m.os.read_source(sea, 1.0) is False
     assert m.did() == [(sea.source_id, "malformed")]
     assert ONE >> 12 not in m.os.offlined

@@ -25,6 +25,7 @@ def test_pages_one_by_one(pages: list[int]) -> None:
         known.add(page)
         assert found.count == len(known)
     assert list(found.runs()) == runs(known)
+    assert {len(piece) for piece in found._pieces.values()} <= {1 << 15}
     near = {page + by for page in known for by in (-1, 1, PIECE) if page + by >= 0}
     assert all((page in found) == (page in known) for page in near | {7 * PIECE})
 
