@@ -232,6 +232,22 @@ def test_names_in_brackets_are_names(tmp_path: Path) -> None:
         assert table.name.encode() in cli("acpi", "show", table).stdout
 
 
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1:strict", "ascii:strict"])
+def test_what_a_terminal_cannot_show_ends_nothing(tmp_path: Path, encoding: str) -> None:
+    policy = Path(os.fsdecode(os.fsencode(tmp_path / "p") + b"\xff"))
+    policy.write_bytes(cli("policy", "show").stdout + "# Wörter\n".encode())
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+
+    def run(*words: str | Path) -> bytes:
+        return subprocess.run(
+            [sys.executable, "-m", "vmm_ras.cli", *map(str, words)], env=environment, capture_output=True, check=True
+        ).stdout
+
+    assert b"0 lost, 0 unseen, 0 panic" in run("replay", TRACE)
+    assert run("policy", "show", policy) == policy.read_bytes()
+    assert (os.fsencode(policy) in run("policy", "check", policy)) == (encoding == "utf-8:strict")
+
+
 def test_names_that_are_not_utf_8_are_json_too(tmp_path: Path) -> None:
     trace, policy, block = (
         Path(os.fsdecode(os.fsencode(tmp_path / n) + b"\xff")) for n in ("trace", "policy", "block")

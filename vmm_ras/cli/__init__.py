@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -121,6 +122,9 @@ def main() -> None:
     """Run the command line; every error is one line on stderr."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them is a tenth of the start-up
     code: Any = 0
+    if isinstance(sys.stdout, TextIOWrapper):  # what a terminal cannot show is no fault; odd bytes of names are kept
+        unicode = sys.stdout.encoding.lower().startswith("utf")
+        sys.stdout.reconfigure(errors="surrogateescape" if unicode else "replace")
     try:
         app()
     except SystemExit as end:

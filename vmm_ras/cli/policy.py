@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,7 @@ def show(
     if json_:
         print_json(rules.model_dump(mode="json"))
     else:
-        print(text, end="" if text.endswith("\n") else "\n")
+        sys.stdout.buffer.write(text.encode() + (b"" if text.endswith("\n") else b"\n"))  # TOML is UTF-8
 
 
 @app.command("check")
@@ -102,8 +103,6 @@ def explain(
 
     Example: vmm-ras policy explain qemu.strace --policy mine.toml
     """
-    import sys
-
     from vmm_ras.cli import timeline
     from vmm_ras.cli.replay import each
     from vmm_ras.explain import explain as explained
