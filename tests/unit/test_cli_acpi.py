@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import Mock
@@ -15,6 +16,7 @@ from tests.command_line import cli, tree_paths
 from vmm_ras.cli import find
 from vmm_ras.record import memory_block
 
+ROOT = Path(__file__).parents[2]
 PRESETS = ["qemu-7.2", "qemu-10.0", "qemu-11.1", "minimal-vmm", "sea-per-vcpu"]
 
 
@@ -36,6 +38,20 @@ def test_a_guest_is_built_judged_and_shown(tmp_path: Path, preset: str) -> None:
     assert {t["signature"] for t in shown} >= {"HEST", "FACP", "APIC", "DSDT", "GTDT"}
     text = cli("acpi", "show", tmp_path / "aml").stdout.decode()
     assert "sources[0].notification.type" in tree_paths(text)
+
+
+def test_the_page_about_tables_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "acpi.md").read_text(), re.S)
+    lines = "".join(block for block in blocks if "/sys" not in block).splitlines()
+    shown = ""
+    for line in lines:
+        if line.startswith("$ vmm-ras "):
+            shown = cli(*line.partition("#")[0].split()[2:]).stdout.decode()
+        else:
+            assert line in shown.splitlines()
+    assert {p.name for p in (tmp_path / "firmware").iterdir()} == {"image", "layout.json", "fw_cfg", "aml"}
+    assert len(lines) == 8
 
 
 def test_what_is_pending_is_found_in_guest_memory(tmp_path: Path) -> None:
