@@ -300,6 +300,7 @@ class World:
         v.run_at(1, pc, PSTATE_A)
         for event in events if function in {EVENT_DISABLE, EVENT_ENABLE} else events[:1]:
             self.m.receive(GuestCall(vcpu, function, (event,), v.state()))
+            self.m.guest.answered.discard(vcpu)
         v.pc, v.pstate = pc, pstate
         if v.poll_serror():
             self.m.os.run(vcpu, self.m.now)

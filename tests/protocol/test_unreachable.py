@@ -12,7 +12,18 @@ from cper.common import Severity
 from tests.machine import CONSUMED, GPA, HVA, SDEI, SIZE, TABLES, Gated, Machine, of, stops
 from vmm_ras import sdei_table as t
 from vmm_ras.effects import Acked, Decided, Dropped, Hold, InjectSea, Posted, Release, SetRegisters, Stop, TakenBack
-from vmm_ras.events import Code, Failed, GuestAbort, HostSignal, Replaced, Stopped, TellRecord, TellSdei, TellSea
+from vmm_ras.events import (
+    Code,
+    Failed,
+    GuestAbort,
+    HostSignal,
+    Proceed,
+    Replaced,
+    Stopped,
+    TellRecord,
+    TellSdei,
+    TellSea,
+)
 from vmm_ras.memory import ACKED, HEALTHY, POSTED, MemoryMap, MemorySlot
 from vmm_ras.notifier import Notifier
 from vmm_ras.policy import load_policy
@@ -282,6 +293,74 @@ def test_who_waits_for_the_orchestrator_keeps_nobody_from_the_source() -> None:
     effects = m.wait(0.2)
 
     assert [(e.vcpu, e.source_id) for e in of(effects, InjectSea)] == [(2, SEA)]
+
+
+FIRST = "version = 1\n" + FOUND + CONSUMED + 'report = "first"\nreport_ms = 500\n'
+
+
+@pytest.mark.parametrize("word", [True, False])
+@pytest.mark.parametrize("el", [0, 1])
+def test_an_abort_at_an_unknown_address_waits_for_the_orchestrator_too(word: bool, el: int) -> None:
+    m = Machine(guest="generic", policy=FIRST)
+    m.guest.vcpus[2].run_at(el)
+    m.receive(GuestAbort(2, 0x92000010, 0x1000))
+    assert set(m.core.aborts) == {2}
+
+    effects = m.receive(Proceed("c")) if word else m.wait(0.51)
+
+    (sea,) = of(effects, InjectSea)
+    assert (sea.vcpu, sea.source_id, sea.esr, sea.far) == (2, None, 0x96000010 if el else 0x92000010, 0x1000)
+    assert [e.vcpu for e in of(effects, Release)] == [2]
+
+
+def test_who_has_the_orchestrators_word_waits_for_the_source_then() -> None:
+    m = Machine(policy=FIRST)
+    m.os.ack_delay[SEA] = 1.0
+    m.ar(0, vcpu=0)
+    m.ar(1, vcpu=1)
+    m.receive(Proceed("c"))
+    assert set(m.core.aborts) == {1}
+
+    effects = m.wait(1.5)
+
+    assert [(e.vcpu, e.source_id) for e in of(effects, InjectSea)] == [(1, SEA)]
+
+
+def test_a_hold_has_the_time_of_its_rule_to_the_millisecond() -> None:
+    m = Machine(policy=BY_GSIV + "hold_ms = 3000\n")
+    m.os.ack_delay[SEA] = NEVER
+    m.ar(0, vcpu=0)
+    (hold,) = of(m.ar(1, vcpu=1), Hold)
+
+    assert hold.until == m.now + 3.0
+    assert "source 0" in hold.reason
+    assert of(m.wait(2.9999), InjectSea) == []
+    assert [(e.vcpu, e.source_id) for e in of(m.wait(0.001), InjectSea)] == [(1, None)]
+
+
+RELAYED = (
+    "version = 1\n" + FOUND + '[[rule]]\nname = "b"\nwhen = { code = "AR" }\naction = "bare"\nsea = { relay = true }\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("gva", "esr"), [(None, 0x92000410), (0x1234, 0x92000010)], ids=["no address", "with the guest's address"]
+)
+def test_an_abort_without_a_record_knows_the_address_or_says_that_it_does_not(gva: int | None, esr: int) -> None:
+    m = Machine(policy=RELAYED)
+
+    (sea,) = of(m.receive(GuestAbort(1, 0x92000010, gva, GPA)), InjectSea)
+
+    assert (sea.esr, sea.far) == (esr, gva)
+
+
+def test_an_abort_without_a_record_relays_what_the_host_was_told() -> None:
+    """Of an instruction that could not be fetched."""
+    m = Machine(policy=RELAYED)
+
+    (sea,) = of(m.receive(GuestAbort(1, 0x82000010, 0x1234, GPA)), InjectSea)
+
+    assert sea.esr >> 26 == 0x20
 
 
 def test_whose_source_is_free_does_not_wait_for_who_waits_for_another() -> None:
