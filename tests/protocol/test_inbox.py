@@ -297,14 +297,33 @@ def test_a_held_vcpu_takes_it_when_it_goes() -> None:
     assert not m.core.inbox.orders
 
 
-def test_a_vcpu_with_too_much_to_take_takes_no_more() -> None:
+@pytest.mark.parametrize(("event", "what"), [(TellSea(0, SEA_EL0), "sea"), (TellSerror(0, 0x11), "serror")])
+def test_a_vcpu_with_too_much_to_take_takes_no_more(event: Any, what: str) -> None:
     m = Machine()
     for _ in range(MAX_ORDERS):
         m.core.receive(TellSea(0, SEA_EL0), m.now)
 
-    (dropped,) = m.core.receive(TellSerror(0, 0x11), m.now)
+    (dropped,) = m.core.receive(event, m.now)
 
-    assert (dropped.what, m.core.inbox.dropped) == ("serror", 1)
+    assert (dropped.what, m.core.inbox.dropped) == (what, 1)
+    assert "16 wait for vCPU 0" in dropped.reason
+
+
+@pytest.mark.parametrize("far", [0, (1 << 64) - 1])
+def test_an_abort_may_name_any_address(far: int) -> None:
+    m = Machine()
+
+    assert [e.far for e in of(asked(m, TellSea(0, SEA_EL0, far)), InjectSea)] == [far]
+
+
+def test_a_record_that_fills_its_block_goes_and_one_byte_more_does_not() -> None:
+    m = Machine()
+    room = m.core.sources[GSIV].placed.block_length
+    full = block().ljust(room, b"\1")
+
+    assert [e.source_id for e in of(asked(m, TellRecord(full, GSIV)), Posted)] == [GSIV]
+    with pytest.raises(InputError, match=f"holds {room}"):
+        asked(m, TellRecord(full + b"\1", GSIV))
 
 
 def test_what_a_vcpu_that_cannot_be_stopped_was_to_take_is_dropped_and_counted() -> None:
