@@ -189,6 +189,18 @@ REFUSED = [
     (("contexts", 0, "pstate"), 0x3C9, "contexts[0].pstate: neither EL0 nor EL1"),
     (("contexts", 0, "event"), 7, "contexts[0].event: no event 7"),
     (("contexts", 0, "event"), CRITICAL, "contexts[1].event: event 805 runs twice"),
+    (("contexts", 0, "event"), PRIVATE_CRITICAL, "contexts[0].event: the handler of event 901 does not run"),
+    (("contexts", 0, "pstate"), -1, "contexts[0].pstate: expected an unsigned"),
+    (("contexts", 0, "x"), {}, "contexts[0].x: expected a list"),
+    (("contexts", 0, "more"), 1, "contexts[0]: expected no other fields"),
+    (("contexts",), None, "contexts: expected a list"),
+    (("pending", 1, "vcpu"), 9, "pending[1].vcpu: expected a vCPU below 4"),
+    (("pending", 1, "events"), 7, "pending[1].events: expected a list"),
+    (("pending",), {}, "pending: expected a list"),
+    (("bound", 0), ["x", SPI], "bound[0]: expected an unsigned"),
+    (("bound", 0), [SLOT, -1], "bound[0]: expected an unsigned"),
+    (("bound",), {}, "bound: expected a list"),
+    (("format",), "1", "format: expected an unsigned"),
 ]
 
 
@@ -226,7 +238,7 @@ def test_only_a_critical_handler_is_inside_a_normal_one(first, second):
     for handler in snapshot["handlers"]:
         if handler["event"] == second and handler["vcpu"] == 1:
             handler["vcpu"] = 0
-    with pytest.raises(SnapshotError, match="a critical event interrupts a normal one, and nothing else"):
+    with pytest.raises(SnapshotError, match=r"contexts\[1\]\.event: a critical event interrupts a normal one"):
         restore(snapshot)
 
 
