@@ -44,9 +44,11 @@ from vmm_ras.events import (
     TellSea,
     TellSerror,
 )
+from vmm_ras.found import _open as open_source
 from vmm_ras.inbox import MAX_RECORDS
 from vmm_ras.memory import ACKED, POSTED, TOUCH, UNREPORTED
 from vmm_ras.sdei_table import EVENT_DISABLE, EVENT_ENABLE, PE_MASK, PE_UNMASK
+from vmm_ras.source import ErrorSource
 
 BASE = GPA >> 12
 SDEI_CALLS = (PE_MASK, PE_UNMASK, PE_UNMASK, EVENT_DISABLE, EVENT_ENABLE, EVENT_ENABLE)
@@ -351,6 +353,10 @@ class World:
         for event in {number for numbers in core.sdei.state.pending.values() for number in numbers}:
             able = {vcpu for vcpu in range(core.vcpus) if core.sdei.can_run(event, vcpu)}
             assert not able or able & asked, f"SDEI event {event:#x} could run on {able}, and nobody asked for them"
+        for queue, ruling in enumerate(core.rulings):
+            if core.poison.waiting[queue] and queue not in core.ready:
+                source = open_source(core, ruling, queue, self.m.now)
+                assert not isinstance(source, ErrorSource), f"pages wait, and source {source.source_id} would take them"
         assert len(core.aborts) <= core.vcpus
         assert len(core.busy) <= len(core.sources)
         assert len(core.inbox.records) <= MAX_RECORDS + len(core.sources)

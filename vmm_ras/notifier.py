@@ -186,10 +186,12 @@ class Notifier:
         if not self.busy and not self.aborts and not self.stuck and not self.ready and not records:
             return None
         soonest = min((a.until for a in self.aborts.values()), default=NEVER)
-        if self.stuck or records:
+        if self.poison.counts[UNREPORTED] or records:  # behind a busy source, too, one that refused may be free
             waiting = self.poison.waiting
-            retries = (t for s in self.sources.values() for q, t in s.state.refused.items() if records or waiting[q])
-            soonest = min(soonest, min(retries, default=NEVER))
+            for source in self.sources.values():
+                for queue, until in source.state.refused.items():
+                    if until < soonest and (records or waiting[queue]):
+                        soonest = until
         for source in self.busy.values():
             soonest = min(soonest, source.state.poll, source.state.overdue)
         for until, _ in self.ready.values():
@@ -206,10 +208,9 @@ class Notifier:
                 answers.overdue(self, source, now, out)
         for queue in [q for q, (until, _) in self.ready.items() if until <= now]:
             del self.ready[queue]
-        if self.stuck or self.inbox.records:
+        if self.poison.counts[UNREPORTED] or self.inbox.records:
             for source in self.sources.values():
                 source.forget_refusals(now)
-        if self.poison.counts[UNREPORTED] or self.inbox.records:
             found.kick(self, now, out)
         for vcpu, abort in list(self.aborts.items()):
             if abort.until <= now and abort.state is not None:

@@ -100,6 +100,19 @@ def test_a_line_that_cannot_be_raised_is_tried_again_when_its_time_has_come() ->
     assert told(m.ao(5)) == [("gsiv", [5])]
 
 
+def test_a_line_that_works_again_does_not_wait_for_a_source_that_is_silent() -> None:
+    m = Machine(policy=found("gpio", "polled", more="unacked = { after_ms = 500 }"))
+    m.os.polls_stopped = True
+    for page in (3, 4):
+        posted = m.core.receive(HostSignal(Code.AO, HVA + (page << 12), 12, 1), m.now)
+        after = fail(m, of(posted, RaiseLine)[0])
+        assert told(after) == ([("polled", [3])] if page == 3 else [])
+        if page == 3:
+            m.wait(300.0)
+
+    assert told(m.wait(0.51)) == [("gpio", [4])]
+
+
 @pytest.mark.parametrize(("failing", "broken"), [(0, True), (1, True), (2, False)])
 def test_without_an_ack_register_two_writes_publish(failing: int, broken: bool) -> None:
     m = Machine()
