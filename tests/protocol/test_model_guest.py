@@ -11,6 +11,8 @@ import pytest
 from acpi.hest import NotificationType
 from tests.machine import GPA, Machine
 from vmm_ras import sdei_table as t
+from vmm_ras.effects import Escalate, InjectSea, PollAck, Release, Reply, Stop, TakenBack, WriteGuest
+from vmm_ras.events import AckRead, Failed, Stopped
 from vmm_ras.guests.os import SDEI_ENTRY, VBAR, GuestOs
 from vmm_ras.profiles import SECTION_TYPES
 from vmm_ras.record import memory_block
@@ -330,3 +332,56 @@ def test_an_event_that_is_no_sources_own_is_counted_and_reads_nothing() -> None:
         m.os.run(0, 1.0)
     assert m.os.sdei_handled == {0x900: 2, 0x901: 2}
     assert m.did() == []
+
+
+# -- as an adapter: effects are carried out, events answer -------------------------------------------
+
+
+def test_a_reply_is_x0_in_twos_complement() -> None:
+    guest = Machine().guest
+    guest.vcpus[2].x[:] = range(31)
+    assert guest.perform([Reply(1, 2, t.DENIED)], 1.0) == []
+    assert guest.vcpus[2].x == [(1 << 64) - 3, *range(1, 31)]
+
+
+@pytest.mark.parametrize(("size", "value"), [(8, 0x8877_6655_4433_2211), (4, 0x4433_2211), (2, 0x2211), (1, 0x11)])
+def test_a_look_at_an_acknowledgement_is_as_wide_as_its_register(size: int, value: int) -> None:
+    guest = Machine().guest
+    guest.memory.write(GPA, bytes(range(0x11, 0x99, 0x11)))
+    assert guest.perform([PollAck(1, 7, GPA, size)], 1.0) == [AckRead(1, 7, value)]
+
+
+def test_after_a_failure_nothing_more_is_done_for_that_source_but_to_say_so() -> None:
+    guest = Machine().guest
+    heard: list[int] = []
+    guest.listen({TakenBack: lambda e, now: heard.append(e.id)})
+    answers = guest.perform(
+        [
+            WriteGuest(1, 7, GPA, b"a"), WriteGuest(2, 7, 0, b"b"), WriteGuest(3, 7, GPA + 1, b"c"),
+            WriteGuest(4, 8, GPA + 2, b"d"), TakenBack(5, 7, (), "it failed"), PollAck(6, 8, GPA + 2, 1),
+        ],
+        1.0,
+    )  # fmt: skip
+    assert [(type(answer), answer[0]) for answer in answers] == [(Failed, 2), (AckRead, 6)]
+    assert (guest.memory.read(GPA, 4), heard) == (b"a\0d\0", [5])
+
+
+def test_a_call_is_answered_before_its_vcpu_stops() -> None:
+    guest = Machine().guest
+    guest.programs[0] = iter(())  # it has called, and has nothing to call after that
+    stopped = guest.perform([Stop(1, 0), Stop(2, 1)], 1.0)
+    assert [e.vcpu for e in stopped if isinstance(e, Stopped)] == [1]
+    (answer,) = guest.perform([Reply(3, 0, 0), Release(4, 0)], 1.0)
+    assert isinstance(answer, Stopped)
+    assert (answer.vcpu, answer.state) == (0, guest.vcpus[0].state())
+    assert guest.perform([Release(5, 0)], 1.0) == []
+
+
+def test_what_the_orchestrator_is_asked_for_is_heard() -> None:
+    guest = Machine().guest
+    heard: list[Any] = []
+    guest.listen({Escalate: lambda e, now: heard.append((e, now)), InjectSea: lambda e, now: heard.append((e, now))})
+    asked, bare = Escalate(1, 7, "stop", "because"), InjectSea(2, None, 0, 0x92000410, None)
+    guest.perform([asked, bare, InjectSea(3, 7, 1, 0x92000410, None)], 2.0)
+    assert heard == [(asked, 2.0), (bare, 2.0)]  # an abort that has a record is heard of by that
+    assert asked in guest.escalated
