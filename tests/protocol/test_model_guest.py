@@ -357,13 +357,21 @@ def test_after_a_failure_nothing_more_is_done_for_that_source_but_to_say_so() ->
     guest.listen({TakenBack: lambda e, now: heard.append(e.id)})
     answers = guest.perform(
         [
-            WriteGuest(1, 7, GPA, b"a"), WriteGuest(2, 7, 0, b"b"), WriteGuest(3, 7, GPA + 1, b"c"),
-            WriteGuest(4, 8, GPA + 2, b"d"), TakenBack(5, 7, (), "it failed"), PollAck(6, 8, GPA + 2, 1),
+            PollAck(1, 8, GPA, 1), WriteGuest(2, 7, 0, b"b"), WriteGuest(3, 8, GPA + 1, b"c"),
+            WriteGuest(4, 7, GPA + 2, b"d"), TakenBack(5, 7, (), "it failed"), PollAck(6, 8, GPA + 1, 1),
         ],
         1.0,
     )  # fmt: skip
-    assert [(type(answer), answer[0]) for answer in answers] == [(Failed, 2), (AckRead, 6)]
-    assert (guest.memory.read(GPA, 4), heard) == (b"a\0d\0", [5])
+    assert [(type(answer), answer[0]) for answer in answers] == [(AckRead, 1), (Failed, 2), (AckRead, 6)]
+    assert (guest.memory.read(GPA, 4), heard) == (b"\0c\0\0", [5])
+
+
+@pytest.mark.parametrize(("data", "due"), [(b"\1\0\0\0", True), (bytes(4), False), (b"\1" * 8, False)])
+def test_a_polled_block_is_there_when_its_status_is_written(data: bytes, due: bool) -> None:
+    m = Machine()
+    placed = source(m, NotificationType.POLLED)
+    m.guest.perform([WriteGuest(1, placed.source_id, placed.block, data)], 1.0)
+    assert (m.os.next_time(1.0) < NEVER) == due
 
 
 def test_a_call_is_answered_before_its_vcpu_stops() -> None:
