@@ -164,6 +164,34 @@ def test_the_first_way_that_is_open_takes_what_was_consumed() -> None:
     assert len(of(effects, Release)) == 1
 
 
+@pytest.mark.parametrize("registered", [True, False])
+def test_where_no_way_is_open_the_vcpu_gets_an_abort_without_a_record(registered: bool) -> None:
+    """Else it would go on, consume the page again, and so on."""
+    rule = CONSUMED.replace('["sea"]', '["sea", "sdei"]')
+    m = Machine(sdei=registered, policy=found("gsiv", consumed=rule))
+    m.core.sources[SEA].state.broken = "it is lost"
+
+    effects = m.ar(1)
+
+    assert [e.source_id for e in of(effects, InjectSea)] == ([] if registered else [None])
+    assert told(effects) == [("sdei" if registered else "gsiv", [1])]
+
+
+@pytest.mark.parametrize(("page", "entry"), [(17, (17, 1)), (18, (18, 2)), (19, (18, 2))])
+def test_the_entry_of_a_consumed_page_spans_what_is_left_of_its_host_page(page: int, entry: tuple[int, int]) -> None:
+    rule = CONSUMED + 'large = "mask"\nreport = "first"\nreport_ms = 500\n'
+    m = Machine(policy=found("gsiv", consumed=rule))
+    m.ar(page, lsb=14)
+    m.receive(Replaced(GPA + 0x10000, 0x1000))
+
+    (posted,) = of(m.receive(Proceed("consumed")), Posted)[:1]
+
+    first, count = entry
+    assert posted.delivery == "sea"
+    ((gpa, size),) = posted.pages
+    assert (gpa & -size, size) == (GPA + (first << 12), count << 12)
+
+
 def test_while_the_sea_source_is_busy_the_next_free_one_takes_it() -> None:
     rule = CONSUMED.replace('["sea"]', '["sea", "gpio", "gsiv"]\nbusy = "next"')
     m = Machine(policy=found("gpio", consumed=rule))
