@@ -70,6 +70,7 @@ INTERPRETED = {
     "tests/protocol/test_sdei_model.py::test_512_pes_cost_no_more_than_two": "a tracer sees no lines",
     "tests/protocol/test_snapshot.py": _REPLACES,
     "tests/protocol/test_state.py": _REPLACES,
+    "tests/protocol/test_unreachable.py": _REPLACES,
     "tests/unit/test_fast.py::test_the_tree_holds_no_compiled_module": "this is said of the tree, not of the copy",
 }
 """Tests, by the beginning of their names, that only the interpreted modules can pass, and why."""

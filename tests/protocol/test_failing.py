@@ -38,6 +38,7 @@ from vmm_ras.events import (
     Proceed,
     Replaced,
     Stopped,
+    TellRecord,
     TellSea,
     VcpuState,
 )
@@ -269,7 +270,7 @@ def test_what_it_does_not_acknowledge_is_told_by_the_next_way_that_is_open(close
     m = Machine(policy=found("gsiv", "sdei", "gpio", more=SILENT), sdei=closed != "unregistered")
     m.os.ack_delay = {GSIV: NEVER, SDEI: NEVER}
     if closed == "busy":
-        m.core.sources[SDEI].state.record = m  # type: ignore[assignment]
+        m.core.sources[SDEI].state.record = TellRecord(bytes(20))
     elif closed:
         m.core.sources[SDEI].state.refused = {1 if closed == "refused" else 0: 50.0}
     m.ao(1)
