@@ -82,9 +82,7 @@ def failed(core: Notifier, event: Failed, now: float) -> list[Effect]:
         else:
             continue
         if busy:
-            take_back(core, source, reason, out)
-            if core.aborts and source.way == "sea":
-                consumed.resume(core, now, out)
+            take_back(core, source, reason, now, out)
         found.kick(core, now, out)
         return out
     for source in core.busy.values():  # it may have been a look at a gate, or a look was skipped because of it
@@ -117,28 +115,33 @@ def unreachable(core: Notifier, vcpu: int, reason: str, now: float, out: list[Ef
             core.stop(s.vcpu, out)
             continue
         s.refused[s.queue] = now + core.rules[s.queue].unacked.after_ms / 1000
-        take_back(core, source, reason, out)
-        if core.aborts and source.way == "sea":
-            consumed.resume(core, now, out)
+        take_back(core, source, reason, now, out)
     found.kick(core, now, out)
 
 
-def take_back(core: Notifier, source: ErrorSource, reason: str, out: list[Effect]) -> None:
-    """Withdraw an unread block; its pages wait again."""
+def take_back(core: Notifier, source: ErrorSource, reason: str, now: float, out: list[Effect]) -> None:
+    """Withdraw an unread block; what it tells waits again, and the source is there for whoever waited for it."""
     queue, record, pages = source.state.queue, source.state.record, source.clear()
     del core.busy[source.source_id]
     if source.way == "sdei":
-        core.sdei.withdraw(source.placed.vector)
-    out.append(TakenBack(core.next_id(), source.placed.source_id, pages, reason))
+        core.sdei.withdraw(source.vector)
+    out.append(TakenBack(core.next_id(), source.source_id, pages, reason))
     out.append(source.take_back(core.next_id()))
     if record is not None:
         core.inbox.records.appendleft(record)
-        return
+    else:
+        _wait_again(core, pages, queue, out)
+    if core.aborts and source.way == "sea":
+        consumed.resume(core, now, out)
+
+
+def _wait_again(core: Notifier, entries: tuple[tuple[int, int], ...], queue: int, out: list[Effect]) -> None:
+    """The pages of a block that was taken back are told by their rule, but for those that another block tells."""
     if all(way == "sea" for way in core.rules[queue].deliver):  # no other way of the rule is left for a page
-        queue = core.decide(Code.AO, pages[0][0] >> core.page_shift, core.page_shift, out)
+        queue = core.decide(Code.AO, entries[0][0] >> core.page_shift, core.page_shift, out)
     state, queue = found.kept(core, queue)  # the access is repeated, and told again
     elsewhere = [found.span(core, *entry) for other in core.busy.values() for entry in other.state.pages]
-    for entry in pages:
+    for entry in entries:
         for page in found.span(core, *entry):
             if core.poison.state(page) == POSTED and not any(page in span for span in elsewhere):
                 core.poison.set(page, state, queue)

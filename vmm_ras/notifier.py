@@ -371,7 +371,7 @@ class Notifier:
         for event_number in discarded:
             source = self._by_event.get(event_number)
             if source is not None and source.source_id in self.busy:
-                answers.take_back(self, source, "the guest unregistered the event", out)
+                answers.take_back(self, source, "the guest unregistered the event", now, out)
         if self.stuck:
             self.stuck.clear()
         if wanted or self.poison.counts[UNREPORTED] or self.inbox.records:
